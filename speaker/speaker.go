@@ -1,0 +1,143 @@
+// Package speaker tells the network which prefixes this node can deliver. It
+// wraps GoBGP whole: nothing of GoBGP's API leaves it, and whatever the
+// configuration says, a speaker exports only the prefixes of its last Set and
+// never becomes a transit for what it learned.
+//
+// A caller hands over whole desired states and reads back what is; there are
+// no add and remove calls to keep in step. GoBGP runs in a child process
+// (Child), because one malformed header from a peer ends the process that it
+// runs in; Server is the same contract inside one process, and is what the
+// child runs.
+package speaker
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"time"
+)
+
+// ErrNoPeer: no session is established, so nothing can have left.
+var ErrNoPeer = errors.New("no established BGP peer")
+
+// Speaker is a BGP speaker steered by desired states.
+type Speaker interface {
+	// Set makes the speaker what d says and returns when every difference was
+	// handed to BGP: new prefixes before old ones are withdrawn, all prefixes
+	// before a peer is added, and no session dropped but those whose own
+	// settings changed. It may be called again with the same state. One
+	// peer's failure does not stop the others: the errors are joined.
+	Set(ctx context.Context, d Desired) error
+	// Flush returns when what the last Set changed (announcements and
+	// withdrawals) has been written to every established peer, at least one.
+	// It waits for a first peer until ctx ends, and then returns ErrNoPeer
+	// (also wrapped together with ctx's error).
+	Flush(ctx context.Context) error
+	// State reports what is, not what was asked for.
+	State(ctx context.Context) (State, error)
+	// Close ends the speaker. With Forward the sessions are cut without a
+	// Cease notification, so that peers with graceful restart keep
+	// forwarding to this node; with Withdraw all prefixes are withdrawn and the
+	// sessions closed with a Cease.
+	Close(ctx context.Context, how Stop) error
+}
+
+// Stop is how a speaker ends.
+type Stop int
+
+const (
+	Forward Stop = iota
+	Withdraw
+)
+
+// Desired is the whole state that a speaker should have.
+type Desired struct {
+	Local    Local
+	Peers    []Peer         // by name, each once
+	Prefixes []netip.Prefix // masked; order and duplicates do not matter
+}
+
+// Local is this node's side of every session. A change of it restarts the
+// speaker as a whole.
+type Local struct {
+	ASN      uint32
+	RouterID netip.Addr // IPv4
+	// Listen are the addresses to accept sessions on; none means that the
+	// speaker only dials.
+	Listen []netip.Addr
+	Port   uint16 // to listen on; 0 is 179
+	// APISocket and APIAddress are where GoBGP's gRPC API is served, read
+	// only: a unix socket path and a loopback host:port. Empty is not served.
+	APISocket  string
+	APIAddress string
+	GracefulRestart
+}
+
+// GracefulRestart is RFC 4724 as the restarting speaker.
+type GracefulRestart struct {
+	Enabled bool
+	// Time is how long a peer keeps forwarding without a session.
+	Time time.Duration
+	// Deferral bounds how long a restarted speaker waits for its peers'
+	// End-of-RIB before it sends its own.
+	Deferral time.Duration
+	// Restarting says that this start follows a loss of the speaker with the
+	// kernel's forwarding kept: set the restart bit in the first OPENs.
+	Restarting bool
+}
+
+// Family of addresses that a session carries.
+type Family string
+
+const (
+	IPv4 Family = "ipv4"
+	IPv6 Family = "ipv6"
+)
+
+// Peer is one router to speak with.
+type Peer struct {
+	Name     string // for messages; unique
+	Address  netip.Addr
+	ASN      uint32
+	Port     uint16 // 0 is 179
+	Families []Family
+	Password Secret // TCP MD5 (RFC 2385), empty for none
+	// Multihop is the TTL for a peer that is not directly connected; 0 is a
+	// directly connected one. It is for eBGP; iBGP ignores it.
+	Multihop uint8
+	HoldTime time.Duration // 0 is 90 s; else at least 3 s
+}
+
+// Secret is a string that prints as stars.
+type Secret string
+
+// String hides the secret.
+func (s Secret) String() string { return "******" }
+
+// GoString hides the secret from %#v.
+func (s Secret) GoString() string { return "******" }
+
+// LogValue hides the secret from slog.
+func (s Secret) LogValue() slog.Value { return slog.StringValue("******") }
+
+// State is what a speaker really does.
+type State struct {
+	Peers    []PeerState // by name
+	Prefixes int         // announced by this node
+}
+
+// PeerState is one session.
+type PeerState struct {
+	Name       string
+	Address    netip.Addr
+	ASN        uint32
+	Session    string    // of RFC 4271 section 8: Idle, Connect, Active, OpenSent, OpenConfirm, Established
+	Since      time.Time // when the session reached or left Established; zero if never
+	Received   int
+	Advertised int
+	LastError  string // why the last session ended, in words; empty if none did
+}
+
+// Established says whether routes flow.
+func (p PeerState) Established() bool { return p.Session == "Established" }
