@@ -1,0 +1,48 @@
+package pools
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"time"
+
+	"go4.org/netipx"
+)
+
+// Block is one CIDR of a pool, held by one node. A block inside another one
+// was lent out of it.
+type Block struct {
+	Prefix  netip.Prefix
+	Pool    string
+	Node    string
+	Created time.Time
+}
+
+// Effective returns the addresses of addrs whose smallest block in blocks is
+// one of node. Blocks of several pools may be mixed; two blocks of the same
+// prefix must not occur. It is the ownership rule itself: whatever leases,
+// announces or delivers does so within its result.
+func Effective(node string, blocks []Block, addrs *netipx.IPSet) *netipx.IPSet {
+	inward := slices.Clone(blocks)
+	slices.SortFunc(inward, func(a, b Block) int { return cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()) })
+	var held netipx.IPSetBuilder
+	for _, b := range inward {
+		if b.Node == node {
+			held.AddPrefix(b.Prefix)
+		} else {
+			held.RemovePrefix(b.Prefix)
+		}
+	}
+	held.Intersect(addrs)
+	return mustSet(&held)
+}
+
+// mustSet finishes a builder that was only given valid prefixes and ranges,
+// for which netipx documents no error.
+func mustSet(b *netipx.IPSetBuilder) *netipx.IPSet {
+	set, err := b.IPSet()
+	if err != nil {
+		panic("pools: invalid prefix in an address set: " + err.Error())
+	}
+	return set
+}

@@ -1,0 +1,195 @@
+package pools
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// ProposeLease works out which addresses r gets at now: one of each family of
+// its pool. fresh is false when the owner holds them already. Nothing is leased
+// until the record is applied.
+//
+// The error wraps ErrUnknownPool, ErrNotOwner (the attachment is another
+// pod's, or holds addresses of another pool), ErrTaken, ErrOutside (of a
+// chosen address), or is a *NoFreeError that says which block is needed.
+func (l *Ledger) ProposeLease(r Request, now time.Time) (rec Record, fresh bool, err error) {
+	if g := l.grants[r.Owner.Attachment]; g != nil {
+		return *g, false, standing(g, r)
+	}
+	s, err := l.share(r.Pool)
+	if err != nil {
+		return Record{}, false, err
+	}
+	want, err := s.wanted(r.Want)
+	if err != nil {
+		return Record{}, false, fmt.Errorf("pool %q: %w", r.Pool, err)
+	}
+	rec = Record{Op: Leased, Pool: r.Pool, Owner: r.Owner, At: now}
+	for _, f := range s.pool.Families() {
+		a, err := s.lot(f).offer(want[f], now)
+		if err != nil {
+			return Record{}, false, err
+		}
+		rec.Addrs = append(rec.Addrs, a)
+	}
+	return rec, true, nil
+}
+
+// standing checks a repeated request against what its attachment holds.
+func standing(g *Record, r Request) error {
+	if !r.Owner.Owns(g.Owner) {
+		return fmt.Errorf("%s: %w: %s", r.Owner, ErrNotOwner, g.Owner)
+	}
+	if g.Pool != r.Pool {
+		return fmt.Errorf("%s: %w: it holds %v of pool %q, release them before asking for pool %q", r.Owner, ErrTaken, g.Addrs, g.Pool, r.Pool)
+	}
+	for _, a := range r.Want {
+		if !slices.Contains(g.Addrs, a) {
+			return fmt.Errorf("%s: %w: it holds %v, release them before asking for %s", r.Owner, ErrTaken, g.Addrs, a)
+		}
+	}
+	return nil
+}
+
+// wanted sorts chosen addresses by family and checks that they can be had.
+func (s *share) wanted(want []netip.Addr) (map[Family]netip.Addr, error) {
+	out := make(map[Family]netip.Addr, len(want))
+	for _, a := range want {
+		f := FamilyOf(a)
+		switch {
+		case out[f].IsValid():
+			return nil, fmt.Errorf("%w: %s and %s are of one family, a pod gets one of each", ErrTaken, out[f], a)
+		case !s.pool.Contains(a):
+			return nil, fmt.Errorf("%s is %w", a, ErrOutside)
+		case s.pool.Reserved(a):
+			return nil, fmt.Errorf("%w: %s is the pods' gateway", ErrTaken, a)
+		}
+		out[f] = a
+	}
+	return out, nil
+}
+
+// ProposeRelease works out the release of what owner holds. held is false
+// when it holds nothing, which a repeated release finds. The error wraps
+// ErrNotOwner when the attachment is another pod's.
+func (l *Ledger) ProposeRelease(owner Owner, now time.Time) (rec Record, held bool, err error) {
+	g := l.grants[owner.Attachment]
+	if g == nil {
+		return Record{}, false, nil
+	}
+	if !owner.Owns(g.Owner) {
+		return Record{}, false, fmt.Errorf("%s: %w: %s", owner, ErrNotOwner, g.Owner)
+	}
+	rec = *g
+	rec.Op, rec.At = Released, now
+	return rec, true, nil
+}
+
+// Apply carries a record out, all of it or, with an error, nothing. The
+// error wraps ErrTaken or ErrNotOwner for a record that contradicts what
+// stands, and ErrOutside for an address that no block held here has.
+func (l *Ledger) Apply(rec Record) error {
+	s, err := l.share(rec.Pool)
+	if err != nil {
+		return err
+	}
+	switch rec.Op {
+	case Leased:
+		return l.lease(s, rec)
+	case Released:
+		return l.release(s, rec)
+	}
+	return fmt.Errorf("record of unknown operation %d", rec.Op)
+}
+
+func (l *Ledger) lease(s *share, rec Record) error {
+	if g := l.grants[rec.Owner.Attachment]; g != nil {
+		return fmt.Errorf("%s: %w: %v", rec.Owner, ErrTaken, g.Addrs)
+	}
+	for _, a := range rec.Addrs {
+		if err := s.lot(FamilyOf(a)).leasable(a); err != nil {
+			return fmt.Errorf("pool %q: %w", rec.Pool, err)
+		}
+	}
+	for _, a := range rec.Addrs {
+		s.lot(FamilyOf(a)).lease(a)
+	}
+	rec.Addrs = slices.Clone(rec.Addrs)
+	l.grants[rec.Owner.Attachment] = &rec
+	return nil
+}
+
+func (l *Ledger) release(s *share, rec Record) error {
+	g := l.grants[rec.Owner.Attachment]
+	if g == nil || g.Owner != rec.Owner || !slices.Equal(g.Addrs, rec.Addrs) {
+		return fmt.Errorf("release of %v by %s: %w", rec.Addrs, rec.Owner, ErrNotOwner)
+	}
+	for _, a := range rec.Addrs {
+		s.lot(FamilyOf(a)).release(a, rec.At)
+	}
+	delete(l.grants, rec.Owner.Attachment)
+	return nil
+}
+
+// Grant returns the standing record of an attachment.
+func (l *Ledger) Grant(a Attachment) (Record, bool) {
+	if g := l.grants[a]; g != nil {
+		return *g, true
+	}
+	return Record{}, false
+}
+
+// Grants returns all standing records, oldest first.
+func (l *Ledger) Grants() []Record {
+	out := make([]Record, 0, len(l.grants))
+	for _, g := range l.grants {
+		out = append(out, *g)
+	}
+	return inOrder(out)
+}
+
+// Restore brings a ledger that holds its blocks and no lease back to where
+// history (see Fold) left it. What rested in a block that was returned since
+// is passed over. A standing lease outside of all blocks held is left out and
+// returned in lost; err joins all other contradictions, left out as well.
+func (l *Ledger) Restore(history []Record) (lost []Record, err error) {
+	var errs []error
+	for _, rec := range history {
+		if rec.Op == Rested {
+			l.rest(rec)
+			continue
+		}
+		switch err := l.Apply(rec); {
+		case errors.Is(err, ErrOutside), errors.Is(err, ErrUnknownPool):
+			lost = append(lost, rec)
+		case err != nil:
+			errs = append(errs, err)
+		}
+	}
+	return lost, errors.Join(errs...)
+}
+
+func (l *Ledger) rest(rec Record) {
+	if s := l.shares[rec.Pool]; s != nil {
+		for _, a := range rec.Addrs {
+			s.lot(FamilyOf(a)).rest(a, rec.At)
+		}
+	}
+}
+
+// History is the shortest one that Restore makes this ledger of at now.
+func (l *Ledger) History(now time.Time) []Record {
+	var rested []Record
+	for name, s := range l.shares {
+		for _, lot := range s.lots {
+			lot.advance(now)
+			for _, c := range lot.cooling {
+				rested = append(rested, Record{Op: Rested, Pool: name, Addrs: []netip.Addr{c.addr}, At: c.since})
+			}
+		}
+	}
+	return append(inOrder(rested), l.Grants()...)
+}

@@ -1,0 +1,286 @@
+package pools
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"go4.org/netipx"
+)
+
+// Op is what a Record did.
+type Op uint8
+
+const (
+	Leased Op = iota + 1
+	Released
+	// Rested stands in a shortened history for a lease and its release: the
+	// address was given back at that time. It has no owner.
+	Rested
+)
+
+// Record is one change of a ledger's leases: all addresses of one attachment,
+// granted or given back together.
+type Record struct {
+	Op    Op
+	Pool  string
+	Owner Owner
+	Addrs []netip.Addr
+	At    time.Time
+}
+
+// Ledger is what one node knows to be its own: pools, the blocks held in
+// them, and the leases in the blocks. It is a state machine: Propose methods
+// work out a Record without changing a lease, Apply carries it out, and a
+// caller that keeps the record in between can rebuild the ledger after a
+// crash. It is not safe for concurrent use.
+type Ledger struct {
+	node   string
+	shares map[string]*share
+	grants map[Attachment]*Record // the standing Leased records
+}
+
+// NewLedger returns the empty ledger of node.
+func NewLedger(node string) *Ledger {
+	return &Ledger{node: node, shares: map[string]*share{}, grants: map[Attachment]*Record{}}
+}
+
+// NoFreeError says what a request lacked: a free address of Family, or the
+// chosen address Want if that is valid. It wraps ErrNoFree.
+type NoFreeError struct {
+	Pool   string
+	Family Family
+	Want   netip.Addr
+	// Cooling is how many addresses of the blocks held rest until they may
+	// be leased again, Next when the first one may.
+	Cooling int
+	Next    time.Time
+}
+
+func (e *NoFreeError) Error() string {
+	if e.Want.IsValid() {
+		return fmt.Sprintf("pool %q: %s is in no block held here", e.Pool, e.Want)
+	}
+	if e.Cooling > 0 {
+		return fmt.Sprintf("pool %q: no free %v address in the blocks held, %d cooling down, the first until %s",
+			e.Pool, e.Family, e.Cooling, e.Next.Format(time.RFC3339))
+	}
+	return fmt.Sprintf("pool %q: no free %v address in the blocks held", e.Pool, e.Family)
+}
+
+func (e *NoFreeError) Unwrap() error { return ErrNoFree }
+
+// SetPools makes ps the pools of the ledger. A standing lease must stay
+// inside of its pool, and a pool in which blocks are held keeps its block size;
+// otherwise nothing changes and the error names what stands in the way. A
+// pool without leases may go: its blocks then show up in Orphans.
+func (l *Ledger) SetPools(ps []*Pool) error {
+	next := make(map[string]*Pool, len(ps))
+	for _, p := range ps {
+		next[p.Name()] = p
+	}
+	var errs []error
+	for name, s := range l.shares {
+		if err := l.mayBecome(s, next[name]); err != nil {
+			errs = append(errs, fmt.Errorf("pool %q: %w", name, err))
+		}
+	}
+	if len(errs) > 0 {
+		return errors.Join(errs...)
+	}
+	for name, s := range l.shares {
+		if p := next[name]; p != nil {
+			s.become(p)
+		} else if s.empty() {
+			delete(l.shares, name)
+		} else {
+			s.retire()
+		}
+	}
+	for name, p := range next {
+		if l.shares[name] == nil {
+			l.shares[name] = newShare(p)
+		}
+	}
+	return nil
+}
+
+func (l *Ledger) mayBecome(s *share, p *Pool) error {
+	if p != nil && !s.empty() && p.BlockSize() != s.pool.BlockSize() {
+		return fmt.Errorf("blockSize %d can't become %d while blocks are held: make a new pool, or wait until its last lease ends and its blocks are returned", s.pool.BlockSize(), p.BlockSize())
+	}
+	for _, g := range l.grants {
+		if g.Pool != s.pool.Name() {
+			continue
+		}
+		for _, a := range g.Addrs {
+			if p == nil || !p.Contains(a) || p.Reserved(a) {
+				return fmt.Errorf("%s is leased by %s: keep it in the pool until that pod is gone", a, g.Owner)
+			}
+		}
+	}
+	return nil
+}
+
+// Pool returns the pool of that name, or an error that wraps ErrUnknownPool
+// and names those that there are.
+func (l *Ledger) Pool(name string) (*Pool, error) {
+	s, err := l.share(name)
+	if err != nil {
+		return nil, err
+	}
+	return s.pool, nil
+}
+
+func (l *Ledger) share(name string) (*share, error) {
+	if s := l.shares[name]; s != nil && !s.retired() {
+		return s, nil
+	}
+	known := slices.DeleteFunc(slices.Sorted(maps.Keys(l.shares)), func(n string) bool { return l.shares[n].retired() })
+	return nil, fmt.Errorf("%w %q: the pools here are %q", ErrUnknownPool, name, known)
+}
+
+// Hold adds a block of this node. Holding it again changes nothing.
+func (l *Ledger) Hold(b Block) error {
+	s, err := l.share(b.Pool)
+	if err != nil {
+		return err
+	}
+	if b.Node != l.node {
+		return fmt.Errorf("block %s: %w: it is of node %q, this is %q", b.Prefix, ErrNotOwner, b.Node, l.node)
+	}
+	return s.hold(b)
+}
+
+// Orphans are the blocks of pools that SetPools took away: to be returned.
+func (l *Ledger) Orphans() []Block {
+	var out []Block
+	for _, s := range l.shares {
+		if s.retired() {
+			out = append(out, s.blocks()...)
+		}
+	}
+	return sorted(out)
+}
+
+// Idle are the open blocks that nothing has been leased in for at least
+// after, and in which no address is cooling down.
+func (l *Ledger) Idle(now time.Time, after func(pool string) time.Duration) []Block {
+	var out []Block
+	for name, s := range l.shares {
+		if !s.retired() {
+			out = append(out, s.idle(now, after(name))...)
+		}
+	}
+	return sorted(out)
+}
+
+// Close stops leases from a block that holds none, so that it can be
+// withdrawn and dropped; Reopen takes that back.
+func (l *Ledger) Close(prefix netip.Prefix) error {
+	b := l.find(prefix)
+	switch {
+	case b == nil:
+		return fmt.Errorf("block %s: %w", prefix, ErrOutside)
+	case b.leased() > 0:
+		return fmt.Errorf("block %s: %w: %d leases stand in it", prefix, ErrTaken, b.leased())
+	}
+	b.lot.close(b)
+	return nil
+}
+
+// Reopen lets a closed block lease again. It says whether there was one.
+func (l *Ledger) Reopen(prefix netip.Prefix) bool {
+	b := l.find(prefix)
+	if b == nil || !b.closed {
+		return false
+	}
+	b.lot.reopen(b)
+	return true
+}
+
+// Drop forgets a closed block.
+func (l *Ledger) Drop(prefix netip.Prefix) error {
+	b := l.find(prefix)
+	if b == nil {
+		return nil
+	}
+	if !b.closed {
+		return fmt.Errorf("block %s: %w: close it first", prefix, ErrTaken)
+	}
+	b.lot.drop(b)
+	if s := l.shares[b.Pool]; s.retired() && s.empty() {
+		delete(l.shares, b.Pool)
+	}
+	return nil
+}
+
+// Held is one block of this node and what is in it.
+type Held struct {
+	Block
+	Closed bool
+	Leases int
+}
+
+// Blocks of this node, by prefix.
+func (l *Ledger) Blocks() []Held {
+	var out []Held
+	for _, s := range l.shares {
+		for _, lot := range s.lots {
+			for _, b := range lot.blocks {
+				out = append(out, Held{b.Block, b.closed, b.leased()})
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b Held) int { return netipx.ComparePrefix(a.Prefix, b.Prefix) })
+	return out
+}
+
+// Effective is the effective set of the blocks that keep says yes to.
+func (l *Ledger) Effective(keep func(Held) bool) *netipx.IPSet {
+	var out netipx.IPSetBuilder
+	for _, s := range l.shares {
+		var blocks []Block
+		for _, lot := range s.lots {
+			for _, b := range lot.blocks {
+				if keep(Held{b.Block, b.closed, b.leased()}) {
+					blocks = append(blocks, b.Block)
+				}
+			}
+		}
+		out.AddSet(Effective(l.node, blocks, s.pool.Addresses()))
+	}
+	return mustSet(&out)
+}
+
+// Usage of one pool on this node: addresses in open blocks by what they are.
+type Usage struct {
+	Pool                          string
+	Leased, Free, Cooling, Blocks int
+}
+
+// Usage of every pool, by name.
+func (l *Ledger) Usage() []Usage {
+	var out []Usage
+	for _, name := range slices.Sorted(maps.Keys(l.shares)) {
+		out = append(out, l.shares[name].usage())
+	}
+	return out
+}
+
+func (l *Ledger) find(prefix netip.Prefix) *block {
+	for _, s := range l.shares {
+		if b := s.lot(FamilyOf(prefix.Addr())).blocks[prefix]; b != nil {
+			return b
+		}
+	}
+	return nil
+}
+
+func sorted(bs []Block) []Block {
+	slices.SortFunc(bs, func(a, b Block) int { return netipx.ComparePrefix(a.Prefix, b.Prefix) })
+	return bs
+}

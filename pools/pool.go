@@ -1,0 +1,250 @@
+package pools
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"math/bits"
+	"net/netip"
+	"slices"
+	"time"
+
+	"go4.org/netipx"
+)
+
+const (
+	// DefaultBlockSize is a /26 or a /122.
+	DefaultBlockSize = 64
+	// MaxBlockSize bounds what one block costs a node's memory.
+	MaxBlockSize = 1 << 16
+)
+
+// Definition is what a person decides about a pool.
+type Definition struct {
+	Name string
+	// Ranges less Exclude are the pool's addresses, of one family or both.
+	Ranges  []netipx.IPRange
+	Exclude []netipx.IPRange
+	// BlockSize is the number of addresses in a block, a power of two; 0 is
+	// DefaultBlockSize. It counts the same in both families.
+	BlockSize int
+	// Gateways are the next hops that pods are given, at most one for each
+	// family, each with the prefix length of the pods' interfaces. See
+	// Pool.Gateway for what holds without one.
+	Gateways []netip.Prefix
+	// ReuseAfter is how long an address rests between two leases.
+	ReuseAfter time.Duration
+}
+
+// Pool is a checked definition. It never changes.
+type Pool struct {
+	def      Definition
+	addrs    *netipx.IPSet
+	gateways map[Family]netip.Prefix
+}
+
+// New checks d. The error joins all that is wrong with it.
+func New(d Definition) (*Pool, error) {
+	p := &Pool{def: d}
+	if d.BlockSize == 0 {
+		p.def.BlockSize = DefaultBlockSize
+	}
+	err := errors.Join(checkName(d.Name), checkBlockSize(p.def.BlockSize), p.setAddresses())
+	if err == nil {
+		err = p.setGateways()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("pool %q: %w", d.Name, err)
+	}
+	return p, nil
+}
+
+// checkName asks for a DNS label (RFC 1123), which every store can keep.
+func checkName(name string) error {
+	ok := len(name) >= 1 && len(name) <= 63 && name[0] != '-' && name[len(name)-1] != '-'
+	for _, c := range []byte(name) {
+		ok = ok && (c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-')
+	}
+	if !ok {
+		return fmt.Errorf("name %q: use 1 to 63 lower-case letters, digits and inner hyphens", name)
+	}
+	return nil
+}
+
+func checkBlockSize(n int) error {
+	if n < 1 || n > MaxBlockSize || bits.OnesCount(uint(n)) != 1 {
+		return fmt.Errorf("blockSize %d: it counts addresses, a power of two from 1 to %d (64 is a /26 or a /122)", n, MaxBlockSize)
+	}
+	return nil
+}
+
+func (p *Pool) setAddresses() error {
+	var b netipx.IPSetBuilder
+	var errs []error
+	for _, r := range p.def.Ranges {
+		if !r.IsValid() {
+			errs = append(errs, fmt.Errorf("addresses: invalid range %v", r))
+			continue
+		}
+		b.AddRange(r)
+	}
+	whole, err := b.IPSet()
+	if err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	for _, r := range p.def.Exclude {
+		if !r.IsValid() || !whole.OverlapsRange(r) {
+			errs = append(errs, fmt.Errorf("exclude: %v has no address of the pool: remove it", r))
+			continue
+		}
+		b.RemoveRange(r)
+	}
+	if p.addrs, err = b.IPSet(); err != nil {
+		errs = append(errs, err)
+	} else if len(p.addrs.Ranges()) == 0 && len(errs) == 0 {
+		errs = append(errs, errors.New("it has no address: give it addresses that exclude leaves over"))
+	}
+	return errors.Join(errs...)
+}
+
+// setGateways keeps the given gateways and finds one for IPv4 where none is
+// given: the lowest address of the pool that is not the all-zeros host of its
+// own /24, as people number their gateways. IPv6 pods use fe80::1.
+func (p *Pool) setGateways() error {
+	p.gateways = make(map[Family]netip.Prefix, 2)
+	for _, g := range p.def.Gateways {
+		f := FamilyOf(g.Addr())
+		if _, twice := p.gateways[f]; twice {
+			return fmt.Errorf("gateways: %s is the second one of %v: give one for each family", g, f)
+		}
+		for _, r := range p.ranges(f) {
+			if !g.Masked().Contains(r.From()) || !g.Masked().Contains(r.To()) {
+				return fmt.Errorf("gateways: %s does not hold %v: shorten its prefix", g, r)
+			}
+		}
+		p.gateways[f] = g
+	}
+	if _, given := p.gateways[IPv4]; !given && len(p.ranges(IPv4)) > 0 {
+		p.gateways[IPv4] = p.defaultGateway()
+	}
+	if _, given := p.gateways[IPv6]; !given && len(p.ranges(IPv6)) > 0 {
+		p.gateways[IPv6] = netip.PrefixFrom(netip.MustParseAddr("fe80::1"), 128)
+	}
+	for _, f := range p.Families() {
+		if p.Size(f) == 0 {
+			return fmt.Errorf("its only %v address %s is the pods' gateway: set gateways to an address outside of the pool", f, p.gateways[f].Addr())
+		}
+	}
+	return nil
+}
+
+// defaultGateway pairs the gateway with the longest prefix in which no
+// address of the pool is the last one, so that the kernel of a pod takes none
+// of them, .255 of a /24 included, for a broadcast address.
+func (p *Pool) defaultGateway() netip.Prefix {
+	rs := p.ranges(IPv4)
+	low, high := rs[0].From(), rs[len(rs)-1].To()
+	gw := low
+	if low.As4()[3] == 0 && p.addrs.Contains(low.Next()) {
+		gw = low.Next()
+	}
+	for n := 30; n > 1; n-- {
+		wide := netipx.RangeOfPrefix(netip.PrefixFrom(low, n).Masked())
+		if high.Less(wide.To()) {
+			return netip.PrefixFrom(gw, n)
+		}
+	}
+	return netip.PrefixFrom(gw, 1)
+}
+
+// Name of the pool.
+func (p *Pool) Name() string { return p.def.Name }
+
+// BlockSize is the number of addresses in a block.
+func (p *Pool) BlockSize() int { return p.def.BlockSize }
+
+// ReuseAfter is how long an address rests between two leases.
+func (p *Pool) ReuseAfter() time.Duration { return p.def.ReuseAfter }
+
+// Contains says whether a is an address of the pool, reserved ones included.
+func (p *Pool) Contains(a netip.Addr) bool { return p.addrs.Contains(a) }
+
+// Addresses of the pool, reserved ones included.
+func (p *Pool) Addresses() *netipx.IPSet { return p.addrs }
+
+// Families that the pool has addresses of, IPv4 first.
+func (p *Pool) Families() []Family {
+	return slices.DeleteFunc([]Family{IPv4, IPv6}, func(f Family) bool { return len(p.ranges(f)) == 0 })
+}
+
+func (p *Pool) ranges(f Family) []netipx.IPRange {
+	return slices.DeleteFunc(p.addrs.Ranges(), func(r netipx.IPRange) bool { return FamilyOf(r.From()) != f })
+}
+
+// Reserved says whether a is kept for the network and never leased: it is
+// the pods' gateway. A reserved address is part of its block all the same.
+func (p *Pool) Reserved(a netip.Addr) bool { return p.gateways[FamilyOf(a)].Addr() == a }
+
+// Gateway is the next hop of a pod with an address of family f, together
+// with the prefix length of the pod's interface. In a family without a given
+// gateway it is fe80::1/128 for IPv6 and, for IPv4, an address of the pool
+// that is reserved for it: the reference plugins want a gateway that the pod's
+// own prefix holds.
+func (p *Pool) Gateway(f Family) netip.Prefix { return p.gateways[f] }
+
+// Size is how many addresses of family f can be leased; math.MaxUint64 stands
+// for any larger number.
+func (p *Pool) Size(f Family) uint64 {
+	n := countAll(p.ranges(f))
+	if gw, ok := p.gateways[f]; ok && n != math.MaxUint64 && p.addrs.Contains(gw.Addr()) {
+		n--
+	}
+	return n
+}
+
+// BlockBits is the prefix length of a whole cell.
+func (p *Pool) BlockBits(f Family) int {
+	return f.Bits() - bits.TrailingZeros(uint(p.def.BlockSize))
+}
+
+// Cell is the one that a lies in, whether a is of the pool or not.
+func (p *Pool) Cell(a netip.Addr) netip.Prefix {
+	return netip.PrefixFrom(a, p.BlockBits(FamilyOf(a))).Masked()
+}
+
+// Overlap returns the first prefix that both pools have, if there is one.
+func (p *Pool) Overlap(other *Pool) (netip.Prefix, bool) {
+	var b netipx.IPSetBuilder
+	b.AddSet(p.addrs)
+	b.Intersect(other.addrs)
+	both, err := b.IPSet()
+	if err != nil || len(both.Ranges()) == 0 {
+		return netip.Prefix{}, false
+	}
+	return both.Prefixes()[0], true
+}
+
+// countAll adds up the addresses of disjoint ranges, saturating.
+func countAll(rs []netipx.IPRange) uint64 {
+	var sum uint64
+	for _, r := range rs {
+		next := sum + count(r)
+		if next < sum {
+			return math.MaxUint64
+		}
+		sum = next
+	}
+	return sum
+}
+
+// count is the number of addresses in r, saturating.
+func count(r netipx.IPRange) uint64 {
+	from, to := r.From().As16(), r.To().As16()
+	low, borrow := bits.Sub64(binary.BigEndian.Uint64(to[8:]), binary.BigEndian.Uint64(from[8:]), 0)
+	high, _ := bits.Sub64(binary.BigEndian.Uint64(to[:8]), binary.BigEndian.Uint64(from[:8]), borrow)
+	if high != 0 || low == math.MaxUint64 {
+		return math.MaxUint64
+	}
+	return low + 1
+}

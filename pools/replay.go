@@ -1,0 +1,77 @@
+package pools
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+)
+
+// Fold shortens a history: what still rests, then what stands, each oldest
+// first. It wraps ErrTaken or ErrNotOwner when the history contradicts
+// itself: an address leased twice, a release of what another holds. Such a
+// history is corrupt, and which lease stands can't be known.
+func Fold(history []Record) ([]Record, error) {
+	f := folding{grants: map[Attachment]Record{}, holder: map[netip.Addr]Owner{}, rested: map[netip.Addr]Record{}}
+	for i, rec := range history {
+		if err := f.check(rec); err != nil {
+			return nil, fmt.Errorf("record %d of %d: %w", i+1, len(history), err)
+		}
+		f.add(rec)
+	}
+	rested := inOrder(slices.Collect(maps.Values(f.rested)))
+	return append(rested, inOrder(slices.Collect(maps.Values(f.grants)))...), nil
+}
+
+type folding struct {
+	grants map[Attachment]Record
+	holder map[netip.Addr]Owner
+	rested map[netip.Addr]Record
+}
+
+func (f *folding) check(rec Record) error {
+	g, stands := f.grants[rec.Owner.Attachment]
+	switch {
+	case len(rec.Addrs) == 0:
+		return fmt.Errorf("%s: no address", rec.Owner)
+	case rec.Op == Leased && stands:
+		return fmt.Errorf("%s leased %v: %w: it holds %v", rec.Owner, rec.Addrs, ErrTaken, g.Addrs)
+	case rec.Op == Released && (!stands || g.Owner != rec.Owner || !slices.Equal(g.Addrs, rec.Addrs)):
+		return fmt.Errorf("%s released %v: %w", rec.Owner, rec.Addrs, ErrNotOwner)
+	case rec.Op != Leased && rec.Op != Released && rec.Op != Rested:
+		return fmt.Errorf("unknown operation %d", rec.Op)
+	}
+	for _, a := range rec.Addrs {
+		if other, held := f.holder[a]; held && rec.Op != Released {
+			return fmt.Errorf("%s: %w by %s", a, ErrTaken, other)
+		}
+	}
+	return nil
+}
+
+func (f *folding) add(rec Record) {
+	for _, a := range rec.Addrs {
+		if rec.Op == Leased {
+			f.holder[a] = rec.Owner
+			delete(f.rested, a)
+			continue
+		}
+		delete(f.holder, a)
+		f.rested[a] = Record{Op: Rested, Pool: rec.Pool, Addrs: []netip.Addr{a}, At: rec.At}
+	}
+	switch rec.Op {
+	case Leased:
+		f.grants[rec.Owner.Attachment] = rec
+	case Released:
+		delete(f.grants, rec.Owner.Attachment)
+	}
+}
+
+// inOrder sorts records by time, then address.
+func inOrder(recs []Record) []Record {
+	slices.SortFunc(recs, func(a, b Record) int {
+		return cmp.Or(a.At.Compare(b.At), a.Addrs[0].Compare(b.Addrs[0]))
+	})
+	return recs
+}
