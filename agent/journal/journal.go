@@ -1,0 +1,157 @@
+// Package journal keeps the lease records of a node on a file that outlives
+// the agent and not the node's boot, which is how long sandboxes live. It
+// belongs on a tmpfs such as /run; the boot ID in its first line makes it
+// good on any file system.
+//
+// Each line is a CRC-32C in eight hex digits, a space, and one JSON object;
+// the first line is a header, every other one a record. A line that was
+// written whole ends with a newline: what follows the last newline was never
+// acknowledged and is dropped, and any other damage is an error. Nothing is
+// synced to a disk, because a journal is not read after a reboot.
+package journal
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/fairway-network/fairway/pools"
+)
+
+// maxSize bounds what Open reads: a million leases take about a quarter.
+const maxSize = 1 << 30
+
+// ErrCorrupt: the file is damaged in a way that a crash can't have caused.
+var ErrCorrupt = errors.New("corrupt lease journal")
+
+// Journal is an open journal. It is not safe for concurrent use.
+type Journal struct {
+	path string
+	boot string
+	file *os.File
+	size int64
+	// broken is set when a failed append could not be undone: the file may
+	// then end in half a record, and nothing may be written behind it.
+	broken error
+}
+
+// Opened is what Open found.
+type Opened struct {
+	Records []pools.Record
+	Torn    int  // bytes of a last record that was not written whole, dropped
+	Stale   bool // there was a journal of an earlier boot, discarded
+}
+
+// Open reads the journal at path and makes it ready for appending. boot is
+// the kernel's boot ID; a journal of another boot counts as empty, for its
+// sandboxes are gone. The error wraps ErrCorrupt for a damaged file, which is
+// left as it is.
+func Open(path, boot string) (*Journal, Opened, error) {
+	data, err := read(path)
+	if err != nil {
+		return nil, Opened{}, fmt.Errorf("lease journal %s: %w", path, err)
+	}
+	found, err := decode(data, boot)
+	if err != nil {
+		return nil, Opened{}, fmt.Errorf("%w %s: %w: it can't be known which addresses are leased; drain the node (or reboot it), remove the file and start again", ErrCorrupt, path, err)
+	}
+	j := &Journal{path: path, boot: boot}
+	if found.whole == 0 {
+		return j, found.Opened, j.Rewrite(nil)
+	}
+	if j.file, err = os.OpenFile(path, os.O_WRONLY, 0o600); err != nil {
+		return nil, Opened{}, fmt.Errorf("lease journal: %w", err)
+	}
+	j.size = found.whole
+	if err := j.undo(); err != nil {
+		return nil, Opened{}, fmt.Errorf("lease journal %s: cut off a torn record: %w", path, errors.Join(err, j.file.Close()))
+	}
+	return j, found.Opened, nil
+}
+
+func read(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case info.Size() > maxSize:
+		return nil, fmt.Errorf("%w: %d bytes, more than the %d that a journal can have", ErrCorrupt, info.Size(), maxSize)
+	}
+	return os.ReadFile(path)
+}
+
+// Append keeps one record. With an error nothing was kept.
+func (j *Journal) Append(rec pools.Record) error {
+	return j.append(appendRecord(nil, rec))
+}
+
+func (j *Journal) append(line []byte) error {
+	if j.broken != nil {
+		return fmt.Errorf("lease journal %s: an earlier record could not be taken back: %w", j.path, j.broken)
+	}
+	n, err := j.file.WriteAt(line, j.size)
+	if err == nil {
+		j.size += int64(n)
+		return nil
+	}
+	err = fmt.Errorf("lease journal: %w: make room on the file system of %s", err, filepath.Dir(j.path))
+	if undo := j.undo(); undo != nil {
+		j.broken = undo
+		return errors.Join(err, undo)
+	}
+	return err
+}
+
+// undo cuts the file back to its last whole record.
+func (j *Journal) undo() error { return j.file.Truncate(j.size) }
+
+// Rewrite replaces the whole journal by records, in one step. With an error
+// the old one stands.
+func (j *Journal) Rewrite(records []pools.Record) error {
+	var b bytes.Buffer
+	b.Write(appendHeader(nil, j.boot))
+	for _, rec := range records {
+		b.Write(appendRecord(b.AvailableBuffer(), rec))
+	}
+	file, err := replace(j.path, b.Bytes())
+	if err != nil {
+		return fmt.Errorf("lease journal: rewrite: %w", err)
+	}
+	if j.file != nil {
+		// Nothing is lost with it: the file has no name any more.
+		_ = j.file.Close()
+	}
+	j.file, j.size, j.broken = file, int64(b.Len()), nil
+	return nil
+}
+
+// replace puts data at path by a rename and returns the open file.
+func replace(path string, data []byte) (_ *os.File, err error) {
+	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.Close(), os.Remove(f.Name()))
+		}
+	}()
+	if _, err = f.Write(data); err != nil {
+		return nil, err
+	}
+	if err = os.Rename(f.Name(), path); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// Size is the length of the file in bytes.
+func (j *Journal) Size() int64 { return j.size }
+
+// Close closes the file.
+func (j *Journal) Close() error { return j.file.Close() }
