@@ -1,0 +1,188 @@
+package speaker
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"time"
+
+	api "github.com/osrg/gobgp/v3/api"
+	gobgp "github.com/osrg/gobgp/v3/pkg/server"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+const (
+	// maxPrefixes is how many prefixes of a family a peer may send before its
+	// session is shut: some 5 MB, and far above a fabric's own routes.
+	maxPrefixes = 10_000
+	// connectRetry is how long GoBGP waits (once to twice this) between
+	// attempts to reach a peer. A node is the side that dials.
+	connectRetry = 2 * time.Second
+)
+
+// globalOf is GoBGP's form of this node's side. GoBGP names families by their
+// place in a table of its own, in which IPv4 and IPv6 unicast come first.
+func globalOf(l Local) *api.Global {
+	g := &api.Global{
+		Asn:        l.ASN,
+		RouterId:   l.RouterID.String(),
+		ListenPort: -1,
+		Families:   []uint32{0, 1},
+	}
+	if len(l.Listen) > 0 {
+		g.ListenPort = int32(l.port())
+	}
+	for _, a := range l.Listen {
+		g.ListenAddresses = append(g.ListenAddresses, a.String())
+	}
+	return g
+}
+
+func (l Local) port() uint16 {
+	if l.Port == 0 {
+		return defaultPort
+	}
+	return l.Port
+}
+
+// peerOf is GoBGP's form of p. restarting sets the restart bit of RFC 4724.
+func peerOf(p Peer, l Local, restarting bool) *api.Peer {
+	hold := uint64(p.HoldTime / time.Second)
+	g := l.GracefulRestart
+	peer := &api.Peer{
+		Conf: &api.PeerConf{
+			NeighborAddress: p.Address.String(),
+			PeerAsn:         p.ASN,
+			AuthPassword:    string(p.Password),
+			Description:     p.Name,
+		},
+		// GoBGP reads the families only where there is a state.
+		State: &api.PeerState{},
+		Timers: &api.Timers{Config: &api.TimersConfig{
+			HoldTime:          hold,
+			KeepaliveInterval: max(hold/3, 1),
+			ConnectRetry:      uint64(connectRetry / time.Second),
+		}},
+		Transport: &api.Transport{RemotePort: uint32(p.Port)},
+		GracefulRestart: &api.GracefulRestart{
+			Enabled:             g.Enabled,
+			RestartTime:         uint32(g.Time / time.Second),
+			DeferralTime:        uint32(g.Deferral / time.Second),
+			NotificationEnabled: true,
+			LocalRestarting:     g.Enabled && restarting,
+		},
+	}
+	if p.Address.Zone() != "" {
+		peer.Transport.LocalAddress = "::"
+	}
+	if p.Multihop > 0 && p.ASN != l.ASN {
+		peer.EbgpMultihop = &api.EbgpMultihop{Enabled: true, MultihopTtl: uint32(p.Multihop)}
+	}
+	for _, f := range p.Families {
+		peer.AfiSafis = append(peer.AfiSafis, &api.AfiSafi{
+			Config:            &api.AfiSafiConfig{Family: unicast(f), Enabled: true},
+			MpGracefulRestart: &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: g.Enabled}},
+			PrefixLimits:      &api.PrefixLimit{Family: unicast(f), MaxPrefixes: maxPrefixes},
+		})
+	}
+	return peer
+}
+
+func unicast(f Family) *api.Family {
+	if f == IPv4 {
+		return &api.Family{Afi: api.Family_AFI_IP, Safi: api.Family_SAFI_UNICAST}
+	}
+	return &api.Family{Afi: api.Family_AFI_IP6, Safi: api.Family_SAFI_UNICAST}
+}
+
+// pathOf is a prefix that this node originates. The next hop is unspecified:
+// GoBGP puts this node's address of each session in its place.
+func pathOf(p netip.Prefix) (*api.Path, error) {
+	nlri := &api.IPAddressPrefix{Prefix: p.Addr().String(), PrefixLen: uint32(p.Bits())}
+	origin := &api.OriginAttribute{Origin: 0} // IGP, RFC 4271 section 4.3
+	family := unicast(familyOf(p.Addr()))
+	anyNLRI, err := anypb.New(nlri)
+	if err != nil {
+		return nil, fmt.Errorf("prefix %s: %w", p, err)
+	}
+	var hop proto.Message = &api.NextHopAttribute{NextHop: "0.0.0.0"}
+	if p.Addr().Is6() {
+		hop = &api.MpReachNLRIAttribute{Family: family, NextHops: []string{"::"}, Nlris: []*anypb.Any{anyNLRI}}
+	}
+	path := &api.Path{Family: family, Nlri: anyNLRI}
+	for _, a := range []proto.Message{origin, hop} {
+		attribute, err := anypb.New(a)
+		if err != nil {
+			return nil, fmt.Errorf("prefix %s: %w", p, err)
+		}
+		path.Pattrs = append(path.Pattrs, attribute)
+	}
+	return path, nil
+}
+
+// onlyLocal makes the policy of both directions: what this node originates
+// passes, all else is dropped. The import policy is also asked about this
+// node's own prefixes, so it must let them pass.
+func onlyLocal(ctx context.Context, bgp *gobgp.BgpServer) error {
+	const name = "only-local"
+	policy := &api.Policy{Name: name, Statements: []*api.Statement{{
+		Name:       name,
+		Conditions: &api.Conditions{RouteType: api.Conditions_ROUTE_TYPE_LOCAL},
+		Actions:    &api.Actions{RouteAction: api.RouteAction_ACCEPT},
+	}}}
+	if err := bgp.AddPolicy(ctx, &api.AddPolicyRequest{Policy: policy}); err != nil {
+		return fmt.Errorf("policy %s: %w", name, err)
+	}
+	for _, direction := range []api.PolicyDirection{api.PolicyDirection_IMPORT, api.PolicyDirection_EXPORT} {
+		err := bgp.SetPolicyAssignment(ctx, &api.SetPolicyAssignmentRequest{Assignment: &api.PolicyAssignment{
+			Name:          "global",
+			Direction:     direction,
+			Policies:      []*api.Policy{{Name: name}},
+			DefaultAction: api.RouteAction_REJECT,
+		}})
+		if err != nil {
+			return fmt.Errorf("policy %s, %v: %w", name, direction, err)
+		}
+	}
+	return nil
+}
+
+// carriedBy reads the families that a peer offered in its OPEN. A peer that
+// offers none takes IPv4 (RFC 4760 section 8).
+func carriedBy(p *api.Peer) map[Family]bool {
+	families := make(map[Family]bool)
+	for _, c := range p.GetState().GetRemoteCap() {
+		var mp api.MultiProtocolCapability
+		if c.UnmarshalTo(&mp) != nil || mp.Family.GetSafi() != api.Family_SAFI_UNICAST {
+			continue
+		}
+		switch mp.Family.GetAfi() {
+		case api.Family_AFI_IP:
+			families[IPv4] = true
+		case api.Family_AFI_IP6:
+			families[IPv6] = true
+		}
+	}
+	if len(families) == 0 {
+		families[IPv4] = true
+	}
+	return families
+}
+
+// sessionWords are the states of RFC 4271 section 8.
+func sessionWords(s api.PeerState_SessionState) string {
+	switch s {
+	case api.PeerState_CONNECT:
+		return "Connect"
+	case api.PeerState_ACTIVE:
+		return "Active"
+	case api.PeerState_OPENSENT:
+		return "OpenSent"
+	case api.PeerState_OPENCONFIRM:
+		return "OpenConfirm"
+	case api.PeerState_ESTABLISHED:
+		return "Established"
+	}
+	return "Idle"
+}

@@ -1,0 +1,370 @@
+package speaker
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+)
+
+// ledger holds what this node wants to announce against what was written to
+// each peer. GoBGP reports every UPDATE after its write; nothing else in it
+// says when a message has really left. Every method takes
+// the lock and none calls GoBGP, which reports with its own locks held.
+type ledger struct {
+	mu       sync.Mutex
+	want     map[netip.Prefix]struct{}
+	sessions map[string]*session // by the address, as GoBGP writes it
+	unsaid   map[Family]bool     // families changed since the last Flush that succeeded
+	changed  chan struct{}       // closed and replaced whenever a waiter should look again
+	tend     chan struct{}       // of size one: a session needs a hand, see Server.tend
+	apiError error               // why GoBGP could not serve its API; set once
+}
+
+// session is what is known of one peer since it was added.
+type session struct {
+	peer       Peer
+	up         bool
+	since      time.Time // of the last change to or from Established
+	ended      string    // why the last session ended
+	trouble    string    // why no session came about since
+	notice     string // the last notification, explains the state change that follows
+	restarting bool   // GoBGP sets the restart bit and defers its first UPDATE
+	lostBit    bool   // the restart bit was cleared by another peer's progress before this one came up
+	limited    time.Time
+	freed      chan struct{} // closed when GoBGP has let go of a deleted peer; nil while it is configured
+	negotiated map[Family]bool
+	out        map[Family]*outbox
+}
+
+// outbox is one family of one session.
+type outbox struct {
+	sent   map[netip.Prefix]struct{} // what the peer holds of us
+	behind int                       // prefixes in exactly one of want and sent
+	// extra counts the UPDATEs still to be written for a prefix that was
+	// changed again before the first change was written.
+	extra map[netip.Prefix]int
+}
+
+func newLedger() *ledger {
+	return &ledger{
+		want:     make(map[netip.Prefix]struct{}),
+		sessions: make(map[string]*session),
+		unsaid:   make(map[Family]bool),
+		changed:  make(chan struct{}),
+		tend:     make(chan struct{}, 1),
+	}
+}
+
+// wake makes every waiter look again. The lock is held.
+func (l *ledger) wake() {
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
+func (l *ledger) callTend() {
+	select {
+	case l.tend <- struct{}{}:
+	default:
+	}
+}
+
+// add begins the record of a peer that is about to be added to GoBGP.
+func (l *ledger) add(p Peer, restarting bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := &session{peer: p, restarting: restarting}
+	if old := l.sessions[p.Address.String()]; old != nil {
+		s.since, s.ended = old.since, old.ended
+	}
+	l.sessions[p.Address.String()] = s
+	l.wake()
+}
+
+// rename gives a peer its new name.
+func (l *ledger) rename(p Peer) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s := l.sessions[p.Address.String()]; s != nil {
+		s.peer = p
+	}
+}
+
+// leave marks a peer as deleted and returns what is closed when GoBGP is done
+// with it: until then its last reports still come.
+func (l *ledger) leave(address string) <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.sessions[address]
+	if s == nil {
+		done := make(chan struct{})
+		close(done)
+		return done
+	}
+	s.freed = make(chan struct{})
+	if s.up {
+		s.since = time.Now()
+	}
+	s.up = false
+	l.wake()
+	return s.freed
+}
+
+// gone ends the wait of leave.
+func (l *ledger) gone(address string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s := l.sessions[address]; s != nil && s.freed != nil {
+		close(s.freed)
+		s.freed = nil
+		delete(l.sessions, address)
+	}
+}
+
+// forget drops the record of a peer.
+func (l *ledger) forget(address string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.sessions, address)
+	l.wake()
+}
+
+// diff gives what is in set and not wanted yet, and what is wanted and not in
+// set, both sorted.
+func (l *ledger) diff(set map[netip.Prefix]struct{}) (add, remove []netip.Prefix) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for p := range set {
+		if _, has := l.want[p]; !has {
+			add = append(add, p)
+		}
+	}
+	for p := range l.want {
+		if _, has := set[p]; !has {
+			remove = append(remove, p)
+		}
+	}
+	slices.SortFunc(add, netip.Prefix.Compare)
+	slices.SortFunc(remove, netip.Prefix.Compare)
+	return add, remove
+}
+
+// expect records that p becomes wanted or stops being so. It comes before the
+// change is handed to GoBGP: a Flush in between must not miss it.
+func (l *ledger) expect(p netip.Prefix, wanted bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, has := l.want[p]; has == wanted {
+		return
+	}
+	if wanted {
+		l.want[p] = struct{}{}
+	} else {
+		delete(l.want, p)
+	}
+	family := familyOf(p.Addr())
+	l.unsaid[family] = true
+	for _, s := range l.sessions {
+		if o := s.out[family]; s.up && o != nil {
+			o.expect(p, wanted, !s.restarting)
+		}
+	}
+}
+
+// expect counts p in. queued says that GoBGP queues an UPDATE for each change
+// rather than gathering them for its first one.
+func (o *outbox) expect(p netip.Prefix, wanted, queued bool) {
+	_, sent := o.sent[p]
+	n := o.extra[p]
+	if wanted != sent {
+		o.behind++
+	} else {
+		o.behind--
+		n = max(n, 1) // the UPDATE that is taken back is still to be written
+	}
+	if queued && n > 0 {
+		o.extra[p] = n + 1
+	}
+}
+
+// wrote records one prefix of an UPDATE that was written to a peer.
+func (o *outbox) wrote(p netip.Prefix, announced, wanted bool) {
+	if n := o.extra[p]; n > 1 {
+		o.extra[p] = n - 1
+	} else if n == 1 {
+		delete(o.extra, p)
+	}
+	if _, sent := o.sent[p]; sent == announced {
+		return
+	}
+	if announced {
+		o.sent[p] = struct{}{}
+	} else {
+		delete(o.sent, p)
+	}
+	if announced == wanted {
+		o.behind--
+	} else {
+		o.behind++
+	}
+}
+
+func (o *outbox) settled() bool { return o.behind == 0 && len(o.extra) == 0 }
+
+// update records an UPDATE that was written to a peer, and wakes the waiters
+// when nothing more is queued for it.
+func (l *ledger) update(address string, announced, withdrawn []netip.Prefix) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.sessions[address]
+	if s == nil || !s.up {
+		return
+	}
+	s.restarting = false
+	for _, p := range withdrawn {
+		l.wrote(s, p, false)
+	}
+	for _, p := range announced {
+		l.wrote(s, p, true)
+	}
+	if s.settled() {
+		l.wake()
+	}
+}
+
+func (l *ledger) wrote(s *session, p netip.Prefix, announced bool) {
+	if o := s.out[familyOf(p.Addr())]; o != nil {
+		_, wanted := l.want[p]
+		o.wrote(p, announced, wanted)
+	}
+}
+
+// settled says whether all that the peer should hold was written.
+func (s *session) settled() bool {
+	for f, o := range s.out {
+		if s.carries(f) && !o.settled() {
+			return false
+		}
+	}
+	return true
+}
+
+// why there is no session, or why there was none for a while.
+func (s *session) why() string {
+	if !s.up && s.trouble != "" {
+		return s.trouble
+	}
+	return s.ended
+}
+
+// carries says whether the session takes the family; a family counts as
+// carried until the negotiation is known.
+func (s *session) carries(f Family) bool {
+	return slices.Contains(s.peer.Families, f) && (s.negotiated == nil || s.negotiated[f])
+}
+
+// established records that a session came up: the peer holds nothing of us.
+func (l *ledger) established(address string) (Peer, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.sessions[address]
+	if s == nil || s.freed != nil {
+		return Peer{}, false
+	}
+	s.up, s.since, s.negotiated, s.notice, s.trouble = true, time.Now(), nil, "", ""
+	s.out = make(map[Family]*outbox)
+	for _, f := range s.peer.Families {
+		s.out[f] = &outbox{sent: make(map[netip.Prefix]struct{}), extra: make(map[netip.Prefix]int)}
+	}
+	for p := range l.want {
+		if o := s.out[familyOf(p.Addr())]; o != nil {
+			o.behind++
+		}
+	}
+	l.wake()
+	return s.peer, true
+}
+
+// down records why a session ended or an attempt failed, and says which of the
+// two it was.
+func (l *ledger) down(address, reason string) (p Peer, why string, wasUp, known bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.sessions[address]
+	if s == nil || s.freed != nil {
+		return Peer{}, "", false, false
+	}
+	why = reason
+	if s.notice != "" {
+		why = s.notice
+	}
+	wasUp = s.up
+	if wasUp {
+		s.since, s.ended = time.Now(), why
+	} else {
+		s.trouble = why
+	}
+	s.up, s.out, s.negotiated, s.notice = false, nil, nil, ""
+	l.wake()
+	return s.peer, why, wasUp, true
+}
+
+// note keeps the words of a notification for the state change that follows.
+func (l *ledger) note(address, notice string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s := l.sessions[address]; s != nil {
+		s.notice = notice
+	}
+}
+
+// cannotConnect records why no connection came about, and says whether that
+// is news.
+func (l *ledger) cannotConnect(address string, err error) (p Peer, why string, news bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.sessions[address]
+	if s == nil || s.up {
+		return Peer{}, "", false
+	}
+	why = fmt.Sprintf("cannot connect: %v", err)
+	if s.peer.Password != "" && isTimeout(err) {
+		why += " (another password on the two sides looks like this)"
+	}
+	news, s.trouble = s.trouble != why, why
+	return s.peer, why, news
+}
+
+// overLimit records that GoBGP shut a session for the number of its prefixes.
+func (l *ledger) overLimit(address, notice string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s := l.sessions[address]; s != nil {
+		s.limited, s.notice = time.Now(), notice
+		l.callTend()
+	}
+}
+
+// restarted records that GoBGP ended the deferral for every peer, also for
+// those that have no session yet and so have not seen the restart bit.
+func (l *ledger) restarted() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.sessions {
+		if s.restarting && !s.up {
+			s.restarting, s.lostBit = false, true
+			l.callTend()
+		}
+	}
+}
+
+// name gives the peer's name for a message, or the address.
+func (l *ledger) name(address string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s := l.sessions[address]; s != nil {
+		return s.peer.Name
+	}
+	return address
+}

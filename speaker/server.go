@@ -1,0 +1,296 @@
+package speaker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	api "github.com/osrg/gobgp/v3/api"
+	gobgp "github.com/osrg/gobgp/v3/pkg/server"
+)
+
+// ErrClosed: the speaker was closed; make a new one.
+var ErrClosed = errors.New("the BGP speaker is closed")
+
+const (
+	// limitRetry is how long a session that was shut for its peer's flood of
+	// prefixes stays down.
+	limitRetry = time.Minute
+	// stopTime bounds the wait for GoBGP to let go of a peer.
+	stopTime = 5 * time.Second
+	// listenTime bounds the wait for GoBGP's API to listen.
+	listenTime = 5 * time.Second
+)
+
+// Server is a Speaker in this process. A malformed header from a peer ends the
+// process (GoBGP issue 3325): unless that is wanted, use Child.
+//
+// A process that sets passwords and listens must run with multipath TCP off
+// (//go:debug multipathtcp=0 in package main, or GODEBUG): otherwise sessions
+// that the peer opens never get past its signature. Set says so.
+//
+// Close with Forward can't cut the sessions without a Cease while the process
+// lives: they end when it exits, which has to follow at once.
+type Server struct {
+	log *slog.Logger
+
+	mu     sync.Mutex // serialises what changes GoBGP
+	closed atomic.Bool
+	run    atomic.Pointer[run] // nil until the first Set
+}
+
+// run is one life of the BGP server inside: from a start to a change of Local.
+type run struct {
+	local  Local
+	peers  map[netip.Addr]Peer
+	bgp    *gobgp.BgpServer
+	ledger *ledger
+	ends   *endpoints
+	begun  time.Time
+	stop   context.CancelFunc // ends tend
+	tended chan struct{}
+}
+
+var _ Speaker = (*Server)(nil)
+
+// NewServer makes a speaker that does nothing until its first Set.
+func NewServer(log *slog.Logger) *Server { return &Server{log: log} }
+
+// Set implements Speaker.
+func (s *Server) Set(ctx context.Context, d Desired) error {
+	prefixes, err := checkPrefixes(d.Prefixes)
+	if err := errors.Join(err, d.Local.check()); err != nil {
+		return fmt.Errorf("BGP settings: %w", err)
+	}
+	peers, peersErr := checkPeers(d.Peers, d.Local)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed.Load() {
+		return ErrClosed
+	}
+	r, err := s.running(ctx, d.Local)
+	if err != nil {
+		return err
+	}
+	r.keepRefused(d.Peers, peers)
+	return errors.Join(peersErr, r.setPrefixes(ctx, prefixes), r.setPeers(ctx, peers))
+}
+
+// running gives the BGP server for local, started or restarted if need be.
+func (s *Server) running(ctx context.Context, local Local) (*run, error) {
+	r := s.run.Load()
+	if r != nil && r.local.same(local) {
+		return r, nil
+	}
+	if r != nil {
+		s.log.Info("restarting BGP: this node's own settings changed")
+		if err := s.stop(ctx, r); err != nil {
+			return nil, fmt.Errorf("stop BGP: %w", err)
+		}
+	}
+	if err := s.start(ctx, local); err != nil {
+		return nil, fmt.Errorf("start BGP: %w", err)
+	}
+	return s.run.Load(), nil
+}
+
+// keepRefused leaves the session of a peer whose new settings were refused as
+// it is.
+func (r *run) keepRefused(asked []Peer, good map[netip.Addr]Peer) {
+	for _, p := range asked {
+		old, had := r.peers[p.Address]
+		if _, ok := good[p.Address]; had && !ok {
+			good[p.Address] = old
+		}
+	}
+}
+
+func (s *Server) start(ctx context.Context, local Local) error {
+	if err := probeListen(ctx, local); err != nil {
+		return err
+	}
+	ends, err := newEndpoints(ctx, local)
+	if err != nil {
+		return err
+	}
+	l := newLedger()
+	options := append(ends.options(), gobgp.LoggerOption(tap{log: s.log, ledger: l}))
+	r := &run{local: local, peers: make(map[netip.Addr]Peer), bgp: gobgp.NewBgpServer(options...), ledger: l, ends: ends, begun: time.Now()}
+	go r.bgp.Serve()
+	err = r.bgp.StartBgp(ctx, &api.StartBgpRequest{Global: globalOf(local)})
+	if err == nil {
+		err = onlyLocal(ctx, r.bgp)
+	}
+	if err == nil {
+		err = ends.publish(ctx, l)
+	}
+	if err != nil {
+		r.bgp.Stop()
+		return errors.Join(err, ends.close())
+	}
+	tendCtx, stop := context.WithCancel(context.Background())
+	r.stop, r.tended = stop, make(chan struct{})
+	go s.tend(tendCtx, r)
+	s.run.Store(r)
+	return nil
+}
+
+// probeListen binds what GoBGP is going to bind: its own failure would leave a
+// half-started server behind.
+func probeListen(ctx context.Context, l Local) error {
+	for _, a := range l.Listen {
+		address := net.JoinHostPort(a.String(), strconv.Itoa(int(l.port())))
+		if err := probe(ctx, address); err != nil {
+			return fmt.Errorf("%w: if another BGP speaker runs on this node, stop it or choose another address or port", err)
+		}
+	}
+	return nil
+}
+
+// stop ends the BGP server with a Cease for every session.
+func (s *Server) stop(ctx context.Context, r *run) error {
+	s.run.Store(nil)
+	r.stop()
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		r.bgp.Stop()
+	}()
+	select {
+	case <-stopped:
+		return r.ends.close()
+	case <-ctx.Done():
+		return errors.Join(ctx.Err(), r.ends.close())
+	}
+}
+
+// setPrefixes announces what is new before it withdraws what is old.
+func (r *run) setPrefixes(ctx context.Context, set map[netip.Prefix]struct{}) error {
+	add, remove := r.ledger.diff(set)
+	var errs []error
+	for _, p := range add {
+		if err := ctx.Err(); err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+		errs = append(errs, r.change(ctx, p, true))
+	}
+	for _, p := range remove {
+		if err := ctx.Err(); err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+		errs = append(errs, r.change(ctx, p, false))
+	}
+	return errors.Join(errs...)
+}
+
+// change announces or withdraws one prefix.
+func (r *run) change(ctx context.Context, p netip.Prefix, announce bool) error {
+	path, err := pathOf(p)
+	if err != nil {
+		return err
+	}
+	r.ledger.expect(p, announce)
+	if announce {
+		_, err = r.bgp.AddPath(ctx, &api.AddPathRequest{Path: path})
+	} else {
+		err = r.bgp.DeletePath(ctx, &api.DeletePathRequest{Path: path})
+	}
+	if err != nil {
+		r.ledger.expect(p, !announce)
+		return fmt.Errorf("prefix %s: %w", p, err)
+	}
+	return nil
+}
+
+// setPeers removes what is gone or changed, then adds what is new or changed.
+func (r *run) setPeers(ctx context.Context, peers map[netip.Addr]Peer) error {
+	var errs []error
+	for address, old := range r.peers {
+		if p, keep := peers[address]; keep && p.sameSession(old) {
+			r.peers[address] = p
+			r.ledger.rename(p)
+			continue
+		}
+		errs = append(errs, r.removePeer(ctx, old))
+	}
+	for _, address := range slices.SortedFunc(maps.Keys(peers), netip.Addr.Compare) {
+		if _, has := r.peers[address]; !has {
+			errs = append(errs, r.addPeer(ctx, peers[address]))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (r *run) addPeer(ctx context.Context, p Peer) error {
+	restarting := r.restarting()
+	r.ledger.add(p, restarting)
+	if err := r.bgp.AddPeer(ctx, &api.AddPeerRequest{Peer: peerOf(p, r.local, restarting)}); err != nil {
+		r.ledger.forget(p.Address.String())
+		return fmt.Errorf("peer %s (%s): %w", p.Name, p.Address, err)
+	}
+	r.peers[p.Address] = p
+	return nil
+}
+
+// restarting says whether a peer may still hold routes of this node's life
+// before: the restart bit is a lie once the restart time is over.
+func (r *run) restarting() bool {
+	g := r.local.GracefulRestart
+	return g.Enabled && g.Restarting && time.Since(r.begun) < g.Time
+}
+
+// removePeer returns when GoBGP has let go of the peer, so that what it still
+// reports is not taken for the next session with that address.
+func (r *run) removePeer(ctx context.Context, p Peer) error {
+	address := p.Address.String()
+	freed := r.ledger.leave(address)
+	if err := r.bgp.DeletePeer(ctx, &api.DeletePeerRequest{Address: address}); err != nil {
+		return fmt.Errorf("peer %s (%s): %w", p.Name, p.Address, err)
+	}
+	delete(r.peers, p.Address)
+	ctx, cancel := context.WithTimeout(ctx, stopTime)
+	defer cancel()
+	select {
+	case <-freed:
+		return nil
+	case <-ctx.Done():
+		r.ledger.forget(address)
+		return fmt.Errorf("peer %s (%s): the old session does not end: %w", p.Name, p.Address, ctx.Err())
+	}
+}
+
+// Close implements Speaker. See Server for what Forward asks of the caller.
+func (s *Server) Close(ctx context.Context, how Stop) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.run.Load()
+	if s.closed.Swap(true) || r == nil {
+		return nil
+	}
+	if how == Forward {
+		r.stop()
+		return r.ends.close()
+	}
+	err := r.setPrefixes(ctx, nil)
+	if err == nil {
+		err = r.waitWritten(ctx)
+	}
+	return errors.Join(err, s.stop(ctx, r))
+}
+
+// current is the BGP server of the last Set, nil before it.
+func (s *Server) current() (*run, error) {
+	if s.closed.Load() {
+		return nil, ErrClosed
+	}
+	return s.run.Load(), nil
+}

@@ -1,0 +1,313 @@
+package speaker
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"time"
+
+	api "github.com/osrg/gobgp/v3/api"
+)
+
+// Flush implements Speaker.
+func (s *Server) Flush(ctx context.Context) error {
+	r, err := s.current()
+	if err != nil {
+		return err
+	}
+	if r == nil {
+		return fmt.Errorf("%w: nothing was set yet", ErrNoPeer)
+	}
+	for {
+		r.negotiate(ctx)
+		done, err, changed := r.ledger.flushed()
+		if done {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return r.ledger.unflushed(ctx.Err())
+		}
+	}
+}
+
+// waitWritten returns when every session that is established now or later has
+// been written all it should hold; none is needed.
+func (r *run) waitWritten(ctx context.Context) error {
+	for {
+		r.negotiate(ctx)
+		missing, _, changed := r.ledger.unwritten()
+		if !missing {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return r.ledger.unflushed(ctx.Err())
+		}
+	}
+}
+
+// negotiate asks GoBGP for the families of the sessions that came up since.
+func (r *run) negotiate(ctx context.Context) {
+	for _, address := range r.ledger.unknownFamilies() {
+		//nolint:errcheck // a session that went away meanwhile stays unknown
+		_ = r.bgp.ListPeer(ctx, &api.ListPeerRequest{Address: address}, func(p *api.Peer) {
+			if p.GetState().GetSessionState() == api.PeerState_ESTABLISHED {
+				r.ledger.negotiated(address, carriedBy(p))
+			}
+		})
+	}
+}
+
+func (l *ledger) unknownFamilies() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var unknown []string
+	for address, s := range l.sessions {
+		if s.up && s.negotiated == nil {
+			unknown = append(unknown, address)
+		}
+	}
+	return unknown
+}
+
+func (l *ledger) negotiated(address string, families map[Family]bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s := l.sessions[address]; s != nil && s.up {
+		s.negotiated = families
+	}
+}
+
+// unwritten says whether an established session still waits for something,
+// which families are carried by one at all, and what to wait on.
+func (l *ledger) unwritten() (missing bool, carried map[Family]bool, changed <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	carried = make(map[Family]bool)
+	for _, s := range l.sessions {
+		if !s.up {
+			continue
+		}
+		missing = missing || !s.settled()
+		for _, f := range s.peer.Families {
+			carried[f] = carried[f] || s.carries(f)
+		}
+	}
+	return missing, carried, l.changed
+}
+
+// flushed says whether Flush can return, with what, and what to wait on if it
+// can't. Every family that was changed needs a session that carries it.
+func (l *ledger) flushed() (done bool, err error, changed <-chan struct{}) {
+	missing, carried, changed := l.unwritten()
+	if missing || len(carried) == 0 {
+		return false, nil, changed
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for f := range l.unsaid {
+		switch {
+		case carried[f]:
+		case l.configured(f):
+			return false, nil, changed
+		default:
+			err = errors.Join(err, fmt.Errorf("%w for %s prefixes: no peer is configured for them: add the family to a peer", ErrNoPeer, f))
+		}
+	}
+	if err == nil {
+		clear(l.unsaid)
+	}
+	return true, err, changed
+}
+
+// configured says whether a peer takes the family by configuration.
+func (l *ledger) configured(f Family) bool {
+	for _, s := range l.sessions {
+		if slices.Contains(s.peer.Families, f) {
+			return true
+		}
+	}
+	return false
+}
+
+// unflushed says why a wait ended early.
+func (l *ledger) unflushed(cause error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	up := make(map[Family]bool)
+	for _, s := range l.sessions {
+		if !s.up {
+			continue
+		}
+		if !s.settled() {
+			return fmt.Errorf("peer %s (%s) has not taken all announcements yet: %w", s.peer.Name, s.peer.Address, cause)
+		}
+		for _, f := range s.peer.Families {
+			up[f] = up[f] || s.carries(f)
+		}
+	}
+	for f := range l.unsaid {
+		if len(up) > 0 && !up[f] {
+			return fmt.Errorf("%w for %s prefixes: %w", ErrNoPeer, f, cause)
+		}
+	}
+	return fmt.Errorf("%w: %w", ErrNoPeer, cause)
+}
+
+// State implements Speaker.
+func (s *Server) State(ctx context.Context) (State, error) {
+	r, err := s.current()
+	if err != nil || r == nil {
+		return State{}, err
+	}
+	peers := make(map[string]*api.Peer)
+	err = r.bgp.ListPeer(ctx, &api.ListPeerRequest{}, func(p *api.Peer) {
+		peers[p.GetState().GetNeighborAddress()] = p
+	})
+	if err != nil {
+		return State{}, fmt.Errorf("list BGP peers: %w", err)
+	}
+	return r.ledger.state(peers), ctx.Err()
+}
+
+// state joins what GoBGP says of its peers with the ledger.
+func (l *ledger) state(peers map[string]*api.Peer) State {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	st := State{Prefixes: len(l.want)}
+	for address, s := range l.sessions {
+		p := peers[address]
+		ps := PeerState{
+			Name:      s.peer.Name,
+			Address:   s.peer.Address,
+			ASN:       s.peer.ASN,
+			Session:   sessionWords(p.GetState().GetSessionState()),
+			Since:     s.since,
+			LastError: s.why(),
+		}
+		if ps.Established() != s.up { // between two reports: the ledger's is what Flush goes by
+			ps.Session = sessionWords(api.PeerState_IDLE)
+			if s.up {
+				ps.Session = sessionWords(api.PeerState_ESTABLISHED)
+			}
+		}
+		for _, a := range p.GetAfiSafis() {
+			ps.Received += int(a.GetState().GetReceived())
+		}
+		for _, o := range s.out {
+			ps.Advertised += len(o.sent)
+		}
+		if !s.up && ps.LastError != "" && proposedNoHoldTime(p) {
+			ps.LastError += "; the peer proposes hold time 0 (no keepalives), which this speaker can't hold: set one of at least 3 s there"
+		}
+		st.Peers = append(st.Peers, ps)
+	}
+	slices.SortFunc(st.Peers, func(a, b PeerState) int { return cmp.Compare(a.Name, b.Name) })
+	return st
+}
+
+// proposedNoHoldTime says whether a session was agreed on without a hold
+// timer: GoBGP then gives each write no time at all.
+func proposedNoHoldTime(p *api.Peer) bool {
+	return p.GetTimers().GetState().GetNegotiatedHoldTime() == 0 && p.GetState().GetMessages().GetReceived().GetOpen() > 0
+}
+
+// tend does what GoBGP leaves undone between two calls of Set: it opens a
+// session again that was shut for a flood of prefixes, and restores the
+// restart bit that one peer's progress took from another that is not up yet.
+func (s *Server) tend(ctx context.Context, r *run) {
+	defer close(r.tended)
+	timer := time.NewTimer(limitRetry)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.ledger.tend:
+		case <-timer.C:
+		}
+		timer.Reset(limitRetry / 4)
+		s.tendOnce(ctx, r)
+	}
+}
+
+func (s *Server) tendOnce(ctx context.Context, r *run) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed.Load() || s.run.Load() != r {
+		return
+	}
+	for _, p := range r.ledger.lostBits() {
+		if !r.restarting() {
+			continue
+		}
+		if err := errors.Join(r.removePeer(ctx, p), r.addPeer(ctx, p)); err != nil {
+			s.log.Warn("cannot restore the restart bit", "error", err)
+		}
+	}
+	for _, p := range r.ledger.limitsOver(time.Now()) {
+		s.log.Info("opening a session again that was shut for too many prefixes", "peer", p.Name, "address", p.Address)
+		if err := r.bgp.EnablePeer(ctx, &api.EnablePeerRequest{Address: p.Address.String()}); err != nil {
+			s.log.Warn("cannot open the session again", "peer", p.Name, "error", err)
+		}
+	}
+}
+
+// lostBits takes the peers whose restart bit was lost.
+func (l *ledger) lostBits() []Peer {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var peers []Peer
+	for _, s := range l.sessions {
+		if s.lostBit && !s.up {
+			peers = append(peers, s.peer)
+		}
+		s.lostBit = false
+	}
+	return peers
+}
+
+// limitsOver takes the peers whose time in the corner is over.
+func (l *ledger) limitsOver(now time.Time) []Peer {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var peers []Peer
+	for _, s := range l.sessions {
+		if !s.limited.IsZero() && now.Sub(s.limited) >= limitRetry {
+			s.limited = time.Time{}
+			peers = append(peers, s.peer)
+		}
+	}
+	return peers
+}
+
+// waitListening returns when something accepts connections at an address, or
+// with what GoBGP said.
+func waitListening(ctx context.Context, network, address string, l *ledger) error {
+	ctx, cancel := context.WithTimeout(ctx, listenTime)
+	defer cancel()
+	retry := time.NewTicker(time.Millisecond)
+	defer retry.Stop()
+	for {
+		if conn, err := new(net.Dialer).DialContext(ctx, network, address); err == nil {
+			return conn.Close()
+		}
+		l.mu.Lock()
+		err := l.apiError
+		l.mu.Unlock()
+		if err != nil {
+			return err
+		}
+		select {
+		case <-retry.C:
+		case <-ctx.Done():
+			return fmt.Errorf("the BGP API does not listen on %s: %w", address, ctx.Err())
+		}
+	}
+}
