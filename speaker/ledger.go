@@ -29,9 +29,9 @@ type session struct {
 	since      time.Time // of the last change to or from Established
 	ended      string    // why the last session ended
 	trouble    string    // why no session came about since
-	notice     string // the last notification, explains the state change that follows
-	restarting bool   // GoBGP sets the restart bit and defers its first UPDATE
-	lostBit    bool   // the restart bit was cleared by another peer's progress before this one came up
+	notice     string    // the last notification, explains the state change that follows
+	restarting bool      // GoBGP sets the restart bit and defers its first UPDATE
+	lostBit    bool      // the restart bit was cleared by another peer's progress before this one came up
 	limited    time.Time
 	freed      chan struct{} // closed when GoBGP has let go of a deleted peer; nil while it is configured
 	negotiated map[Family]bool
@@ -287,8 +287,8 @@ func (l *ledger) established(address string) (Peer, bool) {
 }
 
 // down records why a session ended or an attempt failed, and says which of the
-// two it was.
-func (l *ledger) down(address, reason string) (p Peer, why string, wasUp, known bool) {
+// two it was and whether an attempt's failure is news.
+func (l *ledger) down(address, reason string) (p Peer, why string, wasUp, news bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := l.sessions[address]
@@ -303,11 +303,11 @@ func (l *ledger) down(address, reason string) (p Peer, why string, wasUp, known 
 	if wasUp {
 		s.since, s.ended = time.Now(), why
 	} else {
-		s.trouble = why
+		news, s.trouble = s.trouble != why, why
 	}
 	s.up, s.out, s.negotiated, s.notice = false, nil, nil, ""
 	l.wake()
-	return s.peer, why, wasUp, true
+	return s.peer, why, wasUp, news
 }
 
 // note keeps the words of a notification for the state change that follows.
@@ -325,10 +325,10 @@ func (l *ledger) cannotConnect(address string, err error) (p Peer, why string, n
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := l.sessions[address]
-	if s == nil || s.up {
+	if s == nil || s.up || s.freed != nil {
 		return Peer{}, "", false
 	}
-	why = fmt.Sprintf("cannot connect: %v", err)
+	why = fmt.Sprintf("cannot connect to port %d: %v", s.peer.Port, innermost(err))
 	if s.peer.Password != "" && isTimeout(err) {
 		why += " (another password on the two sides looks like this)"
 	}

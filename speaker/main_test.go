@@ -3,8 +3,86 @@
 package speaker
 
 import (
+	"errors"
+	"fmt"
 	"os"
+	"os/exec"
+	"runtime"
+	"syscall"
 	"testing"
 )
 
-func TestMain(m *testing.M) { os.Exit(m.Run()) }
+// inNamespace marks a test process that runs in namespaces of its own.
+const inNamespace = "FAIRWAY_SPEAKER_TEST_NAMESPACE"
+
+// TestMain runs the tests in network, process and mount namespaces of their
+// own where it may: with addresses to peer on, and with nothing left running
+// when the tests end, however they end.
+func TestMain(m *testing.M) {
+	switch {
+	case os.Getenv(inNamespace) != "":
+		if err := furnish(); err != nil {
+			fmt.Fprintln(os.Stderr, "prepare the test's namespaces:", err)
+			os.Exit(1)
+		}
+		os.Exit(m.Run())
+	case os.Geteuid() != 0:
+		os.Exit(m.Run())
+	default:
+		os.Exit(isolated())
+	}
+}
+
+// isolated runs this test binary again in new namespaces.
+func isolated() int {
+	runtime.LockOSThread() // Pdeathsig is about the thread
+	cmd := exec.Command(os.Args[0], os.Args[1:]...)
+	cmd.Env = append(os.Environ(), inNamespace+"=1")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWPID | syscall.CLONE_NEWNS,
+		Pdeathsig:  syscall.SIGKILL,
+	}
+	err := cmd.Run()
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &exit):
+		return exit.ExitCode()
+	}
+	fmt.Fprintln(os.Stderr, "run the tests in namespaces:", err)
+	return 1
+}
+
+// furnish gives the namespaces a /proc of their own and loopback addresses.
+func furnish() error {
+	if err := syscall.Mount("", "/", "", syscall.MS_PRIVATE|syscall.MS_REC, ""); err != nil {
+		return err
+	}
+	if err := syscall.Mount("proc", "/proc", "proc", 0, ""); err != nil {
+		return err
+	}
+	if err := os.WriteFile("/proc/sys/net/ipv6/ip_nonlocal_bind", []byte("1"), 0); err != nil {
+		return err
+	}
+	// The node is 10.0.0.1 and fd00::1, routers are the others: dialled from
+	// the node's address, as over a link.
+	commands := [][]string{
+		{"link", "set", "lo", "up"},
+		{"addr", "add", "10.0.0.1/32", "dev", "lo"},
+		{"addr", "add", "fd00::1/128", "dev", "lo", "nodad"},
+	}
+	for i := 2; i <= 9; i++ {
+		commands = append(commands,
+			[]string{"addr", "add", fmt.Sprintf("10.0.0.%d/32", i), "dev", "lo"},
+			[]string{"route", "change", "local", fmt.Sprintf("10.0.0.%d", i), "dev", "lo", "table", "local", "src", "10.0.0.1"},
+			[]string{"-6", "route", "add", "local", fmt.Sprintf("fd00::%d/128", i), "dev", "lo", "table", "local", "src", "fd00::1"})
+	}
+	for _, c := range commands {
+		if out, err := exec.Command("ip", c...).CombinedOutput(); err != nil {
+			return fmt.Errorf("ip %v: %w: %s", c, err, out)
+		}
+	}
+	return nil
+}

@@ -54,3 +54,4 @@ func TestFlushWithoutPeer(t *testing.T) {
 		t.Errorf("Flush without a peer: %v", err)
 	}
 }
+

@@ -55,10 +55,13 @@ func (t tap) Error(msg string, f log.Fields) { t.pass(slog.LevelError, msg, f) }
 
 func (t tap) Warn(msg string, f log.Fields) {
 	address := keyOf(f)
+	level := slog.LevelWarn
 	switch msg {
 	case lineSentNote:
+		level = slog.LevelDebug // the end of the session says the same
 		t.ledger.note(address, "sent "+notificationWords(f))
 	case lineGotNote:
+		level = slog.LevelDebug
 		t.ledger.note(address, "received "+notificationWords(f))
 	case linePrefixLimit:
 		if _, warning := f["Pct"]; !warning {
@@ -66,10 +69,11 @@ func (t tap) Warn(msg string, f log.Fields) {
 				maxPrefixes, f["Family"]))
 		}
 	case "Closed an accepted connection", "accepted conn is closed to avoid be blocked", "active conn is closed to avoid being blocked":
-		t.pass(slog.LevelDebug, msg, f) // both sides dialled; not a fault
-		return
+		level = slog.LevelDebug // both sides dialled
+	case "No matching path for withdraw found, may be path was not installed into table":
+		level = slog.LevelDebug // the import policy had dropped it
 	}
-	t.pass(slog.LevelWarn, msg, f)
+	t.pass(level, msg, f)
 }
 
 func (t tap) Info(msg string, f log.Fields) {
@@ -153,12 +157,11 @@ func (t tap) stateChanged(f log.Fields) {
 		}
 	case is != bgp.BGP_FSM_IDLE.String() || was == is:
 	default:
-		p, why, wasUp, known := t.ledger.down(keyOf(f), reasonWords(fmt.Sprint(f["reason"]), was))
+		p, why, wasUp, news := t.ledger.down(keyOf(f), reasonWords(fmt.Sprint(f["reason"]), was))
 		switch {
-		case !known:
 		case wasUp:
 			t.log.Warn("BGP session lost", "peer", p.Name, "address", p.Address, "reason", why)
-		default:
+		case news:
 			t.log.Warn("no BGP session", "peer", p.Name, "address", p.Address, "reason", why)
 		}
 	}
@@ -227,4 +230,13 @@ func prefixFrom(ip net.IP, bits uint8) netip.Prefix {
 func isTimeout(err error) bool {
 	var t net.Error
 	return errors.As(err, &t) && t.Timeout()
+}
+
+// innermost is the cause of a network error without the addresses around it.
+func innermost(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		return op.Err
+	}
+	return err
 }

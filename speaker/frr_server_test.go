@@ -1,0 +1,85 @@
+package speaker
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// Two routers, eBGP and iBGP, each over IPv4 and IPv6 sessions: four sessions.
+func TestFRRFamilies(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		asn    uint32
+		v4, v6 string
+		path   string
+	}{
+		{"eBGP", routerASN, "10.0.0.2", "fd00::2", "64512"},
+		{"iBGP", nodeASN, "10.0.0.3", "fd00::3", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			v4 := startFRR(t, c.v4, c.asn, neighbor("10.0.0.1", nodeASN, IPv4))
+			v6 := startFRR(t, c.v6, c.asn, neighbor("fd00::1", nodeASN, IPv6))
+			s := newTestServer(t)
+			d := Desired{Local: local(), Peers: []Peer{v4.peer("tor4"), v6.peer("tor6")}, Prefixes: prefixes("10.1.0.0/26", "2001:db8:1::/64")}
+			must(t, s.Set(t.Context(), d))
+			must(t, s.Flush(within(t, 10*time.Second)))
+			v4.has(t, "10.1.0.0/26")
+			v6.has(t, "2001:db8:1::/64")
+			r4, r6 := v4.routes(t, IPv4)["10.1.0.0/26"][0], v6.routes(t, IPv6)["2001:db8:1::/64"][0]
+			if !r4.Valid || !r6.Valid || r4.Path != c.path || r6.Path != c.path {
+				t.Errorf("routes %+v and %+v: want valid ones with path %q", r4, r6, c.path)
+			}
+			if r4.Nexthops[0].IP != "10.0.0.1" || r6.Nexthops[0].IP != "fd00::1" {
+				t.Errorf("next hops %v and %v: want the node's address of each session", r4.Nexthops, r6.Nexthops)
+			}
+			must(t, s.Close(within(t, 5*time.Second), Withdraw))
+			v4.has(t)
+			v6.has(t)
+		})
+	}
+}
+
+// One peer with the wrong password and one with the wrong ASN have no session
+// and say why, and the third does not notice.
+func TestFRRRefusedPeers(t *testing.T) {
+	good := startFRR(t, "10.0.0.2", routerASN, neighbor("10.0.0.1", nodeASN, IPv4, "password right"))
+	secret := startFRR(t, "10.0.0.3", routerASN, neighbor("10.0.0.1", nodeASN, IPv4, "password right"))
+	ours := startFRR(t, "10.0.0.4", routerASN, neighbor("10.0.0.1", nodeASN, IPv4))
+	theirs := startFRR(t, "10.0.0.5", routerASN, neighbor("10.0.0.1", nodeASN+7, IPv4))
+	with := func(p Peer, password Secret, asn uint32) Peer {
+		p.Password, p.ASN = password, asn
+		return p
+	}
+	s := newTestServer(t)
+	d := Desired{Local: local(), Prefixes: prefixes("10.1.0.0/26"), Peers: []Peer{with(good.peer("good"), "right", routerASN)}}
+	must(t, s.Set(t.Context(), d))
+	must(t, s.Flush(within(t, 10*time.Second)))
+	since := stateOf(t, s, "good").Since
+	d.Peers = append(d.Peers, with(secret.peer("password"), "wrong", routerASN), with(ours.peer("asn"), "", routerASN+1), theirs.peer("their-asn"))
+	must(t, s.Set(t.Context(), d))
+	for name, words := range map[string]string{
+		"password":  "password",
+		"asn":       "as number mismatch",
+		"their-asn": "refused our OPEN",
+	} {
+		eventually(t, name+" says why", func() bool { return strings.Contains(stateOf(t, s, name).LastError, words) })
+		if p := stateOf(t, s, name); p.Established() {
+			t.Errorf("state of %s: %+v", name, p)
+		}
+	}
+	if p := stateOf(t, s, "good"); !p.Established() || p.Since != since {
+		t.Errorf("the good session did not stay up: %+v, was up since %v", p, since)
+	}
+	good.has(t, "10.1.0.0/26")
+	d.Peers = []Peer{with(good.peer("renamed"), "right", routerASN), with(secret.peer("password"), "right", routerASN)}
+	must(t, s.Set(t.Context(), d))
+	secret.has(t, "10.1.0.0/26")
+	if p := stateOf(t, s, "renamed"); p.Since != since {
+		t.Errorf("taking peers away touched the session that stays: %+v", p)
+	}
+	d.Peers = d.Peers[1:]
+	must(t, s.Set(t.Context(), d))
+	good.has(t)
+}
