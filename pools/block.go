@@ -24,7 +24,11 @@ type Block struct {
 // announces or delivers does so within its result.
 func Effective(node string, blocks []Block, addrs *netipx.IPSet) *netipx.IPSet {
 	inward := slices.Clone(blocks)
-	slices.SortFunc(inward, func(a, b Block) int { return cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()) })
+	slices.SortFunc(inward, func(a, b Block) int {
+		// Node's own first among equally long ones, which are disjoint: the
+		// builder starts anew at each addition that follows a removal.
+		return cmp.Or(cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()), -compareBool(a.Node == node, b.Node == node))
+	})
 	var held netipx.IPSetBuilder
 	for _, b := range inward {
 		if b.Node == node {
@@ -35,6 +39,16 @@ func Effective(node string, blocks []Block, addrs *netipx.IPSet) *netipx.IPSet {
 	}
 	held.Intersect(addrs)
 	return mustSet(&held)
+}
+
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
 }
 
 // mustSet finishes a builder that was only given valid prefixes and ranges,

@@ -92,6 +92,9 @@ func (l *Ledger) ProposeRelease(owner Owner, now time.Time) (rec Record, held bo
 // error wraps ErrTaken or ErrNotOwner for a record that contradicts what
 // stands, and ErrOutside for an address that no block held here has.
 func (l *Ledger) Apply(rec Record) error {
+	if err := rec.check(); err != nil {
+		return err
+	}
 	s, err := l.share(rec.Pool)
 	if err != nil {
 		return err
@@ -102,7 +105,7 @@ func (l *Ledger) Apply(rec Record) error {
 	case Released:
 		return l.release(s, rec)
 	}
-	return fmt.Errorf("record of unknown operation %d", rec.Op)
+	return fmt.Errorf("record of %v: operation %d can't be applied", rec.Addrs, rec.Op)
 }
 
 func (l *Ledger) lease(s *share, rec Record) error {
@@ -124,7 +127,7 @@ func (l *Ledger) lease(s *share, rec Record) error {
 
 func (l *Ledger) release(s *share, rec Record) error {
 	g := l.grants[rec.Owner.Attachment]
-	if g == nil || g.Owner != rec.Owner || !slices.Equal(g.Addrs, rec.Addrs) {
+	if g == nil || !rec.ends(*g) {
 		return fmt.Errorf("release of %v by %s: %w", rec.Addrs, rec.Owner, ErrNotOwner)
 	}
 	for _, a := range rec.Addrs {
@@ -180,16 +183,29 @@ func (l *Ledger) rest(rec Record) {
 	}
 }
 
-// History is the shortest one that Restore makes this ledger of at now.
+// History is the shortest one that Restore makes this ledger of at now: what
+// stands, and when each other address was last given back. Which blocks are
+// closed is not part of it.
 func (l *Ledger) History(now time.Time) []Record {
 	var rested []Record
 	for name, s := range l.shares {
 		for _, lot := range s.lots {
 			lot.advance(now)
-			for _, c := range lot.cooling {
-				rested = append(rested, Record{Op: Rested, Pool: name, Addrs: []netip.Addr{c.addr}, At: c.since})
+			for _, b := range lot.blocks {
+				rested = b.rested(name, rested)
 			}
 		}
 	}
 	return append(inOrder(rested), l.Grants()...)
+}
+
+// rested appends a record for each address of b that was given back and not
+// leased again.
+func (b *block) rested(pool string, recs []Record) []Record {
+	for o, end := range b.ended {
+		if !end.IsZero() && b.uses[o] != leased {
+			recs = append(recs, Record{Op: Rested, Pool: pool, Addrs: []netip.Addr{b.addr(uint32(o))}, At: end})
+		}
+	}
+	return recs
 }

@@ -32,6 +32,31 @@ type Record struct {
 	At    time.Time
 }
 
+// check says what no record can be: without an address, or with two of one
+// family.
+func (r Record) check() error {
+	if r.Op < Leased || r.Op > Rested {
+		return fmt.Errorf("record of %v: unknown operation %d", r.Addrs, r.Op)
+	}
+	if len(r.Addrs) == 0 {
+		return fmt.Errorf("record of %s in pool %q: no address", r.Owner, r.Pool)
+	}
+	for i, a := range r.Addrs {
+		if !a.IsValid() || a.Zone() != "" || a.Is4In6() {
+			return fmt.Errorf("record of %s in pool %q: %q is not a plain address", r.Owner, r.Pool, a)
+		}
+		if slices.ContainsFunc(r.Addrs[:i], func(b netip.Addr) bool { return FamilyOf(a) == FamilyOf(b) }) {
+			return fmt.Errorf("record of %s in pool %q: %v has two addresses of one family", r.Owner, r.Pool, r.Addrs)
+		}
+	}
+	return nil
+}
+
+// ends says whether r is the release of what the record lease granted.
+func (r Record) ends(lease Record) bool {
+	return r.Op == Released && r.Pool == lease.Pool && r.Owner == lease.Owner && slices.Equal(r.Addrs, lease.Addrs)
+}
+
 // Ledger is what one node knows to be its own: pools, the blocks held in
 // them, and the leases in the blocks. It is a state machine: Propose methods
 // work out a Record without changing a lease, Apply carries it out, and a
@@ -73,23 +98,21 @@ func (e *NoFreeError) Error() string {
 
 func (e *NoFreeError) Unwrap() error { return ErrNoFree }
 
-// SetPools makes ps the pools of the ledger. A standing lease must stay
-// inside of its pool, and a pool in which blocks are held keeps its block size;
-// otherwise nothing changes and the error names what stands in the way. A
-// pool without leases may go: its blocks then show up in Orphans.
+// SetPools makes ps the pools of the ledger. Their names and addresses must be
+// distinct, a standing lease must stay inside of its pool, and a pool in which
+// blocks are held keeps its block size; otherwise nothing changes and the error
+// names what stands in the way. A pool without leases may go: its blocks then
+// show up in Orphans.
 func (l *Ledger) SetPools(ps []*Pool) error {
 	next := make(map[string]*Pool, len(ps))
 	for _, p := range ps {
+		if next[p.Name()] != nil {
+			return fmt.Errorf("pool %q is defined twice: give the second one another name", p.Name())
+		}
 		next[p.Name()] = p
 	}
-	var errs []error
-	for name, s := range l.shares {
-		if err := l.mayBecome(s, next[name]); err != nil {
-			errs = append(errs, fmt.Errorf("pool %q: %w", name, err))
-		}
-	}
-	if len(errs) > 0 {
-		return errors.Join(errs...)
+	if err := errors.Join(disjoint(ps), l.keepsLeases(next), l.keepsBlockSizes(next)); err != nil {
+		return err
 	}
 	for name, s := range l.shares {
 		if p := next[name]; p != nil {
@@ -108,21 +131,53 @@ func (l *Ledger) SetPools(ps []*Pool) error {
 	return nil
 }
 
-func (l *Ledger) mayBecome(s *share, p *Pool) error {
-	if p != nil && !s.empty() && p.BlockSize() != s.pool.BlockSize() {
-		return fmt.Errorf("blockSize %d can't become %d while blocks are held: make a new pool, or wait until its last lease ends and its blocks are returned", s.pool.BlockSize(), p.BlockSize())
+// disjoint says which pools have an address in common.
+func disjoint(ps []*Pool) error {
+	type owned struct {
+		netipx.IPRange
+		pool *Pool
 	}
-	for _, g := range l.grants {
-		if g.Pool != s.pool.Name() {
-			continue
+	var all []owned
+	for _, p := range ps {
+		for _, r := range p.Addresses().Ranges() {
+			all = append(all, owned{r, p})
 		}
-		for _, a := range g.Addrs {
-			if p == nil || !p.Contains(a) || p.Reserved(a) {
-				return fmt.Errorf("%s is leased by %s: keep it in the pool until that pod is gone", a, g.Owner)
-			}
+	}
+	slices.SortFunc(all, func(a, b owned) int { return a.From().Compare(b.From()) })
+	for i := 1; i < len(all); i++ {
+		if one, two := all[i-1], all[i]; one.Overlaps(two.IPRange) {
+			return fmt.Errorf("pools %q and %q both have %s: take it out of one of them", one.pool.Name(), two.pool.Name(), two.From())
 		}
 	}
 	return nil
+}
+
+// keepsLeases names, for each pool, the oldest lease that next has no room for.
+func (l *Ledger) keepsLeases(next map[string]*Pool) error {
+	var errs []error
+	named := map[string]bool{}
+	for _, g := range l.Grants() {
+		p := next[g.Pool]
+		for _, a := range g.Addrs {
+			if named[g.Pool] || p != nil && p.Contains(a) && !p.Reserved(a) {
+				continue
+			}
+			named[g.Pool] = true
+			errs = append(errs, fmt.Errorf("pool %q: %s is leased by %s: keep it in the pool until that pod is gone", g.Pool, a, g.Owner))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (l *Ledger) keepsBlockSizes(next map[string]*Pool) error {
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(l.shares)) {
+		s, p := l.shares[name], next[name]
+		if p != nil && !s.empty() && p.BlockSize() != s.pool.BlockSize() {
+			errs = append(errs, fmt.Errorf("pool %q: blockSize %d can't become %d while blocks are held: make a new pool, or wait until its last lease ends and its blocks are returned", name, s.pool.BlockSize(), p.BlockSize()))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Pool returns the pool of that name, or an error that wraps ErrUnknownPool
@@ -143,7 +198,10 @@ func (l *Ledger) share(name string) (*share, error) {
 	return nil, fmt.Errorf("%w %q: the pools here are %q", ErrUnknownPool, name, known)
 }
 
-// Hold adds a block of this node. Holding it again changes nothing.
+// Hold adds a block of this node. Holding it again changes nothing. The error
+// wraps ErrUnknownPool, ErrNotOwner (it is another node's), ErrOutside (it is
+// larger than the pool's blocks, or no masked prefix), or ErrBlockExists (it is
+// held for another pool).
 func (l *Ledger) Hold(b Block) error {
 	s, err := l.share(b.Pool)
 	if err != nil {
@@ -151,6 +209,9 @@ func (l *Ledger) Hold(b Block) error {
 	}
 	if b.Node != l.node {
 		return fmt.Errorf("block %s: %w: it is of node %q, this is %q", b.Prefix, ErrNotOwner, b.Node, l.node)
+	}
+	if have := l.find(b.Prefix); have != nil && have.Pool != b.Pool {
+		return fmt.Errorf("%w: %s is held for pool %q, it can't be for %q as well: return it first", ErrBlockExists, b.Prefix, have.Pool, b.Pool)
 	}
 	return s.hold(b)
 }
@@ -179,7 +240,8 @@ func (l *Ledger) Idle(now time.Time, after func(pool string) time.Duration) []Bl
 }
 
 // Close stops leases from a block that holds none, so that it can be
-// withdrawn and dropped; Reopen takes that back.
+// withdrawn and dropped; Reopen takes that back. The error wraps ErrOutside
+// when the block is not held, and ErrTaken when a lease stands in it.
 func (l *Ledger) Close(prefix netip.Prefix) error {
 	b := l.find(prefix)
 	switch {
@@ -202,7 +264,9 @@ func (l *Ledger) Reopen(prefix netip.Prefix) bool {
 	return true
 }
 
-// Drop forgets a closed block.
+// Drop forgets a closed block, and with it how long its addresses have to rest.
+// One that is not held is forgotten already; the error wraps ErrTaken for an
+// open one.
 func (l *Ledger) Drop(prefix netip.Prefix) error {
 	b := l.find(prefix)
 	if b == nil {
@@ -269,6 +333,17 @@ func (l *Ledger) Usage() []Usage {
 		out = append(out, l.shares[name].usage())
 	}
 	return out
+}
+
+// BlockOf is the prefix of the smallest block held of a pool around a, the
+// zero prefix if there is none.
+func (l *Ledger) BlockOf(pool string, a netip.Addr) netip.Prefix {
+	if s := l.shares[pool]; s != nil {
+		if b := s.lot(FamilyOf(a)).blockOf(a); b != nil {
+			return b.Prefix
+		}
+	}
+	return netip.Prefix{}
 }
 
 func (l *Ledger) find(prefix netip.Prefix) *block {

@@ -1,8 +1,10 @@
 package pools
 
 import (
+	"cmp"
 	"container/heap"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -17,13 +19,15 @@ type lot struct {
 	family Family
 	blocks map[netip.Prefix]*block
 	// lengths are the prefix lengths that occur in blocks, longest first, so
-	// that the block of an address is found in as many look-ups.
-	lengths []int
+	// that the block of an address is found in as many look-ups. ofLength
+	// counts the blocks of each.
+	lengths  []int
+	ofLength map[int]int
 	// ready holds the open blocks with a free address, the longest held
 	// first: younger blocks run empty and can be returned.
 	ready readyHeap
-	// cooling is in the order of release, which is the order in which the
-	// addresses become free: reuseAfter is the same for all of them.
+	// cooling is in the order of release times, which is the order in which
+	// the addresses become free: reuseAfter is the same for all of them.
 	cooling []rest
 }
 
@@ -36,7 +40,7 @@ type rest struct {
 type use uint8
 
 const (
-	outside use = iota // not of the pool, or reserved
+	outside use = iota // not of the pool, reserved, or in a smaller block held
 	free
 	leased
 	cooling
@@ -48,16 +52,18 @@ type block struct {
 	lot    *lot
 	closed bool
 	uses   []use
-	queue  []uint32  // the free offsets, next one first
-	since  time.Time // of the last lease's end, or of the block's begin
-	inHeap int       // index in ready, or -1
+	queue  []uint32    // the free offsets, sorted by order, next one first
+	ended  []time.Time // when each was last given back; nil while none was
+	since  time.Time   // of the last lease's end, or of the block's begin
+	inHeap int         // index in ready, or -1
 }
 
 func newLot(p *Pool, f Family) *lot {
-	return &lot{pool: p, family: f, blocks: map[netip.Prefix]*block{}}
+	return &lot{pool: p, family: f, blocks: map[netip.Prefix]*block{}, ofLength: map[int]int{}}
 }
 
-// add takes a new block in, all of its addresses free.
+// add takes a new block in. Its addresses are free, unless it lies in a larger
+// one held here: then it takes them over from there as they are.
 func (l *lot) add(b Block) error {
 	if l.blocks[b.Prefix] != nil {
 		return nil
@@ -68,28 +74,58 @@ func (l *lot) add(b Block) error {
 	nb := &block{Block: b, lot: l, since: b.Created, inHeap: -1}
 	nb.uses = make([]use, 1<<(l.family.Bits()-b.Prefix.Bits()))
 	l.blocks[b.Prefix] = nb
-	l.setLengths()
-	l.review(nb)
+	l.countLength(b.Prefix.Bits(), +1)
+	if outer := l.around(b.Prefix); outer != nil {
+		l.move(outer, nb)
+	} else {
+		l.review(nb)
+	}
 	return nil
 }
 
 // review holds the addresses of b against the pool: those that are new in it
-// are free, those that left it are no longer leased. Leases are left alone.
+// are free, free ones that left it are no longer leased. What is leased or
+// cools down is left alone until it is given back or has rested.
 func (l *lot) review(b *block) {
-	for o := range b.uses {
+	for o, u := range b.uses {
 		a := b.addr(uint32(o))
-		in := l.pool.Contains(a) && !l.pool.Reserved(a)
+		in := l.mayLease(a) && l.blockOf(a) == b
 		switch {
-		case in && b.uses[o] == outside:
-			b.free(a)
-		case !in && b.uses[o] != leased:
+		case in && u == outside:
+			b.uses[o] = free
+		case !in && u == free:
 			b.uses[o] = outside
 		}
 	}
-	b.queue = slices.DeleteFunc(b.queue, func(o uint32) bool { return b.uses[o] != free })
-	l.cooling = slices.DeleteFunc(l.cooling, func(r rest) bool { return l.use(r.addr) != cooling })
+	b.line()
 	l.settle(b)
 }
+
+// move hands what from holds of the addresses that both blocks have over to
+// the other block, one of which lies in the other.
+func (l *lot) move(from, to *block) {
+	inner := to
+	if from.Prefix.Bits() > to.Prefix.Bits() {
+		inner = from
+	}
+	for i := range inner.uses {
+		a := inner.addr(uint32(i))
+		have, get := from.offset(a), to.offset(a)
+		if from.uses[have] == outside {
+			continue
+		}
+		to.uses[get], from.uses[have] = from.uses[have], outside
+		to.end(get, from.lastEnd(have))
+		from.end(have, time.Time{})
+	}
+	for _, b := range []*block{from, to} {
+		b.line()
+		l.settle(b)
+	}
+}
+
+// mayLease says whether a is an address for pods.
+func (l *lot) mayLease(a netip.Addr) bool { return l.pool.Contains(a) && !l.pool.Reserved(a) }
 
 // use of a, which is outside if no block has it.
 func (l *lot) use(a netip.Addr) use {
@@ -99,14 +135,16 @@ func (l *lot) use(a netip.Addr) use {
 	return outside
 }
 
-func (l *lot) setLengths() {
-	l.lengths = l.lengths[:0]
-	for p := range l.blocks {
-		if !slices.Contains(l.lengths, p.Bits()) {
-			l.lengths = append(l.lengths, p.Bits())
-		}
+func (l *lot) countLength(n, by int) {
+	l.ofLength[n] += by
+	switch l.ofLength[n] {
+	case 0:
+		delete(l.ofLength, n)
+	case by: // the first one
+	default:
+		return
 	}
-	slices.SortFunc(l.lengths, func(a, b int) int { return b - a })
+	l.lengths = slices.SortedFunc(maps.Keys(l.ofLength), func(a, b int) int { return b - a })
 }
 
 // settle puts b in or out of ready, as it should be.
@@ -123,9 +161,15 @@ func (l *lot) settle(b *block) {
 func (l *lot) close(b *block)  { b.closed = true; l.settle(b) }
 func (l *lot) reopen(b *block) { b.closed = false; l.settle(b) }
 
+// drop forgets b. Its addresses fall back to the block around it, if one is
+// held.
 func (l *lot) drop(b *block) {
 	delete(l.blocks, b.Prefix)
-	l.setLengths()
+	l.countLength(b.Prefix.Bits(), -1)
+	if outer := l.around(b.Prefix); outer != nil {
+		l.move(b, outer)
+		return
+	}
 	l.cooling = slices.DeleteFunc(l.cooling, func(r rest) bool { return l.use(r.addr) != cooling })
 }
 
@@ -139,12 +183,30 @@ func (l *lot) blockOf(a netip.Addr) *block {
 	return nil
 }
 
+// around returns the smallest block that p is a part of.
+func (l *lot) around(p netip.Prefix) *block {
+	for _, n := range l.lengths {
+		if n >= p.Bits() {
+			continue
+		}
+		if b := l.blocks[netip.PrefixFrom(p.Addr(), n).Masked()]; b != nil {
+			return b
+		}
+	}
+	return nil
+}
+
 // advance frees what has cooled down by now.
 func (l *lot) advance(now time.Time) {
 	n := 0
 	for ; n < len(l.cooling) && !now.Before(l.cooling[n].since.Add(l.pool.ReuseAfter())); n++ {
-		b := l.blockOf(l.cooling[n].addr)
-		b.free(l.cooling[n].addr)
+		a := l.cooling[n].addr
+		b := l.blockOf(a)
+		if l.mayLease(a) {
+			b.free(b.offset(a))
+		} else {
+			b.uses[b.offset(a)] = outside
+		}
 		l.settle(b)
 	}
 	l.cooling = l.cooling[n:]
@@ -178,6 +240,9 @@ func (l *lot) leasable(a netip.Addr) error {
 	if b == nil {
 		return fmt.Errorf("%s: %w: no block held here has it", a, ErrOutside)
 	}
+	if b.closed {
+		return fmt.Errorf("%w: %s is in block %s, which is being returned", ErrTaken, a, b.Prefix)
+	}
 	switch b.uses[b.offset(a)] {
 	case free:
 		return nil
@@ -201,20 +266,36 @@ func (l *lot) lease(a netip.Addr) {
 	l.settle(b)
 }
 
+// release lets a cool down from now on. Times of one lot may be out of order,
+// as the clock was set or the caller's lock was taken.
 func (l *lot) release(a netip.Addr, now time.Time) {
 	b := l.blockOf(a)
-	b.uses[b.offset(a)] = cooling
-	b.since = now
-	l.cooling = append(l.cooling, rest{a, now})
+	o := b.offset(a)
+	b.uses[o] = cooling
+	b.end(o, now)
+	if now.After(b.since) {
+		b.since = now
+	}
+	at := len(l.cooling)
+	for at > 0 && l.cooling[at-1].since.After(now) {
+		at--
+	}
+	l.cooling = slices.Insert(l.cooling, at, rest{a, now})
 }
 
-// rest makes a free address cool down from since. An address that is not
-// free, or in no block, is left as it is.
+// rest makes an address cool down from since. One that is leased, cools down
+// already, or is in no block, is left as it is.
 func (l *lot) rest(a netip.Addr, since time.Time) {
-	if l.use(a) != free {
+	switch l.use(a) {
+	case free:
+		l.lease(a)
+	case outside:
+		if l.blockOf(a) == nil {
+			return
+		}
+	default:
 		return
 	}
-	l.lease(a)
 	l.release(a, since)
 }
 
@@ -230,10 +311,51 @@ func (b *block) count(u use) (n int) {
 	return n
 }
 
-// free puts a at the back of the queue.
-func (b *block) free(a netip.Addr) {
-	b.uses[b.offset(a)] = free
-	b.queue = append(b.queue, b.offset(a))
+// free puts o in the queue: at its back, as long as time runs forward.
+func (b *block) free(o uint32) {
+	b.uses[o] = free
+	at := len(b.queue)
+	for at > 0 && b.order(o, b.queue[at-1]) < 0 {
+		at--
+	}
+	b.queue = slices.Insert(b.queue, at, o)
+}
+
+// line makes the queue anew.
+func (b *block) line() {
+	b.queue = b.queue[:0]
+	for o, u := range b.uses {
+		if u == free {
+			b.queue = append(b.queue, uint32(o))
+		}
+	}
+	if b.ended != nil {
+		slices.SortFunc(b.queue, b.order)
+	}
+}
+
+// order of leasing: the least recently used first, never used ones before all
+// others, and by address where that is equal.
+func (b *block) order(o, p uint32) int {
+	return cmp.Or(b.lastEnd(o).Compare(b.lastEnd(p)), cmp.Compare(o, p))
+}
+
+// lastEnd is when o was last given back; zero for never.
+func (b *block) lastEnd(o uint32) time.Time {
+	if b.ended == nil {
+		return time.Time{}
+	}
+	return b.ended[o]
+}
+
+func (b *block) end(o uint32, t time.Time) {
+	if b.ended == nil {
+		if t.IsZero() {
+			return
+		}
+		b.ended = make([]time.Time, len(b.uses))
+	}
+	b.ended[o] = t
 }
 
 func (b *block) offset(a netip.Addr) uint32 {

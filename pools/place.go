@@ -35,12 +35,14 @@ func (p *Pool) NextCell(f Family, node string, blocks []Block) (netip.Prefix, er
 	return p.Cell(holes[h.Sum64()%uint64(len(holes))].Addr()), nil
 }
 
-// split gives the blocks of this pool and family by whose they are.
+// split gives the blocks of family f by whose they are. A block of another
+// pool is foreign whoever holds it: a cell at the border of two pools can be
+// claimed for one of them only.
 func (p *Pool) split(f Family, node string, blocks []Block) (own, foreign []netip.Prefix) {
 	for _, b := range blocks {
 		switch {
-		case b.Pool != p.def.Name || FamilyOf(b.Prefix.Addr()) != f:
-		case b.Node == node:
+		case FamilyOf(b.Prefix.Addr()) != f:
+		case b.Node == node && b.Pool == p.def.Name:
 			own = append(own, b.Prefix)
 		default:
 			foreign = append(foreign, b.Prefix)

@@ -31,16 +31,15 @@ type folding struct {
 }
 
 func (f *folding) check(rec Record) error {
+	if err := rec.check(); err != nil {
+		return err
+	}
 	g, stands := f.grants[rec.Owner.Attachment]
 	switch {
-	case len(rec.Addrs) == 0:
-		return fmt.Errorf("%s: no address", rec.Owner)
 	case rec.Op == Leased && stands:
 		return fmt.Errorf("%s leased %v: %w: it holds %v", rec.Owner, rec.Addrs, ErrTaken, g.Addrs)
-	case rec.Op == Released && (!stands || g.Owner != rec.Owner || !slices.Equal(g.Addrs, rec.Addrs)):
+	case rec.Op == Released && (!stands || !rec.ends(g)):
 		return fmt.Errorf("%s released %v: %w", rec.Owner, rec.Addrs, ErrNotOwner)
-	case rec.Op != Leased && rec.Op != Released && rec.Op != Rested:
-		return fmt.Errorf("unknown operation %d", rec.Op)
 	}
 	for _, a := range rec.Addrs {
 		if other, held := f.holder[a]; held && rec.Op != Released {

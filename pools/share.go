@@ -61,6 +61,9 @@ func (s *share) usage() Usage {
 	u := Usage{Pool: s.pool.Name()}
 	for _, l := range s.lots {
 		for _, b := range l.blocks {
+			if b.closed {
+				continue
+			}
 			u.Blocks++
 			u.Leased += b.leased()
 			u.Free += b.count(free)

@@ -5,8 +5,9 @@
 // The plugin connects, sends one request and closes its sending side; the
 // agent sends one answer and closes. A request is the CNI_* environment, each
 // as NAME=value ended by a NUL, one more NUL, then the standard input as it
-// came. An answer is one byte, the exit status of the plugin, then what the
-// plugin prints. Both ends bound what they read.
+// came. An answer is what the plugin prints, then one byte: the exit status of
+// the plugin, 0 or 1. Neither byte occurs in JSON, so an answer that was cut
+// short is never taken for a whole one. Both ends bound what they read.
 package wire
 
 const (
@@ -19,6 +20,41 @@ const (
 
 // Prefix of the variables that are passed on.
 const envPrefix = "CNI_"
+
+// maxVersion is longer than any version.
+const maxVersion = 32
+
+// Versions of the CNI specification that both ends speak, oldest first.
+func Versions() []string { return []string{"0.4.0", "1.0.0", "1.1.0"} }
+
+// Supported says whether version is one of Versions.
+func Supported(version string) bool {
+	for _, v := range Versions() {
+		if v == version {
+			return true
+		}
+	}
+	return false
+}
+
+// AppendVersions appends what the command VERSION prints for a runtime that
+// asks in version, which is repeated (CNI specification 1.1, section 5) if it
+// can be one; else it is the newest.
+func AppendVersions(b []byte, version string) []byte {
+	versions := Versions()
+	if version == "" || len(version) > maxVersion {
+		version = versions[len(versions)-1]
+	}
+	b = AppendString(append(b, `{"cniVersion":`...), version)
+	b = append(b, `,"supportedVersions":[`...)
+	for i, v := range versions {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = AppendString(b, v)
+	}
+	return append(b, "]}\n"...)
+}
 
 // AppendRequest appends the request made of environ and stdin to b.
 func AppendRequest(b []byte, environ []string, stdin []byte) []byte {
@@ -33,6 +69,7 @@ func AppendRequest(b []byte, environ []string, stdin []byte) []byte {
 // SplitRequest undoes AppendRequest. ok is false when b is not a request; env
 // and stdin alias b.
 func SplitRequest(b []byte) (env [][]byte, stdin []byte, ok bool) {
+	env = make([][]byte, 0, 8) // the specification knows six variables
 	for {
 		n := indexNUL(b)
 		switch {
@@ -52,4 +89,27 @@ func indexNUL(b []byte) int {
 		}
 	}
 	return -1
+}
+
+// AppendAnswer appends the answer that makes the plugin print text and exit
+// with status 0, or with 1 if failed. text must be JSON or empty.
+func AppendAnswer(b, text []byte, failed bool) []byte {
+	return append(append(b, text...), statusByte(failed))
+}
+
+func statusByte(failed bool) byte {
+	if failed {
+		return 1
+	}
+	return 0
+}
+
+// SplitAnswer undoes AppendAnswer. ok is false when b is not a whole answer;
+// text aliases b.
+func SplitAnswer(b []byte) (text []byte, failed, ok bool) {
+	if len(b) == 0 || b[len(b)-1] > 1 {
+		return nil, false, false
+	}
+	last := len(b) - 1
+	return b[:last], b[last] == 1, true
 }

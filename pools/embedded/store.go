@@ -10,22 +10,20 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/fairway-network/fairway/internal/lockfile"
 	"github.com/fairway-network/fairway/pools"
 	"go.etcd.io/bbolt"
-	bbolterrors "go.etcd.io/bbolt/errors"
 )
 
 // bucket maps a block's prefix, as text, to its record.
 const bucket = "blocks"
-
-// ErrInUse: another process has the file open.
-var ErrInUse = errors.New("block store in use by another process")
 
 // Store is the blocks of one node in one file. It is safe for concurrent use;
 // of two claims of one cell one wins.
 type Store struct {
 	node string
 	db   *bbolt.DB
+	lock *lockfile.Lock
 	now  func() time.Time
 }
 
@@ -36,27 +34,36 @@ type record struct {
 }
 
 // Open opens the file at path, made if it is missing, for node. The error
-// wraps ErrInUse when another process holds it.
-func Open(path, node string) (*Store, error) {
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: 50 * time.Millisecond})
-	if errors.Is(err, bbolterrors.ErrTimeout) {
-		return nil, fmt.Errorf("%w: %s", ErrInUse, path)
-	}
+// wraps lockfile.ErrHeld when another process holds it.
+func Open(path, node string) (_ *Store, err error) {
+	lock, err := lockfile.Acquire(path + ".lock")
 	if err != nil {
-		return nil, fmt.Errorf("block store %s: %w: if the file is damaged, remove it; blocks with leases are claimed anew from the lease journal", path, err)
+		return nil, fmt.Errorf("block store: %w", err)
+	}
+	s := &Store{node: node, lock: lock, now: time.Now}
+	if s.db, err = open(path); err != nil {
+		return nil, errors.Join(fmt.Errorf("block store %s: %w", path, err), lock.Close())
+	}
+	return s, nil
+}
+
+func open(path string) (*bbolt.DB, error) {
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second})
+	if err != nil {
+		return nil, fmt.Errorf("%w: if the file is damaged, remove it; blocks with leases are claimed anew from the lease journal", err)
 	}
 	err = db.Update(func(tx *bbolt.Tx) error {
 		_, err := tx.CreateBucketIfNotExists([]byte(bucket))
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("block store %s: %w", path, errors.Join(err, db.Close()))
+		return nil, errors.Join(err, db.Close())
 	}
-	return &Store{node: node, db: db, now: time.Now}, nil
+	return db, nil
 }
 
 // Close closes the file.
-func (s *Store) Close() error { return s.db.Close() }
+func (s *Store) Close() error { return errors.Join(s.db.Close(), s.lock.Close()) }
 
 // Blocks returns the blocks of this node.
 func (s *Store) Blocks(context.Context) ([]pools.Block, error) {

@@ -4,8 +4,11 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 
+	"github.com/fairway-network/fairway/internal/lockfile"
 	"github.com/fairway-network/fairway/pools"
 	"github.com/fairway-network/fairway/pools/embedded"
 	"github.com/fairway-network/fairway/pools/storetest"
@@ -41,7 +44,7 @@ func TestContract(t *testing.T) {
 func TestSecondOpenIsRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "blocks.db")
 	open(t, path, "n1")
-	if _, err := embedded.Open(path, "n1"); !errors.Is(err, embedded.ErrInUse) {
+	if _, err := embedded.Open(path, "n1"); !errors.Is(err, lockfile.ErrHeld) || !strings.Contains(err.Error(), strconv.Itoa(os.Getpid())) {
 		t.Errorf("second open: %v", err)
 	}
 }
