@@ -1,0 +1,336 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"go/parser"
+	"go/token"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fairway-network/fairway/agent/wire"
+)
+
+// build makes the plugin as it is shipped.
+func build(t *testing.T) string {
+	t.Helper()
+	bin := filepath.Join(t.TempDir(), "fairway-ipam")
+	if out, err := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", bin, ".").CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	return bin
+}
+
+// outcome is what a runtime sees of a plugin.
+type outcome struct {
+	stdout, stderr string
+	status         int
+	took           time.Duration
+}
+
+// start runs the plugin with command and the configuration conf; the function
+// it returns waits for the end.
+func start(t *testing.T, bin, command, conf string) func() outcome {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	cmd := exec.CommandContext(t.Context(), bin)
+	cmd.Env = []string{"PATH=/bin", "CNI_CONTAINERID=c1"}
+	if command != "" {
+		cmd.Env = append(cmd.Env, "CNI_COMMAND="+command)
+	}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(conf), &stdout, &stderr
+	began := time.Now()
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return func() outcome {
+		if exit := (*exec.ExitError)(nil); !errors.As(cmd.Wait(), &exit) && cmd.ProcessState == nil {
+			t.Error("the plugin was lost")
+			return outcome{}
+		}
+		return outcome{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode(), time.Since(began)}
+	}
+}
+
+// confFor is a network configuration with the agent's socket at path.
+func confFor(path string) string {
+	return `{"cniVersion":"1.0.0","name":"net1","ipam":{"type":"fairway-ipam","socket":` + strconv.Quote(path) + `}}`
+}
+
+// serve listens at path and lets handle have each connection, until the test
+// ends.
+func serve(t *testing.T, path string, handle func(*net.UnixConn)) {
+	t.Helper()
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			c, err := l.AcceptUnix()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer func() { _ = c.Close() }()
+				handle(c)
+			}()
+		}
+	}()
+}
+
+// answering reads the request and gives answer.
+func answering(answer []byte) func(*net.UnixConn) {
+	return func(c *net.UnixConn) {
+		_, _ = io.ReadAll(c)
+		_, _ = c.Write(answer)
+	}
+}
+
+// wantFault checks that o is a CNI error with code that says all of says.
+func wantFault(t *testing.T, o outcome, code wire.Code, says ...string) {
+	t.Helper()
+	var f struct {
+		CNIVersion   string
+		Code         wire.Code
+		Msg, Details string
+	}
+	if err := json.Unmarshal([]byte(o.stdout), &f); err != nil || o.status != 1 || f.Code != code || !wire.Supported(f.CNIVersion) {
+		t.Fatalf("%+v (%v), want code %d", o, err, code)
+	}
+	for _, s := range says {
+		if !strings.Contains(f.Msg+"; "+f.Details, s) {
+			t.Errorf("%q does not say %q", f.Msg+"; "+f.Details, s)
+		}
+	}
+}
+
+func TestImportsNothingButSystemCalls(t *testing.T) {
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	allowed := []string{`"syscall"`, `"unsafe"`, `"github.com/fairway-network/fairway/agent/wire"`}
+	files = append(files, "../../agent/wire/wire.go", "../../agent/wire/json.go", "../../agent/wire/fault.go")
+	for _, file := range files {
+		if strings.HasSuffix(file, "_test.go") {
+			continue
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, i := range f.Imports {
+			if !slices.Contains(allowed, i.Path.Value) {
+				t.Errorf("%s imports %s, whose initialisation every pod would wait for", file, i.Path.Value)
+			}
+		}
+	}
+}
+
+func TestPlugin(t *testing.T) {
+	bin := build(t)
+	for name, test := range map[string]func(*testing.T, string){
+		"hands over and prints":          handsOverAndPrints,
+		"large request and answer":       largeRequestAndAnswer,
+		"no agent":                       noAgent,
+		"agent comes back":               agentComesBack,
+		"agent restarts under a request": agentRestartsUnderARequest,
+		"agent hangs up":                 agentHangsUp,
+		"bad answers":                    badAnswers,
+		"bad input":                      badInput,
+		"answers alone":                  answersAlone,
+	} {
+		t.Run(name, func(t *testing.T) { t.Parallel(); test(t, bin) })
+	}
+}
+
+func handsOverAndPrints(t *testing.T, bin string) {
+	for _, failed := range []bool{false, true} {
+		path := filepath.Join(t.TempDir(), "s")
+		requests := make(chan []byte, 1)
+		text := "{\"ips\":[]}\n"
+		serve(t, path, func(c *net.UnixConn) {
+			request, _ := io.ReadAll(c)
+			requests <- request
+			_, _ = c.Write(wire.AppendAnswer(nil, []byte(text), failed))
+		})
+		conf := confFor(path)
+		o := start(t, bin, "ADD", conf)()
+		if o.stdout != text || o.stderr != "" || (o.status != 0) != failed {
+			t.Errorf("failed %v: %+v", failed, o)
+		}
+		want := wire.AppendRequest(nil, []string{"CNI_CONTAINERID=c1", "CNI_COMMAND=ADD"}, []byte(conf))
+		if got := <-requests; !bytes.Equal(got, want) {
+			t.Errorf("request %q, want %q", got, want)
+		}
+	}
+}
+
+func largeRequestAndAnswer(t *testing.T, bin string) {
+	path := filepath.Join(t.TempDir(), "s")
+	text := strings.Repeat("x", wire.MaxAnswer-1)
+	length := make(chan int, 1)
+	serve(t, path, func(c *net.UnixConn) {
+		request, _ := io.ReadAll(c)
+		length <- len(request)
+		_, _ = c.Write(wire.AppendAnswer(nil, []byte(text), false))
+	})
+	conf := confFor(path)
+	conf += strings.Repeat(" ", wire.MaxRequest-len(conf)-100)
+	if o := start(t, bin, "ADD", conf)(); o.stdout != text || o.status != 0 {
+		t.Errorf("status %d, %d bytes, %.200s", o.status, len(o.stdout), o.stdout)
+	}
+	if got := <-length; got < len(conf) {
+		t.Errorf("the agent got %d bytes of %d", got, len(conf))
+	}
+}
+
+func noAgent(t *testing.T, bin string) {
+	path := filepath.Join(t.TempDir(), "s")
+	var waits []func() outcome
+	for _, command := range []string{"ADD", "DEL", "CHECK", "GC"} {
+		waits = append(waits, start(t, bin, command, confFor(path)))
+	}
+	for _, wait := range waits {
+		o := wait()
+		wantFault(t, o, wire.TryAgainLater, path, "no such file or directory", "Start it")
+		if o.took < 2*time.Second {
+			t.Errorf("gave up after %v", o.took)
+		}
+	}
+	o := start(t, bin, "STATUS", confFor(path))()
+	wantFault(t, o, wire.NotAvailable, path)
+	if o.took > time.Second {
+		t.Errorf("STATUS waited %v", o.took)
+	}
+}
+
+// agentComesBack: the socket is refused (a stale file) and then served.
+func agentComesBack(t *testing.T, bin string) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	_ = l.Close()
+	wait := start(t, bin, "ADD", confFor(path))
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	serve(t, path, answering(wire.AppendAnswer(nil, []byte("{}"), false)))
+	if o := wait(); o.stdout != "{}" || o.status != 0 {
+		t.Errorf("%+v", o)
+	}
+}
+
+// agentRestartsUnderARequest: the one that took the request dies, the next one
+// answers it.
+func agentRestartsUnderARequest(t *testing.T, bin string) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wait := start(t, bin, "ADD", confFor(path))
+	c, err := l.AcceptUnix()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = l.Close() // takes the file away as well
+	_, _ = io.ReadAll(c)
+	_ = c.Close()
+	serve(t, path, answering(wire.AppendAnswer(nil, []byte("{}"), false)))
+	if o := wait(); o.stdout != "{}" || o.status != 0 {
+		t.Errorf("%+v", o)
+	}
+}
+
+func agentHangsUp(t *testing.T, bin string) {
+	for name, handle := range map[string]func(*net.UnixConn){
+		"at once":           func(*net.UnixConn) {},
+		"after the request": func(c *net.UnixConn) { _, _ = io.ReadAll(c) },
+	} {
+		path := filepath.Join(t.TempDir(), "s")
+		tries := make(chan struct{}, 10)
+		serve(t, path, func(c *net.UnixConn) { tries <- struct{}{}; handle(c) })
+		wantFault(t, start(t, bin, "ADD", confFor(path))(), wire.TryAgainLater, path, "hung up")
+		if len(tries) != maxHangUps {
+			t.Errorf("%s: %d tries, want %d", name, len(tries), maxHangUps)
+		}
+	}
+}
+
+func badAnswers(t *testing.T, bin string) {
+	for name, c := range map[string]struct {
+		answer []byte
+		says   string
+	}{
+		"cut short": {[]byte(`{"ips":[{"addr`), "cut short"},
+		"too large": {bytes.Repeat([]byte("x"), wire.MaxAnswer+100_000), "larger than 1 MiB"},
+	} {
+		path := filepath.Join(t.TempDir(), "s")
+		serve(t, path, answering(c.answer))
+		o := start(t, bin, "ADD", confFor(path))()
+		wantFault(t, o, wire.IOFailure, c.says, path)
+		if len(o.stdout) > 1000 {
+			t.Errorf("%s: printed %d bytes", name, len(o.stdout))
+		}
+	}
+}
+
+func badInput(t *testing.T, bin string) {
+	wantFault(t, start(t, bin, "ADD", strings.Repeat(" ", wire.MaxRequest+1))(), wire.InvalidNetworkConfig, "1 MiB")
+	wantFault(t, start(t, bin, "ADD", strings.Repeat(" ", wire.MaxRequest-10))(), wire.InvalidNetworkConfig, "1 MiB")
+	wantFault(t, start(t, bin, "ADD", confFor("relative.sock"))(), wire.InvalidNetworkConfig, "relative.sock", "ipam.socket")
+	wantFault(t, start(t, bin, "ADD", confFor("/"+strings.Repeat("s", 107)))(), wire.InvalidNetworkConfig, "107 bytes")
+	file := filepath.Join(t.TempDir(), "dir")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wantFault(t, start(t, bin, "ADD", confFor(file+"/s"))(), wire.IOFailure, "not a directory")
+}
+
+func answersAlone(t *testing.T, bin string) {
+	o := start(t, bin, "VERSION", `{"cniVersion":"0.4.0"}`)()
+	if o.status != 0 || o.stdout != `{"cniVersion":"0.4.0","supportedVersions":["0.4.0","1.0.0","1.1.0"]}`+"\n" {
+		t.Errorf("VERSION: %+v", o)
+	}
+	o = start(t, bin, "", "")()
+	if o.status != 1 || o.stdout != "" || !strings.Contains(o.stderr, "CNI plugin fairway-ipam") || !strings.Contains(o.stderr, "0.4.0, 1.0.0, 1.1.0") {
+		t.Errorf("no command: %+v", o)
+	}
+}
+
+// TestSlowAgentIsNotWaitedForForEver runs in this process, where the bounds
+// can be short.
+func TestSlowAgentIsNotWaitedForForEver(t *testing.T) {
+	l := limits{patience: 100, answer: 50, retry: 1}
+	silent := filepath.Join(t.TempDir(), "silent")
+	serve(t, silent, func(*net.UnixConn) { <-t.Context().Done() })
+	trickling := filepath.Join(t.TempDir(), "trickling")
+	serve(t, trickling, func(c *net.UnixConn) {
+		for range time.Tick(5 * time.Millisecond) {
+			if _, err := c.Write([]byte(" ")); err != nil {
+				return
+			}
+		}
+	})
+	for _, path := range []string{silent, trickling} {
+		_, f := ask([]string{"CNI_COMMAND=ADD"}, []byte(confFor(path)), "ADD", l)
+		if f == nil || f.Code != wire.TryAgainLater || !strings.Contains(f.Msg, path+" took too long") {
+			t.Errorf("%s: %+v", path, f)
+		}
+	}
+}
