@@ -54,7 +54,6 @@ type block struct {
 	uses   []use
 	queue  []uint32    // the free offsets, sorted by order, next one first
 	ended  []time.Time // when each was last given back; nil while none was
-	since  time.Time   // of the last lease's end, or of the block's begin
 	inHeap int         // index in ready, or -1
 }
 
@@ -71,7 +70,7 @@ func (l *lot) add(b Block) error {
 	if n := l.pool.BlockBits(l.family); b.Prefix.Bits() < n || b.Prefix != b.Prefix.Masked() {
 		return fmt.Errorf("block %s: %w: the pool's blocks are /%d", b.Prefix, ErrOutside, n)
 	}
-	nb := &block{Block: b, lot: l, since: b.Created, inHeap: -1}
+	nb := &block{Block: b, lot: l, inHeap: -1}
 	nb.uses = make([]use, 1<<(l.family.Bits()-b.Prefix.Bits()))
 	l.blocks[b.Prefix] = nb
 	l.countLength(b.Prefix.Bits(), +1)
@@ -273,9 +272,6 @@ func (l *lot) release(a netip.Addr, now time.Time) {
 	o := b.offset(a)
 	b.uses[o] = cooling
 	b.end(o, now)
-	if now.After(b.since) {
-		b.since = now
-	}
 	at := len(l.cooling)
 	for at > 0 && l.cooling[at-1].since.After(now) {
 		at--
@@ -356,6 +352,17 @@ func (b *block) end(o uint32, t time.Time) {
 		b.ended = make([]time.Time, len(b.uses))
 	}
 	b.ended[o] = t
+}
+
+// idleSince is when the last lease ended, or the block began.
+func (b *block) idleSince() time.Time {
+	since := b.Created
+	for _, t := range b.ended {
+		if t.After(since) {
+			since = t
+		}
+	}
+	return since
 }
 
 func (b *block) offset(a netip.Addr) uint32 {

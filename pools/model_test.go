@@ -604,10 +604,86 @@ func (tr *trial) check() {
 			tr.fatalf("block %+v, want %+v with %d leases", h, b, tr.model.leases(b))
 		}
 	}
+	tr.checkSums()
 	for _, b := range tr.ledger.Orphans() {
 		if tr.model.pools[b.Pool] != nil || tr.model.blocks[b.Prefix] == nil {
 			tr.fatalf("%v is no orphan", b)
 		}
+	}
+}
+
+// checkSums holds Usage, Idle and Effective against the state of each address,
+// which check has compared already.
+func (tr *trial) checkSums() {
+	want := map[string]Usage{}
+	var wantIdle []netip.Prefix
+	var held netipx.IPSetBuilder
+	for prefix, b := range tr.model.blocks {
+		p := tr.model.pools[b.Pool]
+		if p == nil {
+			continue
+		}
+		held.AddPrefix(prefix)
+		sum, since := Usage{Pool: b.Pool, Blocks: 1}, b.Created
+		lot := tr.ledger.shares[b.Pool].lots[FamilyOf(prefix.Addr())]
+		for a := range universe(FamilyOf(prefix.Addr())) {
+			if tr.model.blockOf(b.Pool, a) != b {
+				continue
+			}
+			sum.count(lot.use(a))
+			if end := tr.model.freed[a]; end.After(since) {
+				since = end
+			}
+		}
+		if !b.closed {
+			have := want[b.Pool]
+			want[b.Pool] = Usage{b.Pool, have.Leased + sum.Leased, have.Free + sum.Free, have.Cooling + sum.Cooling, have.Blocks + 1}
+			if sum.Leased+sum.Cooling == 0 && tr.now.Sub(since) >= 15*time.Second {
+				wantIdle = append(wantIdle, prefix)
+			}
+		}
+	}
+	for _, u := range tr.ledger.Usage() {
+		if w := want[u.Pool]; tr.model.pools[u.Pool] != nil && u != w && w.Blocks > 0 {
+			tr.fatalf("usage %+v, want %+v", u, w)
+		}
+	}
+	var idle []netip.Prefix
+	for _, b := range tr.ledger.Idle(tr.now, func(string) time.Duration { return 15 * time.Second }) {
+		idle = append(idle, b.Prefix)
+	}
+	slices.SortFunc(wantIdle, netipx.ComparePrefix)
+	if !slices.Equal(idle, wantIdle) {
+		tr.fatalf("idle %v, want %v", idle, wantIdle)
+	}
+	tr.checkEffective(&held)
+}
+
+// checkEffective wants each address of the blocks held and of the pools.
+func (tr *trial) checkEffective(held *netipx.IPSetBuilder) {
+	got := tr.ledger.Effective(func(h Held) bool { return tr.model.pools[h.Pool] != nil })
+	covered := mustSet(held)
+	for _, f := range []Family{IPv4, IPv6} {
+		for a := range universe(f) {
+			inPool := false
+			for _, p := range tr.model.pools {
+				inPool = inPool || p.Contains(a)
+			}
+			if want := inPool && covered.Contains(a); got.Contains(a) != want {
+				tr.fatalf("%s is effective: %v, want %v", a, !want, want)
+			}
+		}
+	}
+}
+
+func (u *Usage) count(state use) {
+	switch state {
+	case leased:
+		u.Leased++
+	case free:
+		u.Free++
+	case cooling:
+		u.Cooling++
 	}
 }
 

@@ -49,7 +49,7 @@ func (s *share) idle(now time.Time, after time.Duration) (out []Block) {
 	for _, l := range s.lots {
 		l.advance(now)
 		for _, b := range l.blocks {
-			if !b.closed && now.Sub(b.since) >= after && b.leased() == 0 && b.count(cooling) == 0 {
+			if !b.closed && b.leased() == 0 && b.count(cooling) == 0 && now.Sub(b.idleSince()) >= after {
 				out = append(out, b.Block)
 			}
 		}
