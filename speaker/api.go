@@ -109,7 +109,7 @@ func (e *endpoints) publish(ctx context.Context, l *ledger) error {
 	if err := os.Rename(e.bound(), e.socket); err != nil {
 		return fmt.Errorf("BGP API socket: %w", err)
 	}
-	return nil
+	return os.Remove(e.private)
 }
 
 // close removes the socket. GoBGP has closed it before.

@@ -3,6 +3,7 @@
 package speaker
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -15,11 +16,18 @@ import (
 // inNamespace marks a test process that runs in namespaces of its own.
 const inNamespace = "FAIRWAY_SPEAKER_TEST_NAMESPACE"
 
+// asChild makes the test binary the process of a Child.
+const asChild = "FAIRWAY_SPEAKER_TEST_CHILD"
+
 // TestMain runs the tests in network, process and mount namespaces of their
 // own where it may: with addresses to peer on, and with nothing left running
 // when the tests end, however they end.
 func TestMain(m *testing.M) {
 	switch {
+	case os.Getenv(asChild) != "":
+		if err := ServeChild(context.Background(), os.Stderr); err != nil {
+			os.Exit(1)
+		}
 	case os.Getenv(inNamespace) != "":
 		if err := furnish(); err != nil {
 			fmt.Fprintln(os.Stderr, "prepare the test's namespaces:", err)

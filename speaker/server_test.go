@@ -1,10 +1,21 @@
 package speaker
 
 import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+
 	"context"
 	"errors"
 	"testing"
 	"time"
+
+	"github.com/osrg/gobgp/v3/pkg/packet/bgp"
 )
 
 func newTestServer(t *testing.T) *Server {
@@ -55,3 +66,171 @@ func TestFlushWithoutPeer(t *testing.T) {
 	}
 }
 
+// A peer that sends too many prefixes loses its session, and nobody else does.
+func TestFlood(t *testing.T) {
+	t.Parallel()
+	good := startRouter(t, "127.0.0.6", routerASN)
+	good.accept(t, "127.0.0.1", "")
+	flood := startRaw(t, "flood", "127.0.0.7")
+	c := newTestChild(t)
+	d := Desired{Local: local(), Peers: []Peer{good.peer("good"), flood.peer}, Prefixes: prefixes("10.1.0.0/26")}
+	must(t, c.Set(t.Context(), d))
+	must(t, c.Flush(within(t, 10*time.Second)))
+	since := stateOf(t, c, "good").Since
+	conn := <-flood.sessions
+	before := residentKB(t, c.pid())
+	for i := range 40 { // a closed connection ends it early
+		if writeMessage(conn, announcement(i*500, 500)) != nil {
+			break
+		}
+	}
+	eventually(t, "the flooding session is shut, and says why", func() bool {
+		p := stateOf(t, c, "flood")
+		return !p.Established() && strings.Contains(p.LastError, "more than 10000 prefixes")
+	})
+	if grown := residentKB(t, c.pid()) - before; grown > 40_000 {
+		t.Errorf("the flood cost %d kB", grown)
+	} else {
+		t.Logf("the flood cost %d kB on top of %d", grown, before)
+	}
+	if p := stateOf(t, c, "good"); !p.Established() || p.Since != since || p.Advertised != 1 {
+		t.Errorf("the other session: %+v", p)
+	}
+	good.has(t, "10.1.0.0/26")
+}
+
+// announcement is an UPDATE with n /32 prefixes from number first on.
+func announcement(first, n int) *bgp.BGPMessage {
+	var nlri []*bgp.IPAddrPrefix
+	for i := first; i < first+n; i++ {
+		nlri = append(nlri, bgp.NewIPAddrPrefix(32, fmt.Sprintf("100.64.%d.%d", i>>8, i&0xff)))
+	}
+	return bgp.NewBGPUpdateMessage(nil, []bgp.PathAttributeInterface{
+		bgp.NewPathAttributeOrigin(0),
+		bgp.NewPathAttributeAsPath([]bgp.AsPathParamInterface{bgp.NewAs4PathParam(bgp.BGP_ASPATH_ATTR_TYPE_SEQ, []uint32{routerASN})}),
+		bgp.NewPathAttributeNextHop("127.0.0.7"),
+	}, nlri)
+}
+
+func residentKB(t *testing.T, pid int) int {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	must(t, err)
+	_, rest, _ := strings.Cut(string(status), "VmRSS:")
+	kb, err := strconv.Atoi(strings.Fields(rest)[0])
+	must(t, err)
+	return kb
+}
+
+// The gobgp command reads, and can't write; nobody reads a password.
+func TestAPIReadOnly(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("gobgp"); err != nil {
+		t.Skip("the gobgp command is not installed")
+	}
+	r := startRouter(t, "127.0.0.8", routerASN)
+	r.accept(t, "127.0.0.1", "swordfish")
+	dir := shortDir(t)
+	socket := filepath.Join(dir, "bgp.sock")
+	stale, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket, Net: "unix"})
+	must(t, err)
+	stale.SetUnlinkOnClose(false)
+	must(t, stale.Close())
+	s := newTestServer(t)
+	peer := r.peer("tor")
+	peer.Password = "swordfish"
+	d := Desired{Local: local(), Peers: []Peer{peer}, Prefixes: prefixes("10.1.0.0/26")}
+	d.Local.APISocket = socket
+	d.Local.APIAddress = fmt.Sprintf("127.0.0.1:%d", freePort(t, "127.0.0.1"))
+	must(t, s.Set(t.Context(), d))
+	must(t, s.Flush(within(t, 10*time.Second)))
+
+	gobgp := func(args ...string) (string, error) {
+		out, err := exec.Command("gobgp", append([]string{"--target", "unix://" + socket}, args...)...).CombinedOutput()
+		return string(out), err
+	}
+	for _, c := range []struct{ args, want string }{
+		{"global rib", "10.1.0.0/26"},
+		{"neighbor", "127.0.0.8"},
+		{"neighbor 127.0.0.8", "64513"},
+		{"neighbor 127.0.0.8 adj-out", "10.1.0.0/26"},
+		{"-j neighbor 127.0.0.8", "127.0.0.8"},
+	} {
+		out, err := gobgp(strings.Fields(c.args)...)
+		if err != nil || !strings.Contains(out, c.want) || strings.Contains(out, "swordfish") {
+			t.Errorf("gobgp %s: %v: %s", c.args, err, out)
+		}
+	}
+	for _, args := range []string{"global rib add 10.9.0.0/24", "global rib del 10.1.0.0/26", "neighbor del 127.0.0.8", "neighbor 127.0.0.8 reset"} {
+		if out, err := gobgp(strings.Fields(args)...); err == nil || !strings.Contains(out, "read-only") {
+			t.Errorf("gobgp %s: %v: %s", args, err, out)
+		}
+	}
+	_, port, _ := net.SplitHostPort(d.Local.APIAddress)
+	if out, err := exec.Command("gobgp", "-p", port, "global", "rib").CombinedOutput(); err != nil {
+		t.Errorf("gobgp over TCP: %v: %s", err, out)
+	}
+	if info, err := os.Stat(socket); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("socket %v, %v: want mode 0600", info, err)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
+		t.Errorf("beside the socket: %v, %v", entries, err)
+	}
+	second := newTestServer(t)
+	d.Local.APIAddress = ""
+	if err := second.Set(t.Context(), d); err == nil || !strings.Contains(err.Error(), "another process answers") {
+		t.Errorf("a second speaker on the same socket: %v", err)
+	}
+	must(t, s.Close(within(t, 5*time.Second), Withdraw))
+	if _, err := os.Stat(socket); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the socket is left behind: %v", err)
+	}
+}
+
+func TestRefusedSettings(t *testing.T) {
+	t.Parallel()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	t.Cleanup(func() { _ = taken.Close() })
+	for name, c := range map[string]struct {
+		change func(*Desired)
+		want   string
+	}{
+		"ASN 0":                {func(d *Desired) { d.Local.ASN = 0 }, "ASN 0"},
+		"no router ID":         {func(d *Desired) { d.Local.RouterID = netip.Addr{} }, "router ID"},
+		"router ID 0.0.0.0":    {func(d *Desired) { d.Local.RouterID = netip.IPv4Unspecified() }, "router ID"},
+		"IPv6 router ID":       {func(d *Desired) { d.Local.RouterID = netip.IPv6LinkLocalAllNodes() }, "router ID"},
+		"API for all":          {func(d *Desired) { d.Local.APIAddress = "0.0.0.0:50051" }, "loopback"},
+		"API by name":          {func(d *Desired) { d.Local.APIAddress = "localhost:50051" }, "loopback"},
+		"API port taken":       {func(d *Desired) { d.Local.APIAddress = taken.Addr().String() }, "address already in use"},
+		"API socket nowhere":   {func(d *Desired) { d.Local.APISocket = "/nowhere/at/all" }, "no such file"},
+		"API socket is a file": {func(d *Desired) { d.Local.APISocket = "/etc/passwd" }, "no socket"},
+		"listen port taken": {func(d *Desired) {
+			d.Local.Listen = []netip.Addr{netip.MustParseAddr("127.0.0.1")}
+			d.Local.Port = uint16(taken.Addr().(*net.TCPAddr).Port)
+		}, "another BGP speaker"},
+		"host bits":         {func(d *Desired) { d.Prefixes = prefixes("10.1.0.1/26") }, "host bits"},
+		"restart time":      {func(d *Desired) { d.Local.Time = 2 * time.Hour }, "graceful restart time"},
+		"hold time 2":       {func(d *Desired) { d.Peers[0].HoldTime = 2 * time.Second }, "hold time"},
+		"peer ASN 0":        {func(d *Desired) { d.Peers[0].ASN = 0 }, "ASN 0"},
+		"IPv6 over IPv4":    {func(d *Desired) { d.Peers[0].Families = []Family{IPv4, IPv6} }, "IPv4-mapped"},
+		"unknown family":    {func(d *Desired) { d.Peers[0].Families = []Family{"evpn"} }, "evpn"},
+		"same address":      {func(d *Desired) { d.Peers[0].Address = d.Peers[1].Address }, "already"},
+		"same name":         {func(d *Desired) { d.Peers[1].Name = d.Peers[0].Name }, "two peers"},
+		"link-local secret": {func(d *Desired) { d.Peers[0].Address, d.Peers[0].Password = netip.MustParseAddr("fe80::1%lo"), "x" }, "MD5"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newTestServer(t)
+			d := Desired{Local: local(), Peers: []Peer{
+				{Name: "a", Address: netip.MustParseAddr("127.0.0.9"), ASN: 1, Port: 1},
+				{Name: "b", Address: netip.MustParseAddr("127.0.0.10"), ASN: 1, Port: 1},
+			}}
+			c.change(&d)
+			err := s.Set(t.Context(), d)
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("Set: %v: want %q in it", err, c.want)
+			}
+		})
+	}
+}

@@ -118,6 +118,9 @@ func (s Secret) String() string { return "******" }
 // GoString hides the secret from %#v.
 func (s Secret) GoString() string { return "******" }
 
+// MarshalText hides the secret from encoders.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
 // LogValue hides the secret from slog.
 func (s Secret) LogValue() slog.Value { return slog.StringValue("******") }
 

@@ -64,6 +64,7 @@ func (t tap) Warn(msg string, f log.Fields) {
 		level = slog.LevelDebug
 		t.ledger.note(address, "received "+notificationWords(f))
 	case linePrefixLimit:
+		level = slog.LevelDebug
 		if _, warning := f["Pct"]; !warning {
 			t.ledger.overLimit(address, fmt.Sprintf("the peer sent more than %d prefixes (%v): filter what it announces to this node",
 				maxPrefixes, f["Family"]))

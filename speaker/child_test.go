@@ -1,0 +1,133 @@
+package speaker
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func newTestChild(t *testing.T) *Child {
+	t.Helper()
+	c, err := NewChild(within(t, 20*time.Second), Spawn{Path: os.Args[0], Env: []string{asChild + "=1"}, Log: testLog(t)})
+	must(t, err)
+	t.Cleanup(func() {
+		if err := c.Close(within(t, 5*time.Second), Forward); err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
+func (c *Child) pid() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.process == nil {
+		return 0
+	}
+	return c.process.Pid
+}
+
+func TestChildSpeaks(t *testing.T) {
+	t.Parallel()
+	r := startRouter(t, "127.0.0.3", routerASN)
+	r.accept(t, "127.0.0.1", "secret")
+	c := newTestChild(t)
+	peer := r.peer("tor")
+	peer.Password = "secret"
+	d := Desired{Local: local(), Peers: []Peer{peer}, Prefixes: prefixes("10.1.0.0/26", "10.2.0.0/26")}
+	must(t, c.Set(t.Context(), d))
+	must(t, c.Flush(within(t, 10*time.Second)))
+	r.has(t, "10.1.0.0/26", "10.2.0.0/26")
+	if p := stateOf(t, c, "tor"); !p.Established() || p.Advertised != 2 {
+		t.Errorf("state %+v", p)
+	}
+	d.Local.RouterID = netip.MustParseAddr("fd00::1")
+	if err := c.Set(t.Context(), d); err == nil || !strings.Contains(err.Error(), "router ID") {
+		t.Errorf("Set with a bad router ID: %v", err)
+	}
+	must(t, c.Close(within(t, 5*time.Second), Withdraw))
+	r.has(t)
+	if err := c.Flush(t.Context()); !errors.Is(err, ErrClosed) {
+		t.Errorf("Flush of a closed speaker: %v", err)
+	}
+}
+
+func TestChildFlushWithoutPeer(t *testing.T) {
+	t.Parallel()
+	c := newTestChild(t)
+	must(t, c.Set(t.Context(), Desired{Local: local(), Prefixes: prefixes("10.1.0.0/26")}))
+	err := c.Flush(within(t, 50*time.Millisecond))
+	if !errors.Is(err, ErrNoPeer) || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Flush without a peer: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := c.Flush(ctx); !errors.Is(err, ErrNoPeer) || !errors.Is(err, context.Canceled) {
+		t.Errorf("Flush that is cancelled: %v", err)
+	}
+}
+
+func TestChildThatIsNone(t *testing.T) {
+	t.Parallel()
+	_, err := NewChild(within(t, 10*time.Second), Spawn{Path: "/bin/sh", Args: []string{"-c", "echo no such command >&2; exit 3"}, Log: testLog(t)})
+	if err == nil || !strings.Contains(err.Error(), "exit status 3") || !strings.Contains(err.Error(), "no such command") {
+		t.Errorf("NewChild of a program that is no speaker: %v", err)
+	}
+}
+
+// A header of unknown type ends GoBGP's process: the child is started again,
+// and the prefixes are back.
+func TestDeadlyHeader(t *testing.T) {
+	t.Parallel()
+	good := startRouter(t, "127.0.0.4", routerASN)
+	good.accept(t, "127.0.0.1", "")
+	evil := startRaw(t, "evil", "127.0.0.5")
+	c := newTestChild(t)
+	d := Desired{Local: local(), Peers: []Peer{good.peer("good"), evil.peer}, Prefixes: prefixes("10.1.0.0/26")}
+	must(t, c.Set(t.Context(), d))
+	must(t, c.Flush(within(t, 10*time.Second)))
+	first := c.pid()
+	conn := <-evil.sessions
+	_, err := conn.Write(header(99))
+	must(t, err)
+	eventually(t, "the child dies", func() bool { return c.pid() != first })
+	must(t, c.Set(t.Context(), d))
+	must(t, c.Flush(within(t, 15*time.Second)))
+	good.has(t, "10.1.0.0/26")
+	eventually(t, "the state says what happened", func() bool {
+		return strings.Contains(stateOf(t, c, "evil").LastError, "panic") || stateOf(t, c, "evil").Established()
+	})
+}
+
+// The child is killed: FRR keeps the routes as stale ones until they are back.
+func TestFRRGracefulRestart(t *testing.T) {
+	t.Parallel()
+	v4 := startFRR(t, "10.0.0.6", routerASN, neighbor("10.0.0.1", nodeASN, IPv4))
+	v6 := startFRR(t, "fd00::6", routerASN, neighbor("fd00::1", nodeASN, IPv6))
+	c := newTestChild(t)
+	d := Desired{Local: local(), Peers: []Peer{v4.peer("tor4"), v6.peer("tor6")}, Prefixes: prefixes("10.1.0.0/26", "2001:db8:1::/64")}
+	must(t, c.Set(t.Context(), d))
+	must(t, c.Flush(within(t, 10*time.Second)))
+	v4.has(t, "10.1.0.0/26")
+	v6.has(t, "2001:db8:1::/64")
+
+	must(t, syscall.Kill(c.pid(), syscall.SIGKILL))
+	stale4, stale6 := false, false
+	eventually(t, "both routes were stale and are fresh", func() bool {
+		path4, path6 := v4.routes(t, IPv4)["10.1.0.0/26"], v6.routes(t, IPv6)["2001:db8:1::/64"]
+		if len(path4) == 0 || len(path6) == 0 {
+			t.Fatalf("a route was absent from FRR's tables: %+v, %+v", path4, path6)
+		}
+		stale4, stale6 = stale4 || path4[0].Stale, stale6 || path6[0].Stale
+		return stale4 && stale6 && !path4[0].Stale && !path6[0].Stale
+	})
+	must(t, c.Flush(within(t, 10*time.Second)))
+	must(t, c.Close(within(t, 5*time.Second), Withdraw))
+	v4.has(t)
+	v6.has(t)
+}

@@ -1,0 +1,134 @@
+package speaker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+)
+
+const (
+	// linkFD is the file descriptor on which the child finds its parent.
+	linkFD = 3
+	// levelVariable holds the lowest level that the child logs.
+	levelVariable = "FAIRWAY_SPEAKER_LOG_LEVEL"
+)
+
+// ErrParentGone: the process that this speaker works for ended.
+var ErrParentGone = errors.New("the agent that started this BGP speaker is gone")
+
+// ServeChild is the whole of the process that a Child starts: it runs a Server
+// for the parent and logs to stderr for the parent to pass on. It returns nil
+// when the parent closed the speaker, and ErrParentGone when the parent died;
+// main must exit at once then, without a word to the peers, so that they keep
+// forwarding. Signals that a terminal or a service manager sends to the whole
+// group are ignored: the parent decides.
+func ServeChild(ctx context.Context, stderr io.Writer) error {
+	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	file := os.NewFile(linkFD, "parent")
+	conn, err := net.FileConn(file)
+	if err != nil {
+		return fmt.Errorf("file descriptor %d is no socket: this command is started by the agent, not by hand: %w", linkFD, err)
+	}
+	if err := file.Close(); err != nil {
+		return err
+	}
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(os.Getenv(levelVariable))); err != nil {
+		level = slog.LevelInfo
+	}
+	log := slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: level}))
+	return serveLink(ctx, conn, log)
+}
+
+// child answers the requests of a parent.
+type child struct {
+	server *Server
+
+	mu      sync.Mutex
+	encoder *json.Encoder
+	cancels map[uint64]context.CancelFunc
+}
+
+// serveLink answers requests until the parent is gone or has closed the
+// speaker.
+func serveLink(ctx context.Context, conn io.ReadWriteCloser, log *slog.Logger) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer stop()
+	c := &child{server: NewServer(log), encoder: json.NewEncoder(conn), cancels: make(map[uint64]context.CancelFunc)}
+	for d := json.NewDecoder(conn); ; {
+		var r request
+		if err := d.Decode(&r); err != nil {
+			return fmt.Errorf("%w: %w", ErrParentGone, err)
+		}
+		switch r.Op {
+		case opCancel:
+			c.cancel(r.ID)
+		case opClose:
+			return c.answer(r.ID, c.do(ctx, r))
+		default:
+			callCtx := c.begin(ctx, r)
+			go func() {
+				defer c.cancel(r.ID)
+				// An answer that can't be written is for a parent that is gone.
+				_ = c.answer(r.ID, c.do(callCtx, r))
+			}()
+		}
+	}
+}
+
+func (c *child) begin(ctx context.Context, r request) context.Context {
+	ctx, cancel := context.WithCancel(ctx)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cancels[r.ID] = cancel
+	return ctx
+}
+
+func (c *child) cancel(id uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if cancel := c.cancels[id]; cancel != nil {
+		cancel()
+		delete(c.cancels, id)
+	}
+}
+
+func (c *child) answer(id uint64, a answer) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	a.ID = id
+	return c.encoder.Encode(a)
+}
+
+func (c *child) do(ctx context.Context, r request) (a answer) {
+	if !r.Deadline.IsZero() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, r.Deadline)
+		defer cancel()
+	}
+	switch r.Op {
+	case opSet:
+		a.setError(c.server.Set(ctx, r.Desired.desired()))
+	case opFlush:
+		a.setError(c.server.Flush(ctx))
+	case opState:
+		st, err := c.server.State(ctx)
+		a.State = &st
+		a.setError(err)
+	case opClose:
+		a.setError(c.server.Close(ctx, r.Stop))
+	default:
+		a.setError(fmt.Errorf("unknown request %q: agent and speaker process are of different versions", r.Op))
+	}
+	return a
+}
