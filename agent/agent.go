@@ -1,0 +1,249 @@
+// Package agent is what runs on each node: it holds blocks, leases their
+// addresses to sandboxes through CNI, keeps the leases in a journal, and brings
+// the kernel and the BGP speaker to what it holds.
+//
+// There are two parts that meet in the blocks. The desk serves requests in
+// memory; it claims a block when it has no address left. The loop reads what
+// the desk holds and makes it so in the kernel and at the peers; then it opens
+// the door of each new block, behind which the block's first leases wait.
+package agent
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fairway-network/fairway/internal/lockfile"
+	"github.com/fairway-network/fairway/routes"
+	"github.com/fairway-network/fairway/speaker"
+)
+
+// stopTime bounds the agent's end, withdrawal included.
+const stopTime = 20 * time.Second
+
+// Kernel is the node's own route table.
+type Kernel interface {
+	// Sync makes the table hold want and no other route of ours.
+	Sync(ctx context.Context, want []routes.Route) error
+	// Watch calls changed when the table may no longer be as the last Sync
+	// left it, until ctx ends.
+	Watch(ctx context.Context, changed func()) error
+}
+
+// Parts are what an agent is made of. Who made them closes them, after Run
+// has returned; the speaker alone is ended by the agent, as its settings say.
+type Parts struct {
+	Node    string
+	RunDir  string // for the journal and the control socket; emptied by a reboot
+	Socket  string // for the CNI plugin
+	Boot    string // the kernel's boot ID
+	Store   Store
+	Kernel  Kernel
+	Speaker speaker.Speaker
+	Log     *slog.Logger
+}
+
+// Agent is the agent of one node.
+type Agent struct {
+	Parts
+	desk     *desk
+	locks    []*lockfile.Lock
+	settings atomic.Pointer[Settings]
+	reload   sync.Mutex
+	calls    chan struct{} // of size one: look again
+	flushes  flusher
+	stop     chan struct{} // closed by the first Drain
+	drained  chan struct{} // closed when ended is set
+	ended    error         // how end went
+	draining sync.Once
+
+	// announced belongs to the loop.
+	announced []netip.Prefix
+}
+
+// New makes an agent that has read its journal and its blocks and knows which
+// leases stand. It refuses to be the second one in a directory or on a socket
+// (the error wraps lockfile.ErrHeld and names the other process), to start
+// from a damaged journal (journal.ErrCorrupt), and to give up a pool or an
+// address that is leased. Run or Close must follow.
+func New(ctx context.Context, parts Parts, s Settings) (*Agent, error) {
+	a := &Agent{
+		Parts: parts, calls: make(chan struct{}, 1), flushes: flusher{make(chan []*door, 1)},
+		stop: make(chan struct{}), drained: make(chan struct{}),
+	}
+	if err := s.check(); err != nil {
+		return nil, err
+	}
+	for _, path := range []string{filepath.Join(a.RunDir, "agent.lock"), a.Socket + ".lock"} {
+		lock, err := lockfile.Acquire(path)
+		if err != nil {
+			return nil, errors.Join(err, a.Close())
+		}
+		a.locks = append(a.locks, lock)
+	}
+	s.Local.Restarting = a.spokeBefore()
+	a.settings.Store(&s)
+	var err error
+	if a.desk, err = a.recover(ctx, &s); err != nil {
+		return nil, errors.Join(err, a.Close())
+	}
+	return a, nil
+}
+
+// Close lets go of what New took.
+func (a *Agent) Close() error {
+	var errs []error
+	if a.desk != nil {
+		errs = append(errs, a.desk.journal.Close())
+	}
+	for _, lock := range a.locks {
+		errs = append(errs, lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Run serves until ctx ends or Drain is called, then ends the speaker and
+// closes the agent. With a drain, or if the settings say so, everything is
+// withdrawn: announcements, then routes, then empty blocks. Otherwise the
+// peers and the kernel keep forwarding, and the next agent takes over.
+func (a *Agent) Run(ctx context.Context) (err error) {
+	serving, stopServing := context.WithCancel(ctx)
+	defer stopServing()
+	cniSocket, err := listen(serving, a.Socket)
+	if err != nil {
+		return errors.Join(err, a.Close())
+	}
+	control, err := listen(serving, filepath.Join(a.RunDir, ControlSocket))
+	if err != nil {
+		return errors.Join(err, cniSocket.Close(), a.Close())
+	}
+	api := a.controlServer()
+	var work, serve sync.WaitGroup
+	work.Go(func() { a.loop(serving) })
+	work.Go(func() { a.flush(serving) })
+	work.Go(func() { a.watchKernel(serving) })
+	work.Go(func() { a.serveCNI(serving, cniSocket) })
+	serve.Go(func() { _ = api.Serve(control) })
+	a.Log.Info("serving", "node", a.Node, "socket", a.Socket, "blocks", a.desk.count())
+	select {
+	case <-ctx.Done():
+	case <-a.stop:
+	}
+	stopServing()
+	work.Wait()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
+	defer cancel()
+	a.ended = a.end(ctx)
+	close(a.drained)
+	err = errors.Join(a.ended, api.Shutdown(ctx)) // a drain's answer is under way
+	serve.Wait()
+	return errors.Join(err, a.Close())
+}
+
+// end finishes the speaker, and with a withdrawal the kernel and the blocks.
+func (a *Agent) end(ctx context.Context) error {
+	how := a.settings.Load().OnStop
+	if a.isDraining() {
+		how = speaker.Withdraw
+	}
+	if how == speaker.Forward {
+		a.Log.Info("stopping; the peers and the kernel keep forwarding")
+		return a.Speaker.Close(ctx, speaker.Forward)
+	}
+	a.Log.Info("stopping; withdrawing everything")
+	err := errors.Join(a.Speaker.Close(ctx, speaker.Withdraw), a.forgetSpoken())
+	err = errors.Join(err, a.Kernel.Sync(ctx, nil))
+	return errors.Join(err, a.returnEmpty(ctx))
+}
+
+// returnEmpty gives back the blocks without a lease.
+func (a *Agent) returnEmpty(ctx context.Context) error {
+	var errs []error
+	for _, h := range a.desk.blocks() {
+		if h.Leases == 0 {
+			errs = append(errs, a.Store.Return(ctx, h.Block))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Drain makes Run withdraw everything and return, and waits until the
+// withdrawal is done or ctx ends.
+func (a *Agent) Drain(ctx context.Context) error {
+	a.draining.Do(func() { close(a.stop) })
+	select {
+	case <-a.drained:
+		return a.ended
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (a *Agent) isDraining() bool {
+	select {
+	case <-a.stop:
+		return true
+	default:
+		return false
+	}
+}
+
+// Reload makes s the settings. With an error the old ones stay in force.
+func (a *Agent) Reload(s Settings) error {
+	a.reload.Lock()
+	defer a.reload.Unlock()
+	if err := s.check(); err != nil {
+		return err
+	}
+	s.Local.Restarting = a.settings.Load().Local.Restarting
+	if err := a.desk.setPools(&s); err != nil {
+		return err
+	}
+	a.settings.Store(&s)
+	a.call()
+	return nil
+}
+
+// watchKernel calls the loop when the kernel's routes change under it.
+func (a *Agent) watchKernel(ctx context.Context) {
+	for ctx.Err() == nil {
+		if err := a.Kernel.Watch(ctx, a.call); err != nil && ctx.Err() == nil {
+			a.Log.Warn("the kernel's routes are not watched; they are read every so often", "err", err, "every", resync)
+			select {
+			case <-ctx.Done():
+			case <-time.After(resync):
+			}
+		}
+	}
+}
+
+// spokenFile marks that a speaker of this boot may have told a peer of this
+// node, whose forwarding then outlives the speaker.
+const spokenFile = "speaker.started"
+
+func (a *Agent) spokeBefore() bool {
+	boot, err := os.ReadFile(filepath.Join(a.RunDir, spokenFile))
+	return err == nil && string(boot) == a.Boot
+}
+
+func (a *Agent) markSpoken(p plan) error {
+	if len(p.settings.Peers) == 0 || a.spokeBefore() {
+		return nil
+	}
+	return os.WriteFile(filepath.Join(a.RunDir, spokenFile), []byte(a.Boot), 0o600)
+}
+
+func (a *Agent) forgetSpoken() error {
+	err := os.Remove(filepath.Join(a.RunDir, spokenFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,358 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/fairway-network/fairway/agent/journal"
+	"github.com/fairway-network/fairway/internal/lockfile"
+	"github.com/fairway-network/fairway/pools"
+	"github.com/fairway-network/fairway/speaker"
+)
+
+func lease(t *testing.T, a running, r pools.Request) netip.Addr {
+	t.Helper()
+	g, err := a.desk.Lease(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g.Addresses[0].Addr
+}
+
+// The first lease of a block is answered when the peer has been told, and not
+// before; the world holds the rest of the order.
+func TestLeaseWaitsForTheAnnouncement(t *testing.T) {
+	h := newHost(t)
+	h.established = false
+	a := h.start(settings(t, pool(t, "web", 4, "10.1.0.0/24")))
+	answered := make(chan netip.Addr, 1)
+	go func() { answered <- lease(t, a, request("web", 1)) }()
+	h.await("the block is handed to the speaker", func() bool { return len(h.bgp.Ranges()) > 0 })
+	select {
+	case got := <-answered:
+		t.Fatalf("answered %s without an established peer", got)
+	default:
+	}
+	h.update(func() { h.established = true })
+	got := <-answered
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.peer.Contains(got) || !h.kernel.Contains(got) {
+		t.Errorf("answered %s; the peer has %v, the kernel %v", got, h.peer.Prefixes(), h.kernel.Prefixes())
+	}
+}
+
+func TestLeaseFailsWithoutAPeerAndLeasesNothing(t *testing.T) {
+	h := newHost(t)
+	h.established = false
+	s := settings(t, pool(t, "web", 4, "10.1.0.0/30"))
+	s.AnnounceTimeout = 50 * time.Millisecond
+	a := h.start(s)
+	for range 6 { // more often than there are addresses
+		_, err := a.desk.Lease(t.Context(), request("web", 1))
+		if !errors.Is(err, ErrNotReachable) || !errors.Is(err, speaker.ErrNoPeer) {
+			t.Fatalf("lease without a peer: %v", err)
+		}
+	}
+	if got := a.desk.Held(request("web", 1).Owner.Attachment); len(got) != 0 {
+		t.Errorf("held after the failure: %v", got)
+	}
+}
+
+func TestKernelFailureKeepsTheBlockUnannounced(t *testing.T) {
+	h := newHost(t)
+	h.kernelErr = errors.New("no space for routes")
+	s := settings(t, pool(t, "web", 4, "10.1.0.0/24"))
+	s.AnnounceTimeout = 100 * time.Millisecond
+	a := h.start(s)
+	_, err := a.desk.Lease(t.Context(), request("web", 1))
+	if !errors.Is(err, ErrNotReachable) || !strings.Contains(err.Error(), "no space for routes") {
+		t.Errorf("lease without a kernel route: %v", err)
+	}
+	h.update(func() { h.kernelErr = nil })
+	h.await("the block is announced once the kernel recovered", func() bool { return len(h.bgp.Ranges()) > 0 })
+	lease(t, a, request("web", 2))
+}
+
+// An idle block goes in the order withdrawal, kernel, store.
+func TestIdleBlockIsReturned(t *testing.T) {
+	h := newHost(t)
+	web := pool(t, "web", 4, "10.1.0.0/24")
+	web.IdleAfter = 0
+	a := h.start(settings(t, web))
+	lease(t, a, request("web", 1))
+	if err := a.desk.Release(t.Context(), request("web", 1).Owner); err != nil {
+		t.Fatal(err)
+	}
+	a.call()
+	h.await("the block is withdrawn and out of the kernel", func() bool { return len(h.kernel.Ranges()) == 0 && len(h.peer.Ranges()) == 0 })
+	eventually(t, "the block is returned", func() bool {
+		bs, err := a.Store.Blocks(t.Context())
+		return err == nil && len(bs) == 0 && a.desk.count() == 0
+	})
+	lease(t, a, request("web", 2))
+}
+
+// Of a pool with one block, which is about to be returned, a lease must still
+// be had.
+func TestClosingBlockIsReopenedWhenNeeded(t *testing.T) {
+	h := newHost(t)
+	web := pool(t, "web", 4, "10.1.0.0/30")
+	web.IdleAfter = 0
+	a := h.start(settings(t, web))
+	for n := range 200 {
+		lease(t, a, request("web", n))
+		a.call()
+		if err := a.desk.Release(t.Context(), request("web", n).Owner); err != nil {
+			t.Fatal(err)
+		}
+		a.call()
+	}
+}
+
+func TestExhaustionNamesPoolSizeAndUse(t *testing.T) {
+	h := newHost(t)
+	a := h.start(settings(t, pool(t, "web", 2, "10.1.0.0/30")))
+	for n := range 4 {
+		lease(t, a, request("web", n))
+	}
+	_, err := a.desk.Lease(t.Context(), request("web", 4))
+	if !errors.Is(err, pools.ErrExhausted) {
+		t.Fatalf("fifth lease of four: %v", err)
+	}
+	for _, want := range []string{`"web"`, "size 4", "4 leased"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q is not in %q", want, err)
+		}
+	}
+}
+
+func TestManyLeasesAtOnce(t *testing.T) {
+	h := newHost(t)
+	a := h.start(settings(t, pool(t, "web", 4, "10.1.0.0/25")))
+	var mu sync.Mutex
+	seen := map[netip.Addr]int{}
+	var wg sync.WaitGroup
+	for n := range 128 {
+		wg.Go(func() {
+			g, err := a.desk.Lease(t.Context(), request("web", n))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			seen[g.Addresses[0].Addr]++
+		})
+	}
+	wg.Wait()
+	if len(seen) != 128 {
+		t.Errorf("%d distinct addresses for 128 pods: %v", len(seen), seen)
+	}
+}
+
+func TestRestartKnowsTheLeases(t *testing.T) {
+	h := newHost(t)
+	s := settings(t, pool(t, "web", 4, "10.1.0.0/24", "fd00::/112"))
+	first := h.start(s)
+	before := lease(t, first, request("web", 1))
+	lease(t, first, request("web", 2))
+	if err := first.desk.Release(t.Context(), request("web", 2).Owner); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.stop(); err != nil {
+		t.Fatal(err)
+	}
+	// No peer comes up: what the network knows from before needs none.
+	h.update(func() { h.established = false })
+	second := h.start(s)
+	if again := lease(t, second, request("web", 1)); again != before {
+		t.Errorf("%s before the restart, %s after", before, again)
+	}
+	if !second.settings.Load().Local.Restarting {
+		t.Error("the second start of one boot is not a restart to BGP")
+	}
+	if got := second.desk.Held(request("web", 2).Owner.Attachment); len(got) != 0 {
+		t.Errorf("a released lease came back: %v", got)
+	}
+}
+
+func TestRebootEndsAllLeases(t *testing.T) {
+	h := newHost(t)
+	s := settings(t, pool(t, "web", 4, "10.1.0.0/24"))
+	first := h.start(s)
+	lease(t, first, request("web", 1))
+	if err := first.stop(); err != nil {
+		t.Fatal(err)
+	}
+	h.boot = "boot-2"
+	second := h.start(s)
+	if got := second.desk.Held(request("web", 1).Owner.Attachment); len(got) != 0 {
+		t.Errorf("leases of an earlier boot: %v", got)
+	}
+	if second.settings.Load().Local.Restarting {
+		t.Error("a reboot keeps no forwarding, yet the speaker claims it")
+	}
+}
+
+func TestLostStoreIsClaimedAnew(t *testing.T) {
+	h := newHost(t)
+	s := settings(t, pool(t, "web", 4, "10.1.0.0/24"))
+	first := h.start(s)
+	before := lease(t, first, request("web", 1))
+	if err := first.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(h.state, "blocks.db")); err != nil {
+		t.Fatal(err)
+	}
+	second := h.start(s)
+	if got := second.desk.Held(request("web", 1).Owner.Attachment); len(got) != 1 || got[0].Addr != before {
+		t.Errorf("held %v after the store was lost, want %s", got, before)
+	}
+	h.await("the block of the lease is announced", func() bool { return h.bgp.Contains(before) })
+}
+
+func TestPoolTakenAwayUnderALease(t *testing.T) {
+	h := newHost(t)
+	first := h.start(settings(t, pool(t, "web", 4, "10.1.0.0/24")))
+	lease(t, first, request("web", 1))
+	none := settings(t, pool(t, "other", 4, "10.2.0.0/24"))
+	if err := first.Reload(none); err == nil || !strings.Contains(err.Error(), "web") {
+		t.Errorf("reload without the leased pool: %v", err)
+	}
+	if err := first.stop(); err != nil {
+		t.Fatal(err)
+	}
+	parts, store := h.parts()
+	defer store.Close()
+	if _, err := New(t.Context(), parts, none); !errors.Is(err, pools.ErrUnknownPool) {
+		t.Errorf("start without the leased pool: %v", err)
+	}
+}
+
+func TestReloadReturnsTheBlocksOfAPoolThatWent(t *testing.T) {
+	h := newHost(t)
+	web, other := pool(t, "web", 4, "10.1.0.0/24"), pool(t, "other", 4, "10.2.0.0/24")
+	a := h.start(settings(t, web, other))
+	lease(t, a, request("web", 1))
+	kept := lease(t, a, request("other", 1001))
+	if err := a.desk.Release(t.Context(), request("web", 1).Owner); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Reload(settings(t, other)); err != nil {
+		t.Fatal(err)
+	}
+	h.await("only the other pool is announced", func() bool {
+		return h.peer.Contains(kept) && len(h.peer.Ranges()) == 1 && len(h.kernel.Ranges()) == 1
+	})
+}
+
+func TestQuietPoolIsNeitherRoutedNorAnnounced(t *testing.T) {
+	h := newHost(t)
+	h.established = false // a quiet pool waits for nobody
+	lan := pool(t, "lan", 4, "10.1.0.0/24")
+	lan.Quiet = true
+	a := h.start(settings(t, lan))
+	lease(t, a, request("lan", 1))
+	if err := a.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if len(h.kernel.Ranges()) != 0 || len(h.bgp.Ranges()) != 0 {
+		t.Errorf("kernel %v, announced %v", h.kernel.Prefixes(), h.bgp.Prefixes())
+	}
+}
+
+func TestStopForwards(t *testing.T) {
+	h := newHost(t)
+	a := h.start(settings(t, pool(t, "web", 4, "10.1.0.0/24")))
+	addr := lease(t, a, request("web", 1))
+	if err := a.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if len(h.closed) != 1 || h.closed[0] != speaker.Forward || !h.kernel.Contains(addr) {
+		t.Errorf("closed %v, kernel %v", h.closed, h.kernel.Prefixes())
+	}
+}
+
+func TestDrainWithdrawsEverything(t *testing.T) {
+	h := newHost(t)
+	a := h.start(settings(t, pool(t, "web", 4, "10.1.0.0/24")))
+	lease(t, a, request("web", 1))
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := a.Drain(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if len(h.closed) != 1 || h.closed[0] != speaker.Withdraw || len(h.kernel.Ranges()) != 0 {
+		t.Errorf("closed %v, kernel %v", h.closed, h.kernel.Prefixes())
+	}
+	if err := a.stop(); err != nil {
+		t.Error(err)
+	}
+	if a.spokeBefore() {
+		t.Error("the next start would claim that forwarding was kept")
+	}
+}
+
+func TestSecondAgentIsRefused(t *testing.T) {
+	h := newHost(t)
+	s := settings(t, pool(t, "web", 4, "10.1.0.0/24"))
+	first := h.start(s)
+	parts := first.Parts
+	for name, change := range map[string]func(){
+		"same run directory": func() { parts.Socket = filepath.Join(t.TempDir(), "other.sock") },
+		"same socket":        func() { parts.RunDir = t.TempDir(); parts.Socket = first.Socket },
+	} {
+		change()
+		_, err := New(t.Context(), parts, s)
+		if !errors.Is(err, lockfile.ErrHeld) || !strings.Contains(err.Error(), strconv.Itoa(os.Getpid())) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	lease(t, first, request("web", 1)) // the first one has not noticed
+}
+
+func TestCorruptJournalStopsTheStart(t *testing.T) {
+	h := newHost(t)
+	s := settings(t, pool(t, "web", 4, "10.1.0.0/24"))
+	first := h.start(s)
+	lease(t, first, request("web", 1))
+	lease(t, first, request("web", 2))
+	if err := first.stop(); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(h.run, journalFile)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data[len(data)/2] ^= 1
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	parts, store := h.parts()
+	defer store.Close()
+	if _, err := New(t.Context(), parts, s); !errors.Is(err, journal.ErrCorrupt) || !strings.Contains(err.Error(), path) {
+		t.Errorf("start with a damaged journal: %v", err)
+	}
+	if after, err := os.ReadFile(path); err != nil || string(after) != string(data) {
+		t.Errorf("the damaged journal was changed (%v)", err)
+	}
+}
+
+func TestIntersect(t *testing.T) {
+	p := netip.MustParsePrefix
+	got := intersect([]netip.Prefix{p("10.0.0.0/24"), p("fd00::/64")}, []netip.Prefix{p("10.0.0.128/25"), p("10.0.1.0/24")})
+	if len(got) != 1 || got[0] != p("10.0.0.128/25") {
+		t.Errorf("got %v", got)
+	}
+}

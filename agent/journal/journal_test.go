@@ -1,0 +1,307 @@
+package journal
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/fairway-network/fairway/pools"
+)
+
+func record(op pools.Op, n int) pools.Record {
+	return pools.Record{
+		Op: op, Pool: "web", At: time.Unix(1_700_000_000, int64(n)),
+		Addrs: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, byte(n >> 8), byte(n)}), netip.MustParseAddr(fmt.Sprintf("fd00::%x", n))},
+		Owner: pools.Owner{Attachment: pools.Attachment{Network: "net", ContainerID: fmt.Sprint("c", n), IfName: "eth0"}, PodUID: "u", Namespace: "ns", Pod: "p"},
+	}
+}
+
+func open1(t *testing.T, path, boot string) (*Journal, Opened) {
+	t.Helper()
+	j, found, err := Open(path, boot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { j.Close() })
+	return j, found
+}
+
+// three records in a fresh journal, and the file's bytes.
+func three(t *testing.T, path string) ([]pools.Record, []byte) {
+	t.Helper()
+	j, _ := open1(t, path, "b1")
+	recs := []pools.Record{record(pools.Leased, 1), record(pools.Leased, 2), record(pools.Released, 1)}
+	for _, r := range recs {
+		if err := j.Append(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return recs, data
+}
+
+func TestRecordsComeBack(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "j")
+	recs, _ := three(t, path)
+	odd := record(pools.Rested, 3)
+	odd.Pool, odd.Owner = "quote \" back \\ line \n tab \t ü \x00", pools.Owner{}
+	j, found := open1(t, path, "b1")
+	if err := j.Append(odd); err != nil || !reflect.DeepEqual(found.Records, recs) {
+		t.Fatalf("read %+v, %v; wrote %+v", found.Records, err, recs)
+	}
+	_, found = open1(t, path, "b1")
+	if !reflect.DeepEqual(found.Records, append(recs, odd)) || found.Torn != 0 || found.Stale {
+		t.Errorf("read %+v; wrote %+v", found, append(recs, odd))
+	}
+}
+
+// The file cut off anywhere behind the header is what a crash leaves: all
+// whole records are there, and the next append goes behind them.
+func TestCutAnywhere(t *testing.T) {
+	dir := t.TempDir()
+	recs, data := three(t, filepath.Join(dir, "whole"))
+	header := bytes.IndexByte(data, '\n') + 1
+	for cut := header; cut < len(data); cut++ {
+		path := filepath.Join(dir, "cut")
+		if err := os.WriteFile(path, data[:cut], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		whole := bytes.Count(data[:cut], []byte("\n")) - 1
+		j, found := open1(t, path, "b1")
+		if len(found.Records) != whole || whole > 0 && !reflect.DeepEqual(found.Records, recs[:whole]) {
+			t.Fatalf("cut at %d: %d records, want %d", cut, len(found.Records), whole)
+		}
+		if err := j.Append(recs[0]); err != nil {
+			t.Fatal(err)
+		}
+		if _, again := open1(t, path, "b1"); len(again.Records) != whole+1 || again.Torn != 0 {
+			t.Fatalf("cut at %d: %d records and %d torn bytes after an append, want %d and 0", cut, len(again.Records), again.Torn, whole+1)
+		}
+	}
+}
+
+// A bit flipped anywhere but in the last newline, which makes the last record
+// one that was not written whole, is damage, and the file is left as it is.
+func TestFlipAnywhere(t *testing.T) {
+	dir := t.TempDir()
+	_, data := three(t, filepath.Join(dir, "whole"))
+	for i := range len(data) - 1 {
+		path := filepath.Join(dir, "flipped")
+		bad := bytes.Clone(data)
+		bad[i] ^= 1 << (i % 7)
+		if err := os.WriteFile(path, bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		j, found, err := Open(path, "b1")
+		if hexCase(data[i], bad[i]) {
+			continue // the same digit in another case is the same digit
+		}
+		if !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), path) || !strings.Contains(err.Error(), "remove the file") {
+			t.Fatalf("bit flipped in byte %d (%q): %v, %+v", i, data[i], err, found)
+		}
+		if j != nil {
+			t.Fatal("a journal beside an error")
+		}
+		if after, err := os.ReadFile(path); err != nil || !bytes.Equal(after, bad) {
+			t.Fatalf("the damaged file was changed: %v", err)
+		}
+	}
+}
+
+func hexCase(a, b byte) bool { return a != b && bytes.EqualFold([]byte{a}, []byte{b}) }
+
+func TestGarbageIsNotTorn(t *testing.T) {
+	for name, data := range map[string]string{"no newline": "hello", "a line": "hello\n", "zeros": strings.Repeat("\x00", 4096), "only a newline": "\n"} {
+		path := filepath.Join(t.TempDir(), "j")
+		if err := os.WriteFile(path, []byte(data), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := Open(path, "b1"); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestAnotherBoot(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "j")
+	three(t, path)
+	_, found := open1(t, path, "b2")
+	if !found.Stale || len(found.Records) != 0 {
+		t.Errorf("opened %+v", found)
+	}
+	if _, found = open1(t, path, "b2"); found.Stale {
+		t.Error("the new boot's journal is stale")
+	}
+}
+
+func TestRewrite(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "j")
+	recs, before := three(t, path)
+	j, _ := open1(t, path, "b1")
+	if err := j.Rewrite(recs[1:2]); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Append(recs[0]); err != nil {
+		t.Fatal(err)
+	}
+	_, found := open1(t, path, "b1")
+	if !reflect.DeepEqual(found.Records, []pools.Record{recs[1], recs[0]}) || j.Size() >= int64(len(before)) {
+		t.Errorf("after a rewrite: %+v, %d bytes", found.Records, j.Size())
+	}
+}
+
+// mount gives a directory on a tmpfs of its own.
+func mount(t *testing.T, options string) string {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("mounting a tmpfs needs root")
+	}
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, options); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+// On a full disk an append fails and leaves no trace; with room again the
+// next one works.
+func TestFullDisk(t *testing.T) {
+	dir := mount(t, "size=64k")
+	path := filepath.Join(dir, "j")
+	j, _ := open1(t, path, "b1")
+	kept := 0
+	var err error
+	for err == nil && kept < 10_000 {
+		if err = j.Append(record(pools.Leased, kept)); err == nil {
+			kept++
+		}
+	}
+	if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), dir) {
+		t.Fatalf("append to a full disk: %v", err)
+	}
+	if _, found := open1(t, path, "b1"); len(found.Records) != kept || found.Torn != 0 {
+		t.Fatalf("%d records and %d torn bytes, want %d and 0", len(found.Records), found.Torn, kept)
+	}
+	if err := syscall.Mount("", dir, "", syscall.MS_REMOUNT, "size=128k"); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Append(record(pools.Leased, kept)); err != nil {
+		t.Fatal(err)
+	}
+	if _, found := open1(t, path, "b1"); len(found.Records) != kept+1 {
+		t.Errorf("%d records after room was made, want %d", len(found.Records), kept+1)
+	}
+}
+
+func TestRewriteOnAFullDiskKeepsTheOldJournal(t *testing.T) {
+	dir := mount(t, "size=64k")
+	path := filepath.Join(dir, "j")
+	recs, _ := three(t, path)
+	j, _ := open1(t, path, "b1")
+	var many []pools.Record
+	for n := range 1000 {
+		many = append(many, record(pools.Leased, n))
+	}
+	if err := j.Rewrite(many); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("rewrite on a full disk: %v", err)
+	}
+	if err := j.Append(recs[0]); err != nil {
+		t.Fatal(err)
+	}
+	if _, found := open1(t, path, "b1"); len(found.Records) != 4 {
+		t.Errorf("%d records, want 4", len(found.Records))
+	}
+}
+
+func TestReadOnlyDisk(t *testing.T) {
+	dir := mount(t, "size=64k")
+	path := filepath.Join(dir, "j")
+	j, _ := open1(t, path, "b1")
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("", dir, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := Open(path, "b1"); !errors.Is(err, syscall.EROFS) || !strings.Contains(err.Error(), path) {
+		t.Errorf("open on a read-only disk: %v", err)
+	}
+}
+
+// What is decoded and written again is the same, whatever the file is.
+func FuzzDecode(f *testing.F) {
+	dir := f.TempDir()
+	path := filepath.Join(dir, "j")
+	j, _, err := Open(path, "b1")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for n := range 3 {
+		if err := j.Append(record(pools.Leased, n)); err != nil {
+			f.Fatal(err)
+		}
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(data)
+	f.Add(data[:len(data)-5])
+	f.Add([]byte("00000000 {}\n"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		d, err := decode(data, "b1")
+		if err != nil || d.Stale || d.whole == 0 {
+			return
+		}
+		again := appendHeader(nil, "b1")
+		for _, r := range d.Records {
+			again = appendRecord(again, r)
+		}
+		e, err := decode(again, "b1")
+		if err != nil || !reflect.DeepEqual(d.Records, e.Records) {
+			t.Errorf("%v: %+v became %+v", err, d.Records, e.Records)
+		}
+	})
+}
+
+// appendRecord, written by hand, is what encoding/json makes of an entry.
+func TestRecordIsJSON(t *testing.T) {
+	rec := record(pools.Leased, 7)
+	line := appendRecord(nil, rec)
+	want, err := json.Marshal(entry{Op: "lease", At: rec.At.UnixNano(), Pool: rec.Pool, Addrs: rec.Addrs, Network: "net",
+		Container: "c7", IfName: "eth0", PodUID: "u", Namespace: "ns", Pod: "p"})
+	if err != nil || string(line[crcLen:len(line)-1]) != string(want) {
+		t.Errorf("wrote %s\nwant  %s (%v)", line[crcLen:], want, err)
+	}
+}
+
+func BenchmarkAppend(b *testing.B) {
+	j, _, err := Open(filepath.Join(b.TempDir(), "j"), "b1")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer j.Close()
+	rec := record(pools.Leased, 1)
+	for b.Loop() {
+		if err := j.Append(rec); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

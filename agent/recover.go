@@ -1,0 +1,129 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"time"
+
+	"github.com/fairway-network/fairway/agent/journal"
+	"github.com/fairway-network/fairway/pools"
+)
+
+const journalFile = "leases.journal"
+
+// recover reads the journal and the blocks and makes the desk of them.
+func (a *Agent) recover(ctx context.Context, s *Settings) (*desk, error) {
+	path := filepath.Join(a.RunDir, journalFile)
+	j, found, err := journal.Open(path, a.Boot)
+	if err != nil {
+		return nil, err
+	}
+	d := &desk{
+		store: a.Store, log: a.Log, now: time.Now, changed: a.call,
+		ledger: pools.NewLedger(a.Node), journal: j,
+		doors: map[netip.Prefix]*door{}, claims: map[pools.NoFreeError]*claim{},
+	}
+	if err := d.recover(ctx, s, found.Records); err != nil {
+		return nil, errors.Join(fmt.Errorf("lease journal %s: %w", path, err), j.Close())
+	}
+	if found.Torn > 0 {
+		a.Log.Warn("dropped a lease record that was not written whole; nobody was told of it", "journal", path, "bytes", found.Torn)
+	}
+	if found.Stale {
+		a.Log.Info("the lease journal is of an earlier boot; its sandboxes are gone", "journal", path)
+	}
+	return d, nil
+}
+
+func (d *desk) recover(ctx context.Context, s *Settings, history []pools.Record) error {
+	folded, err := pools.Fold(history)
+	if err != nil {
+		return fmt.Errorf("%w: %w: drain the node (or reboot it), remove the file and start again", journal.ErrCorrupt, err)
+	}
+	if err := d.setPools(s); err != nil {
+		return err
+	}
+	if err := d.holdAll(ctx); err != nil {
+		return err
+	}
+	lost, err := d.ledger.Restore(folded)
+	for _, rec := range lost {
+		err = errors.Join(err, d.reclaim(ctx, rec))
+	}
+	if err != nil {
+		return err
+	}
+	for _, h := range d.ledger.Blocks() {
+		d.doors[h.Prefix] = newDoor(h.Leases > 0)
+	}
+	if len(history) > 2*len(folded) {
+		d.compact()
+	}
+	return nil
+}
+
+// holdAll takes in the store's blocks of this node. A block of a pool that is
+// no longer configured, or that no longer fits it, is given back; if a lease
+// stands in it, Restore finds that out.
+func (d *desk) holdAll(ctx context.Context) error {
+	blocks, err := d.store.Blocks(ctx)
+	if err != nil {
+		return err
+	}
+	for _, b := range blocks {
+		err := d.ledger.Hold(b)
+		if errors.Is(err, pools.ErrUnknownPool) || errors.Is(err, pools.ErrOutside) {
+			d.log.Info("gave back a block that no pool has any more", "pool", b.Pool, "block", b.Prefix)
+			err = d.store.Return(ctx, b)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reclaim claims the blocks around a standing lease that no block held has,
+// because the store was lost or changed.
+func (d *desk) reclaim(ctx context.Context, rec pools.Record) error {
+	pool, err := d.ledger.Pool(rec.Pool)
+	if err != nil {
+		return fmt.Errorf("%s still leases %v: put the pool back until that pod is gone: %w", rec.Owner, rec.Addrs, err)
+	}
+	for _, a := range rec.Addrs {
+		if d.ledger.BlockOf(rec.Pool, a).IsValid() {
+			continue
+		}
+		b, err := d.store.Claim(ctx, pool, pools.FamilyOf(a), a)
+		if err == nil {
+			err = d.ledger.Hold(b)
+		}
+		if err != nil {
+			return fmt.Errorf("%s still leases %s: %w", rec.Owner, a, err)
+		}
+		d.log.Warn("claimed anew the block of a standing lease, which the store had lost", "pool", b.Pool, "block", b.Prefix, "owner", rec.Owner)
+	}
+	return d.ledger.Apply(rec)
+}
+
+// setPools makes the pools of s the desk's, or changes nothing.
+func (d *desk) setPools(s *Settings) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.ledger.SetPools(s.cores()); err != nil {
+		return err
+	}
+	d.patience = s.patience()
+	return nil
+}
+
+func (d *desk) blocks() []pools.Held {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.ledger.Blocks()
+}
+
+func (d *desk) count() int { return len(d.blocks()) }

@@ -1,0 +1,86 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/fairway-network/fairway/pools"
+	"github.com/fairway-network/fairway/speaker"
+)
+
+// Settings are what may change while an agent runs. They are whole: what is
+// not in them is not wanted.
+type Settings struct {
+	Pools []Pool
+	Local speaker.Local
+	Peers []speaker.Peer
+	// OnStop is how the speaker ends when Run's context does.
+	OnStop speaker.Stop
+	// AnnounceTimeout is how long the first lease of a block waits for its
+	// announcement to leave for a peer; 0 is not at all.
+	AnnounceTimeout time.Duration
+}
+
+// Pool is a pool and what this node does with it.
+type Pool struct {
+	*pools.Pool
+	// Quiet pools are neither announced nor routed by this node: their
+	// addresses are of a network that the pods are attached to themselves.
+	Quiet bool
+	// IdleAfter is how long an empty block is kept.
+	IdleAfter time.Duration
+}
+
+// check refuses pools that share an address or a name.
+func (s *Settings) check() error {
+	var errs []error
+	for i, p := range s.Pools {
+		for _, q := range s.Pools[:i] {
+			if p.Name() == q.Name() {
+				errs = append(errs, fmt.Errorf("pool %q is there twice", p.Name()))
+			} else if both, overlap := p.Overlap(q.Pool); overlap {
+				errs = append(errs, fmt.Errorf("pools %q and %q both have %s: an address belongs to one pool", q.Name(), p.Name(), both))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Settings) cores() []*pools.Pool {
+	out := make([]*pools.Pool, len(s.Pools))
+	for i, p := range s.Pools {
+		out[i] = p.Pool
+	}
+	return out
+}
+
+func (s *Settings) quiet() map[string]bool {
+	out := map[string]bool{}
+	for _, p := range s.Pools {
+		out[p.Name()] = p.Quiet
+	}
+	return out
+}
+
+func (s *Settings) idleAfter(pool string) time.Duration {
+	for _, p := range s.Pools {
+		if p.Name() == pool {
+			return p.IdleAfter
+		}
+	}
+	return 0
+}
+
+// waits says whether leases of a new block wait for its announcement.
+func (s *Settings) waits() bool { return s.AnnounceTimeout > 0 && len(s.Peers) > 0 }
+
+// patience bounds a lease's wait for its block. The kernel is waited for in
+// any case.
+func (s *Settings) patience() time.Duration {
+	const kernel = 5 * time.Second
+	if s.waits() {
+		return s.AnnounceTimeout
+	}
+	return kernel
+}
