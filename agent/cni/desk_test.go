@@ -27,11 +27,16 @@ func newDesk() *desk {
 		"default": {v4(7), v4(8)},
 		"v6":      {v6},
 		"dual":    {v4(20), v6},
+		"v4":      {v4(30)},
+		"bridged": {v4(40), {netip.MustParseAddr("fd00:10:244::28"), 64, netip.MustParseAddr("fd00:10:244::1")}},
 		"flat":    {{netip.MustParseAddr("192.0.2.9"), 32, netip.Addr{}}},
 	}}
 }
 
-func (d *desk) Lease(_ context.Context, r pools.Request) (Grant, error) {
+func (d *desk) Lease(ctx context.Context, r pools.Request) (Grant, error) {
+	if err := ctx.Err(); err != nil {
+		return Grant{}, err
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	addrs, ok := d.pools[r.Pool]
@@ -63,6 +68,18 @@ func (d *desk) mayLease(r pools.Request, addr netip.Addr) bool {
 	}
 	d.leases = append(d.leases, pools.Lease{Pool: r.Pool, Addr: addr, Owner: r.Owner})
 	return true
+}
+
+// gateway of the pod that has addr.
+func (d *desk) gateway(addr netip.Addr) netip.Addr {
+	for _, addrs := range d.pools {
+		for _, a := range addrs {
+			if a.Addr == addr {
+				return a.Gateway
+			}
+		}
+	}
+	return netip.Addr{}
 }
 
 func (d *desk) Release(_ context.Context, o pools.Owner) error {

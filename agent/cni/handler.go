@@ -5,6 +5,7 @@ package cni
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 
 	"github.com/fairway-network/fairway/agent/wire"
@@ -52,10 +53,15 @@ type Handler struct {
 }
 
 // Serve answers one request. It keeps nothing of request. Every answer is
-// whole and decodable, whatever the request is.
+// whole and decodable, whatever the request is. A request that fails because
+// ctx was cancelled gets none (nil): hang up, and the plugin asks again, this
+// time the next agent.
 func (h *Handler) Serve(ctx context.Context, request []byte) (answer []byte) {
 	var n network
 	text, err := h.serve(ctx, request, &n)
+	if errors.Is(err, context.Canceled) && errors.Is(ctx.Err(), context.Canceled) {
+		return nil
+	}
 	if err != nil {
 		text = render(err, n.version)
 	}

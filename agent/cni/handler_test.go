@@ -328,6 +328,20 @@ func TestExhaustedPoolMayBeTriedAgain(t *testing.T) {
 	}
 }
 
+func TestAgentThatStopsGivesNoAnswer(t *testing.T) {
+	h := &Handler{Leases: newDesk()}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if got := h.Serve(ctx, wire.AppendRequest(nil, attachmentEnv("ADD"), []byte(conf("1.0.0", plainIPAM, "")))); got != nil {
+		t.Errorf("a request that was cancelled was answered: %q", got)
+	}
+	ctx, cancel = context.WithTimeout(t.Context(), 0)
+	defer cancel()
+	if got := h.Serve(ctx, wire.AppendRequest(nil, attachmentEnv("ADD"), []byte(conf("1.0.0", plainIPAM, "")))); !strings.Contains(string(got), `"code":11`) {
+		t.Errorf("a request that took too long was answered by %q", got)
+	}
+}
+
 func TestErrorsOfLeasesHaveCodes(t *testing.T) {
 	for _, c := range []struct {
 		err  error
