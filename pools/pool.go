@@ -114,16 +114,10 @@ func (p *Pool) setAddresses() error {
 func (p *Pool) setGateways() error {
 	p.gateways = make(map[Family]netip.Prefix, 2)
 	for _, g := range p.def.Gateways {
-		f := FamilyOf(g.Addr())
-		if _, twice := p.gateways[f]; twice {
-			return fmt.Errorf("gateways: %s is the second one of %v: give one for each family", g, f)
+		if err := p.checkGateway(g); err != nil {
+			return fmt.Errorf("gateways: %w", err)
 		}
-		for _, r := range p.ranges(f) {
-			if !g.Masked().Contains(r.From()) || !g.Masked().Contains(r.To()) {
-				return fmt.Errorf("gateways: %s does not hold %v: shorten its prefix", g, r)
-			}
-		}
-		p.gateways[f] = g
+		p.gateways[FamilyOf(g.Addr())] = g
 	}
 	if _, given := p.gateways[IPv4]; !given && len(p.ranges(IPv4)) > 0 {
 		p.gateways[IPv4] = p.defaultGateway()
@@ -139,6 +133,24 @@ func (p *Pool) setGateways() error {
 	return nil
 }
 
+func (p *Pool) checkGateway(g netip.Prefix) error {
+	f := FamilyOf(g.Addr())
+	switch _, twice := p.gateways[f]; {
+	case !g.IsValid():
+		return errors.New("one is invalid: write an address and a prefix length, 10.0.0.1/24")
+	case twice:
+		return fmt.Errorf("%s is the second one of %v: give one for each family", g, f)
+	case len(p.ranges(f)) == 0:
+		return fmt.Errorf("%s is for no address, the pool has no %v address: remove it", g, f)
+	}
+	for _, r := range p.ranges(f) {
+		if !g.Masked().Contains(r.From()) || !g.Masked().Contains(r.To()) {
+			return fmt.Errorf("%s does not hold %v: shorten its prefix", g, r)
+		}
+	}
+	return nil
+}
+
 // defaultGateway pairs the gateway with the longest prefix in which no
 // address of the pool is the last one, so that the kernel of a pod takes none
 // of them, .255 of a /24 included, for a broadcast address.
@@ -149,13 +161,13 @@ func (p *Pool) defaultGateway() netip.Prefix {
 	if low.As4()[3] == 0 && p.addrs.Contains(low.Next()) {
 		gw = low.Next()
 	}
-	for n := 30; n > 1; n-- {
+	for n := 30; n > 0; n-- {
 		wide := netipx.RangeOfPrefix(netip.PrefixFrom(low, n).Masked())
 		if high.Less(wide.To()) {
 			return netip.PrefixFrom(gw, n)
 		}
 	}
-	return netip.PrefixFrom(gw, 1)
+	return netip.PrefixFrom(gw, 0)
 }
 
 // Name of the pool.

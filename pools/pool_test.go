@@ -1,0 +1,180 @@
+package pools
+
+import (
+	"fmt"
+	"math"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"go4.org/netipx"
+)
+
+func TestNewRefuses(t *testing.T) {
+	prefixes := func(texts ...string) (out []netip.Prefix) {
+		for _, s := range texts {
+			out = append(out, netip.MustParsePrefix(s))
+		}
+		return out
+	}
+	some := ranges(t, "10.0.0.0/24")
+	for _, c := range []struct {
+		name string
+		d    Definition
+		want []string // parts of the error
+	}{
+		{"nothing", Definition{}, []string{`name ""`, "has no address"}},
+		{"no name", Definition{Ranges: some}, []string{`name ""`, "1 to 63"}},
+		{"capitals", Definition{Name: "Web", Ranges: some}, []string{`name "Web"`}},
+		{"outer hyphen", Definition{Name: "web-", Ranges: some}, []string{`name "web-"`}},
+		{"dot", Definition{Name: "a.b", Ranges: some}, []string{`name "a.b"`}},
+		{"not ASCII", Definition{Name: "wéb", Ranges: some}, []string{`name "wéb"`}},
+		{"long", Definition{Name: strings.Repeat("a", 64), Ranges: some}, []string{"1 to 63"}},
+		{"block size 3", Definition{Name: "web", Ranges: some, BlockSize: 3}, []string{"blockSize 3", "power of two"}},
+		{"negative block size", Definition{Name: "web", Ranges: some, BlockSize: -64}, []string{"blockSize -64"}},
+		{"huge block size", Definition{Name: "web", Ranges: some, BlockSize: 1 << 17}, []string{"blockSize 131072", "65536"}},
+		{"zero range", Definition{Name: "web", Ranges: []netipx.IPRange{{}}}, []string{"invalid range"}},
+		{"backwards", Definition{Name: "web", Ranges: []netipx.IPRange{netipx.IPRangeFrom(some[0].To(), some[0].From())}}, []string{"invalid range"}},
+		{"exclude elsewhere", Definition{Name: "web", Ranges: some, Exclude: ranges(t, "10.0.1.0/24")}, []string{"exclude: 10.0.1.0-10.0.1.255"}},
+		{"exclude of another family", Definition{Name: "web", Ranges: some, Exclude: ranges(t, "fd00::/64")}, []string{"exclude: fd00::"}},
+		{"all excluded", Definition{Name: "web", Ranges: some, Exclude: ranges(t, "10.0.0.0/16")}, []string{"has no address"}},
+		{"one address is its own gateway", Definition{Name: "web", Ranges: ranges(t, "10.0.0.7")}, []string{"10.0.0.7 is the pods' gateway", "set gateways"}},
+		{"two gateways of a family", Definition{Name: "web", Ranges: some, Gateways: prefixes("10.0.0.1/24", "10.0.0.2/24")}, []string{"10.0.0.2/24", "second one of IPv4"}},
+		{"gateway too long", Definition{Name: "web", Ranges: some, Gateways: prefixes("10.0.0.1/25")}, []string{"10.0.0.1/25 does not hold 10.0.0.0-10.0.0.255"}},
+		{"gateway elsewhere", Definition{Name: "web", Ranges: some, Gateways: prefixes("10.1.0.1/24")}, []string{"does not hold"}},
+		{"zero gateway", Definition{Name: "web", Ranges: some, Gateways: []netip.Prefix{{}}}, []string{"gateways", "invalid"}},
+		{"gateway of no family", Definition{Name: "web", Ranges: some, Gateways: prefixes("fd00::1/64")}, []string{"fd00::1/64", "has no IPv6 address"}},
+		{"all at once", Definition{Name: "-", BlockSize: 5, Ranges: some, Exclude: ranges(t, "fd00::1")}, []string{`name "-"`, "blockSize 5", "exclude"}},
+	} {
+		_, err := New(c.d)
+		if err == nil {
+			t.Errorf("%s: accepted", c.name)
+			continue
+		}
+		for _, part := range c.want {
+			if !strings.Contains(err.Error(), part) {
+				t.Errorf("%s: error %q does not say %q", c.name, err, part)
+			}
+		}
+	}
+}
+
+func TestGateway(t *testing.T) {
+	for _, c := range []struct {
+		ranges []string
+		want   string
+		size   uint64
+	}{
+		{[]string{"10.0.0.0/24"}, "10.0.0.1/23", 255},
+		{[]string{"10.0.0.10-10.0.0.20"}, "10.0.0.10/27", 10},
+		{[]string{"10.244.120.10-10.244.120.20"}, "10.244.120.10/27", 10},
+		{[]string{"10.0.0.0-10.0.0.1"}, "10.0.0.1/30", 1},
+		{[]string{"10.0.0.0", "10.0.0.9"}, "10.0.0.0/28", 1},
+		{[]string{"10.0.0.128/25"}, "10.0.0.128/23", 127},
+		{[]string{"10.0.1.0/24"}, "10.0.1.1/22", 255},
+		{[]string{"10.0.0.0/16"}, "10.0.0.1/15", 65535},
+		{[]string{"10.0.0.0/24", "10.9.0.0/24"}, "10.0.0.1/12", 511},
+		{[]string{"10.0.0.0/24", "192.168.0.0/24"}, "10.0.0.1/0", 511},
+		{[]string{"10.0.0.0/24", "fd00::/64"}, "10.0.0.1/23", 255},
+	} {
+		p := mustNew(t, Definition{Name: "web", Ranges: ranges(t, c.ranges...)})
+		got := p.Gateway(IPv4)
+		if got != netip.MustParsePrefix(c.want) || p.Size(IPv4) != c.size || !p.Reserved(got.Addr()) {
+			t.Errorf("%v: gateway %v of %d, want %s of %d", c.ranges, got, p.Size(IPv4), c.want, c.size)
+		}
+	}
+	v6 := mustNew(t, Definition{Name: "web", Ranges: ranges(t, "fd00::7")})
+	if got := v6.Gateway(IPv6); got.String() != "fe80::1/128" || v6.Size(IPv6) != 1 || v6.Gateway(IPv4).IsValid() {
+		t.Errorf("gateway of a single IPv6 address: %v, size %d", got, v6.Size(IPv6))
+	}
+}
+
+// TestGatewayHoldsThePool looks at what pods need: their prefix holds the
+// gateway and every address of the pool, none of which is its broadcast address,
+// and no longer one does.
+func TestGatewayHoldsThePool(t *testing.T) {
+	rnd := seeded(t)
+	for range 200 {
+		p := randomPool(t, rnd)
+		gw := p.Gateway(IPv4)
+		if len(p.def.Gateways) > 0 && p.def.Gateways[0].Addr().Is4() {
+			continue
+		}
+		rs := p.ranges(IPv4)
+		fits := func(n int) bool {
+			around := netip.PrefixFrom(gw.Addr(), n).Masked()
+			return around.Contains(rs[0].From()) && around.Contains(rs[len(rs)-1].To()) && netipx.PrefixLastIP(around) != rs[len(rs)-1].To()
+		}
+		if !fits(gw.Bits()) || gw.Bits() < 30 && fits(gw.Bits()+1) || !p.Contains(gw.Addr()) {
+			t.Fatalf("gateway %v for %v", gw, rs)
+		}
+	}
+}
+
+func TestSize(t *testing.T) {
+	for _, c := range []struct {
+		r    string
+		want uint64
+	}{
+		{"fd00::/64", math.MaxUint64},
+		{"fd00::/65", 1 << 63},
+		{"fd00::-fd00::ffff:ffff:ffff:fffe", math.MaxUint64},
+		{"fd00::1-fd00::ffff:ffff:ffff:fffe", math.MaxUint64 - 1},
+		{"fd00::/63", math.MaxUint64},
+		{"::/0", math.MaxUint64},
+		{"fd00::5", 1},
+		{"fd00::ffff:ffff:ffff:ffff-fd00:0:0:1::", 2},
+	} {
+		p := mustNew(t, Definition{Name: "web", Ranges: ranges(t, c.r)})
+		if got := p.Size(IPv6); got != c.want {
+			t.Errorf("size of %s = %d, want %d", c.r, got, c.want)
+		}
+	}
+	halves := mustNew(t, Definition{Name: "web", Ranges: ranges(t, "fd00::/65", "fd01::/65", "fd02::7")})
+	if got := halves.Size(IPv6); got != math.MaxUint64 {
+		t.Errorf("size of more than 2^64 addresses in several ranges = %d", got)
+	}
+	if got := halves.Size(IPv4); got != 0 {
+		t.Errorf("size of a family without addresses = %d", got)
+	}
+	all := mustNew(t, Definition{Name: "web", Ranges: ranges(t, "0.0.0.0-255.255.255.254")})
+	if got := all.Size(IPv4); got != 1<<32-2 {
+		t.Errorf("size of IPv4 = %d", got)
+	}
+}
+
+func TestCellsAndDefaults(t *testing.T) {
+	p := mustNew(t, Definition{Name: "web", Ranges: ranges(t, "10.0.0.0/24", "fd00::/64")})
+	if p.BlockSize() != 64 || p.BlockBits(IPv4) != 26 || p.BlockBits(IPv6) != 122 {
+		t.Errorf("default block: %d addresses, /%d, /%d", p.BlockSize(), p.BlockBits(IPv4), p.BlockBits(IPv6))
+	}
+	for a, want := range map[string]string{"10.0.0.77": "10.0.0.64/26", "192.0.2.255": "192.0.2.192/26", "fd00::ff": "fd00::c0/122"} {
+		if got := p.Cell(netip.MustParseAddr(a)); got.String() != want {
+			t.Errorf("cell of %s = %v, want %s", a, got, want)
+		}
+	}
+	if got := fmt.Sprint(p.Families()); got != "[IPv4 IPv6]" {
+		t.Errorf("families %s", got)
+	}
+}
+
+func TestOverlap(t *testing.T) {
+	pool := func(texts ...string) *Pool {
+		return mustNew(t, Definition{Name: "web", Ranges: ranges(t, texts...)})
+	}
+	for _, c := range []struct {
+		a, b *Pool
+		want string
+	}{
+		{pool("10.0.0.0/24"), pool("10.0.1.0/24"), ""},
+		{pool("10.0.0.0/24"), pool("fd00::/64"), ""},
+		{pool("10.0.0.0/24"), pool("10.0.0.128-10.0.1.0"), "10.0.0.128/25"},
+		{pool("10.0.0.0/24", "fd00::/64"), pool("10.1.0.0/24", "fd00::7"), "fd00::7/128"},
+	} {
+		got, ok := c.a.Overlap(c.b)
+		back, _ := c.b.Overlap(c.a)
+		if ok != (c.want != "") || ok && got.String() != c.want || got != back {
+			t.Errorf("overlap of %v and %v = %v, %v, want %q", c.a.Addresses().Ranges(), c.b.Addresses().Ranges(), got, ok, c.want)
+		}
+	}
+}
