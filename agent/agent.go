@@ -64,8 +64,9 @@ type Agent struct {
 	ended    error         // how end went
 	draining sync.Once
 
-	// announced belongs to the loop.
+	// announced and spoken, the speaker's last state, belong to the loop.
 	announced []netip.Prefix
+	spoken    speaker.Local
 }
 
 // New makes an agent that has read its journal and its blocks and knows which
@@ -210,6 +211,9 @@ func (a *Agent) Reload(s Settings) error {
 	a.call()
 	return nil
 }
+
+// RouterID is the BGP identifier in force.
+func (a *Agent) RouterID() netip.Addr { return a.settings.Load().Local.RouterID }
 
 // watchKernel calls the loop when the kernel's routes change under it.
 func (a *Agent) watchKernel(ctx context.Context) {

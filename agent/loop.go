@@ -74,11 +74,7 @@ func (a *Agent) pass(ctx context.Context) error {
 	} else {
 		a.desk.open(p.ready)
 	}
-	set := a.Speaker.Set(ctx, p.desired())
-	if set == nil {
-		a.announced = p.announce
-		set = a.markSpoken(p)
-	}
+	set := a.speak(ctx, p)
 	err := errors.Join(kernel, set)
 	a.desk.setTrouble(err)
 	if err == nil {
@@ -88,8 +84,21 @@ func (a *Agent) pass(ctx context.Context) error {
 	return err
 }
 
-func (p plan) desired() speaker.Desired {
-	return speaker.Desired{Local: p.settings.Local, Peers: p.settings.Peers, Prefixes: p.announce}
+// speak hands the speaker its part of p. Without BGP in the settings there is
+// nothing to say; a speaker that was once in use is then emptied.
+func (a *Agent) speak(ctx context.Context, p plan) error {
+	d := speaker.Desired{Local: p.settings.Local, Peers: p.settings.Peers, Prefixes: p.announce}
+	if d.Local.ASN == 0 {
+		if a.spoken.ASN == 0 {
+			return nil
+		}
+		d = speaker.Desired{Local: a.spoken}
+	}
+	if err := a.Speaker.Set(ctx, d); err != nil {
+		return err
+	}
+	a.announced, a.spoken = d.Prefixes, d.Local
+	return a.markSpoken(p)
 }
 
 func (a *Agent) plan() plan {

@@ -227,6 +227,7 @@ func (h *host) start(s Settings) running {
 
 func settings(t *testing.T, ps ...Pool) Settings {
 	return Settings{
+		Local: speaker.Local{ASN: 64512, RouterID: netip.MustParseAddr("192.0.2.2")},
 		Pools: ps, AnnounceTimeout: 5 * time.Second,
 		Peers: []speaker.Peer{{Name: "tor", Address: netip.MustParseAddr("192.0.2.1"), ASN: 65000}},
 	}
