@@ -307,12 +307,10 @@ func TestSecondAgentIsRefused(t *testing.T) {
 	h := newHost(t)
 	s := settings(t, pool(t, "web", 4, "10.1.0.0/24"))
 	first := h.start(s)
-	parts := first.Parts
-	for name, change := range map[string]func(){
-		"same run directory": func() { parts.Socket = filepath.Join(t.TempDir(), "other.sock") },
-		"same socket":        func() { parts.RunDir = t.TempDir(); parts.Socket = first.Socket },
-	} {
-		change()
+	sameDir, sameSocket := first.Parts, first.Parts
+	sameDir.Socket = filepath.Join(t.TempDir(), "other.sock")
+	sameSocket.RunDir = t.TempDir()
+	for name, parts := range map[string]Parts{"same run directory": sameDir, "same socket": sameSocket} {
 		_, err := New(t.Context(), parts, s)
 		if !errors.Is(err, lockfile.ErrHeld) || !strings.Contains(err.Error(), strconv.Itoa(os.Getpid())) {
 			t.Errorf("%s: %v", name, err)
