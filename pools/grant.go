@@ -17,7 +17,7 @@ import (
 // chosen address), or is a *NoFreeError that says which block is needed.
 func (l *Ledger) ProposeLease(r Request, now time.Time) (rec Record, fresh bool, err error) {
 	if g := l.grants[r.Owner.Attachment]; g != nil {
-		return *g, false, standing(g, r)
+		return g.clone(), false, standing(g, r)
 	}
 	s, err := l.share(r.Pool)
 	if err != nil {
@@ -83,7 +83,7 @@ func (l *Ledger) ProposeRelease(owner Owner, now time.Time) (rec Record, held bo
 	if !owner.Owns(g.Owner) {
 		return Record{}, false, fmt.Errorf("%s: %w: %s", owner, ErrNotOwner, g.Owner)
 	}
-	rec = *g
+	rec = g.clone()
 	rec.Op, rec.At = Released, now
 	return rec, true, nil
 }
@@ -120,7 +120,7 @@ func (l *Ledger) lease(s *share, rec Record) error {
 	for _, a := range rec.Addrs {
 		s.lot(FamilyOf(a)).lease(a)
 	}
-	rec.Addrs = slices.Clone(rec.Addrs)
+	rec = rec.clone()
 	l.grants[rec.Owner.Attachment] = &rec
 	return nil
 }
@@ -140,7 +140,7 @@ func (l *Ledger) release(s *share, rec Record) error {
 // Grant returns the standing record of an attachment.
 func (l *Ledger) Grant(a Attachment) (Record, bool) {
 	if g := l.grants[a]; g != nil {
-		return *g, true
+		return g.clone(), true
 	}
 	return Record{}, false
 }
@@ -149,7 +149,7 @@ func (l *Ledger) Grant(a Attachment) (Record, bool) {
 func (l *Ledger) Grants() []Record {
 	out := make([]Record, 0, len(l.grants))
 	for _, g := range l.grants {
-		out = append(out, *g)
+		out = append(out, g.clone())
 	}
 	return inOrder(out)
 }

@@ -52,6 +52,12 @@ func (r Record) check() error {
 	return nil
 }
 
+// clone shares no memory with r.
+func (r Record) clone() Record {
+	r.Addrs = slices.Clone(r.Addrs)
+	return r
+}
+
 // ends says whether r is the release of what the record lease granted.
 func (r Record) ends(lease Record) bool {
 	return r.Op == Released && r.Pool == lease.Pool && r.Owner == lease.Owner && slices.Equal(r.Addrs, lease.Addrs)

@@ -34,30 +34,32 @@ func mustNew(t testing.TB, d Definition) *Pool {
 	return p
 }
 
-// TestLedgerAgainstModel runs random operations on a ledger and on a dumb
-// model of it. A failure prints the seed; FAIRWAY_TEST_SEED replays it.
-func TestLedgerAgainstModel(t *testing.T) {
-	first, rounds := rand.Uint64(), 60
+// seeded returns a random source whose seed is printed should the test fail;
+// FAIRWAY_TEST_SEED replays it.
+func seeded(t *testing.T) *rand.Rand {
+	seed := rand.Uint64()
 	if s := os.Getenv("FAIRWAY_TEST_SEED"); s != "" {
-		seed, err := strconv.ParseUint(s, 10, 64)
-		if err != nil {
+		var err error
+		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
 			t.Fatal(err)
 		}
-		first, rounds = seed, 1
 	}
-	for i := range uint64(rounds) {
-		seed := first + i
-		tr := newTrial(t, rand.New(rand.NewPCG(seed, 0)).IntN)
-		t.Cleanup(func() {
-			if t.Failed() {
-				t.Logf("replay with FAIRWAY_TEST_SEED=%d", seed)
-			}
-		})
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("replay with FAIRWAY_TEST_SEED=%d", seed)
+		}
+	})
+	return rand.New(rand.NewPCG(seed, 0))
+}
+
+// TestLedgerAgainstModel runs random operations on a ledger and on a dumb
+// model of it.
+func TestLedgerAgainstModel(t *testing.T) {
+	rnd := seeded(t)
+	for range 60 {
+		tr := newTrial(t, rnd.IntN)
 		for range 150 {
 			tr.step()
-		}
-		if t.Failed() {
-			return
 		}
 	}
 }

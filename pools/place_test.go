@@ -11,17 +11,6 @@ import (
 	"go4.org/netipx"
 )
 
-// seeded returns a random source and prints its seed should the test fail.
-func seeded(t *testing.T) *rand.Rand {
-	seed := rand.Uint64()
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("seed %d", seed)
-		}
-	})
-	return rand.New(rand.NewPCG(seed, 0))
-}
-
 // each yields the addresses of r, which must be few.
 func each(r netipx.IPRange) func(func(netip.Addr) bool) {
 	return func(yield func(netip.Addr) bool) {

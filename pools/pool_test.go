@@ -97,10 +97,10 @@ func TestGatewayHoldsThePool(t *testing.T) {
 	for range 200 {
 		p := randomPool(t, rnd)
 		gw := p.Gateway(IPv4)
-		if len(p.def.Gateways) > 0 && p.def.Gateways[0].Addr().Is4() {
+		rs := p.ranges(IPv4)
+		if given := len(p.def.Gateways) > 0 && p.def.Gateways[0].Addr().Is4(); given || len(rs) == 0 {
 			continue
 		}
-		rs := p.ranges(IPv4)
 		fits := func(n int) bool {
 			around := netip.PrefixFrom(gw.Addr(), n).Masked()
 			return around.Contains(rs[0].From()) && around.Contains(rs[len(rs)-1].To()) && netipx.PrefixLastIP(around) != rs[len(rs)-1].To()

@@ -1,0 +1,480 @@
+package pools
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// desk is a ledger with what most tests do to it in one call.
+type desk struct {
+	*Ledger
+	t    testing.TB
+	kept []Record
+}
+
+func newDesk(t testing.TB, ps ...*Pool) *desk {
+	t.Helper()
+	d := &desk{Ledger: NewLedger("here"), t: t}
+	if err := d.SetPools(ps); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func (d *desk) hold(pool string, prefixes ...string) *desk {
+	d.t.Helper()
+	for _, s := range prefixes {
+		if err := d.Hold(Block{Prefix: netip.MustParsePrefix(s), Pool: pool, Node: "here", Created: day}); err != nil {
+			d.t.Fatal(err)
+		}
+	}
+	return d
+}
+
+func (d *desk) lease(pool, id string, now time.Time, want ...string) string {
+	d.t.Helper()
+	rec, fresh, err := d.ProposeLease(request(pool, id, want...), now)
+	if err == nil && fresh {
+		d.kept = append(d.kept, rec)
+		err = d.Apply(rec)
+	}
+	if err != nil {
+		d.t.Fatalf("lease for %s: %v", id, err)
+	}
+	return rec.Addrs[0].String()
+}
+
+func (d *desk) release(id string, now time.Time) {
+	d.t.Helper()
+	rec, held, err := d.ProposeRelease(request("", id).Owner, now)
+	if err != nil || !held {
+		d.t.Fatalf("release for %s: held %v, %v", id, held, err)
+	}
+	d.kept = append(d.kept, rec)
+	if err := d.Apply(rec); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+func request(pool, id string, want ...string) Request {
+	r := Request{Pool: pool, Owner: Owner{Attachment: Attachment{"net", id, "eth0"}, PodUID: "uid-" + id, Namespace: "ns", Pod: id}}
+	for _, s := range want {
+		r.Want = append(r.Want, netip.MustParseAddr(s))
+	}
+	return r
+}
+
+// webPool has a block of four addresses, all of which can be leased.
+func webPool(t testing.TB, texts ...string) *Pool {
+	return mustNew(t, Definition{
+		Name: "web", BlockSize: 4, ReuseAfter: time.Minute, Ranges: ranges(t, texts...),
+		Gateways: []netip.Prefix{netip.MustParsePrefix("10.9.0.1/8")},
+	})
+}
+
+func after(seconds int) time.Time { return day.Add(time.Duration(seconds) * time.Second) }
+
+func TestFreedAddressRestsAndQueues(t *testing.T) {
+	d := newDesk(t, webPool(t, "10.0.0.0/24")).hold("web", "10.0.0.0/30")
+	for i, want := range []string{"10.0.0.0", "10.0.0.1", "10.0.0.2"} {
+		if got := d.lease("web", fmt.Sprint("c", i), after(0)); got != want {
+			t.Errorf("lease %d is %s, want %s", i, got, want)
+		}
+	}
+	d.release("c1", after(1))
+	d.release("c0", after(2))
+	if got := d.lease("web", "c3", after(2)); got != "10.0.0.3" {
+		t.Errorf("the never used address goes first, got %s", got)
+	}
+	_, _, err := d.ProposeLease(request("web", "c4"), after(60))
+	var lack *NoFreeError
+	if !errors.As(err, &lack) || !errors.Is(err, ErrNoFree) || lack.Cooling != 2 || !lack.Next.Equal(after(61)) || lack.Family != IPv4 {
+		t.Errorf("error %v, want two cooling down until %v", err, after(61))
+	}
+	d.release("c3", after(60))
+	for i, want := range []string{"10.0.0.1", "10.0.0.0", "10.0.0.3"} {
+		if got := d.lease("web", fmt.Sprint("d", i), after(200)); got != want {
+			t.Errorf("reuse %d is %s, want %s: least recently used first", i, got, want)
+		}
+	}
+}
+
+// TestClockSetBack releases with times out of order: nothing is leased early
+// and one time in the future does not hold up the others.
+func TestClockSetBack(t *testing.T) {
+	d := newDesk(t, webPool(t, "10.0.0.0/24")).hold("web", "10.0.0.0/30")
+	for i := range 4 {
+		d.lease("web", fmt.Sprint("c", i), after(0))
+	}
+	d.release("c0", after(3600))
+	d.release("c1", after(2))
+	d.release("c2", after(1))
+	for i, want := range []string{"10.0.0.2", "10.0.0.1"} {
+		if got := d.lease("web", fmt.Sprint("d", i), after(62)); got != want {
+			t.Errorf("reuse %d is %s, want %s", i, got, want)
+		}
+	}
+	if _, _, err := d.ProposeLease(request("web", "e"), after(3659)); !errors.Is(err, ErrNoFree) {
+		t.Errorf("leased before its time: %v", err)
+	}
+}
+
+// TestRestSurvivesChangesOfThePool takes a resting address out of the pool and
+// puts it back.
+func TestRestSurvivesChangesOfThePool(t *testing.T) {
+	d := newDesk(t, webPool(t, "10.0.0.0/24")).hold("web", "10.0.0.0/30")
+	for i := range 4 {
+		d.lease("web", fmt.Sprint("c", i), after(0))
+	}
+	d.release("c1", after(0))
+	for _, p := range []*Pool{webPool(t, "10.0.0.0", "10.0.0.2-10.0.0.3"), webPool(t, "10.0.0.0/24")} {
+		if err := d.SetPools([]*Pool{p}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, _, err := d.ProposeLease(request("web", "d", "10.0.0.1"), after(59)); !errors.Is(err, ErrTaken) {
+		t.Errorf("a resting address was offered: %v", err)
+	}
+	d.lease("web", "d", after(60), "10.0.0.1")
+}
+
+func TestBlockInsideABlock(t *testing.T) {
+	d := newDesk(t, webPool(t, "10.0.0.0/24")).hold("web", "10.0.0.0/30")
+	d.lease("web", "c0", after(0), "10.0.0.2")
+	d.hold("web", "10.0.0.2/31")
+	if _, _, err := d.ProposeLease(request("web", "c1", "10.0.0.2"), after(0)); !errors.Is(err, ErrTaken) {
+		t.Errorf("a smaller block made a leased address free: %v", err)
+	}
+	for i := range 3 {
+		d.lease("web", fmt.Sprint("d", i), after(0))
+	}
+	if _, _, err := d.ProposeLease(request("web", "e"), after(0)); !errors.Is(err, ErrNoFree) {
+		t.Errorf("five leases of four addresses: %v", err)
+	}
+	d.release("c0", after(1))
+	d.release("d2", after(2))
+	if err := errors.Join(d.Close(netip.MustParsePrefix("10.0.0.2/31")), d.Drop(netip.MustParsePrefix("10.0.0.2/31"))); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := d.ProposeLease(request("web", "e"), after(60)); !errors.Is(err, ErrNoFree) {
+		t.Errorf("an address that fell back to the outer block did not rest: %v", err)
+	}
+	if got := d.lease("web", "e", after(61)); got != "10.0.0.2" {
+		t.Errorf("lease of %s, want what fell back to the outer block", got)
+	}
+}
+
+func TestLeaseErrors(t *testing.T) {
+	web := mustNew(t, Definition{Name: "web", BlockSize: 4, Ranges: ranges(t, "10.0.0.0/24", "fd00::/64"), ReuseAfter: time.Minute})
+	d := newDesk(t, web, mustNew(t, Definition{Name: "db", Ranges: ranges(t, "10.1.0.0/24")})).hold("web", "10.0.0.4/30", "10.0.0.8/30", "fd00::/126")
+	d.lease("web", "c0", after(0), "10.0.0.5", "fd00::1")
+	d.lease("web", "c1", after(0), "10.0.0.6", "fd00::2")
+	d.release("c1", after(0))
+	if err := d.Close(netip.MustParsePrefix("10.0.0.8/30")); err != nil {
+		t.Fatal(err)
+	}
+	stranger := request("web", "c0")
+	stranger.Owner.PodUID = "uid-other"
+	nobody := request("web", "c0")
+	nobody.Owner.PodUID = ""
+	for _, c := range []struct {
+		name string
+		r    Request
+		want error
+		says string
+	}{
+		{"repeated", request("web", "c0"), nil, ""},
+		{"repeated with its address", request("web", "c0", "fd00::1"), nil, ""},
+		{"repeated without a UID", nobody, nil, ""},
+		{"repeated with another address", request("web", "c0", "10.0.0.7"), ErrTaken, "holds [10.0.0.5 fd00::1]"},
+		{"repeated in another pool", request("db", "c0"), ErrTaken, `of pool "web"`},
+		{"another pod", stranger, ErrNotOwner, "ns/c0 (net/c0/eth0)"},
+		{"unknown pool", request("none", "c2"), ErrUnknownPool, `["db" "web"]`},
+		{"no block", request("db", "c2"), ErrNoFree, `pool "db": no free IPv4`},
+		{"leased", request("web", "c2", "10.0.0.5"), ErrTaken, "10.0.0.5 is leased"},
+		{"resting", request("web", "c2", "10.0.0.6"), ErrTaken, "cools down for 1m0s"},
+		{"gateway", request("web", "c2", "10.0.0.1"), ErrTaken, "10.0.0.1 is the pods' gateway"},
+		{"outside", request("web", "c2", "10.0.1.1"), ErrOutside, "10.0.1.1 is outside of the pool"},
+		{"invalid", Request{Pool: "web", Owner: request("", "c2").Owner, Want: []netip.Addr{{}}}, ErrOutside, "invalid IP"},
+		{"with a zone", request("web", "c2", "fd00::3%eth0"), ErrOutside, "fd00::3%eth0"},
+		{"mapped", request("web", "c2", "::ffff:10.0.0.7"), ErrOutside, "10.0.0.7"},
+		{"two of a family", request("web", "c2", "10.0.0.4", "10.0.0.7"), ErrTaken, "of one family"},
+		{"in no block", request("web", "c2", "10.0.0.77"), ErrNoFree, "10.0.0.77 is in no block"},
+		{"in a closed block", request("web", "c2", "10.0.0.9"), ErrNoFree, "10.0.0.9 is in no block"},
+	} {
+		before := snapshot(d.Ledger)
+		_, fresh, err := d.ProposeLease(c.r, after(1))
+		if !errors.Is(err, c.want) || fresh || c.want != nil && !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: fresh %v, error %v, want %v with %q", c.name, fresh, err, c.want, c.says)
+		}
+		if snapshot(d.Ledger) != before {
+			t.Errorf("%s: something changed", c.name)
+		}
+	}
+}
+
+func TestReleaseNamesItsOwner(t *testing.T) {
+	d := newDesk(t, webPool(t, "10.0.0.0/24")).hold("web", "10.0.0.0/30")
+	d.lease("web", "c0", after(0))
+	late, held, err := d.ProposeRelease(request("", "c0").Owner, after(1))
+	if err != nil || !held {
+		t.Fatal(held, err)
+	}
+	d.release("c0", after(1))
+	if _, held, err := d.ProposeRelease(request("", "c0").Owner, after(1)); held || err != nil {
+		t.Errorf("a repeated release: held %v, %v", held, err)
+	}
+	d.lease("web", "c1", after(100), "10.0.0.0")
+	if err := d.Apply(late); !errors.Is(err, ErrNotOwner) {
+		t.Errorf("a late release of another pod's address: %v", err)
+	}
+	other := request("", "c1").Owner
+	other.PodUID = "uid-c0"
+	if _, held, err := d.ProposeRelease(other, after(100)); held || !errors.Is(err, ErrNotOwner) {
+		t.Errorf("a release by another pod: held %v, %v", held, err)
+	}
+	other.PodUID = ""
+	if rec, held, err := d.ProposeRelease(other, after(100)); !held || err != nil || rec.Owner.PodUID != "uid-c1" {
+		t.Errorf("a release by a runtime that names no pod: %v, held %v, %v", rec, held, err)
+	}
+	if _, ok := d.Grant(request("", "c1").Owner.Attachment); !ok {
+		t.Error("the lease of c1 is gone")
+	}
+}
+
+// TestApplyRefuses hands Apply and Fold records that a damaged journal, or a
+// wrong caller, could hold.
+func TestApplyRefuses(t *testing.T) {
+	db := mustNew(t, Definition{Name: "db", BlockSize: 4, Ranges: ranges(t, "10.1.0.0/24")})
+	d := newDesk(t, webPool(t, "10.0.0.0/24"), db).hold("web", "10.0.0.0/30", "10.0.0.4/30").hold("db", "10.1.0.4/30")
+	d.lease("web", "c0", after(0))
+	rec := func(op Op, pool, id string, addrs ...string) Record {
+		r := request(pool, id, addrs...)
+		return Record{Op: op, Pool: pool, Owner: r.Owner, Addrs: r.Want, At: after(1)}
+	}
+	if err := d.Close(netip.MustParsePrefix("10.0.0.4/30")); err != nil {
+		t.Fatal(err)
+	}
+	any := errors.New("")
+	for _, c := range []struct {
+		name        string
+		rec         Record
+		apply, fold error // nil: no error; any: one without a sentinel
+	}{
+		{"no operation", rec(0, "web", "c1", "10.0.0.1"), any, any},
+		{"unknown operation", rec(9, "web", "c1", "10.0.0.1"), any, any},
+		{"no address", rec(Leased, "web", "c1"), any, any},
+		{"an address twice", rec(Leased, "web", "c1", "10.0.0.1", "10.0.0.1"), any, any},
+		{"two of a family", rec(Leased, "web", "c1", "10.0.0.1", "10.0.0.2"), any, any},
+		{"invalid address", Record{Op: Leased, Pool: "web", Addrs: []netip.Addr{{}}}, any, any},
+		{"zone", rec(Leased, "web", "c1", "fe80::1%eth0"), any, any},
+		{"leased already", rec(Leased, "web", "c1", "10.0.0.0"), ErrTaken, ErrTaken},
+		{"its owner holds one", rec(Leased, "web", "c0", "10.0.0.1"), ErrTaken, ErrTaken},
+		{"release of nothing", rec(Released, "web", "c1", "10.0.0.0"), ErrNotOwner, ErrNotOwner},
+		{"release of another address", rec(Released, "web", "c0", "10.0.0.1"), ErrNotOwner, ErrNotOwner},
+		{"release in another pool", rec(Released, "db", "c0", "10.0.0.0"), ErrNotOwner, ErrNotOwner},
+		{"rest of a leased address", rec(Rested, "web", "", "10.0.0.0"), any, ErrTaken},
+		{"no such pool", rec(Leased, "none", "c1", "10.0.0.1"), ErrUnknownPool, nil},
+		{"no block", rec(Leased, "web", "c1", "10.0.0.77"), ErrOutside, nil},
+		{"another pool's address", rec(Leased, "db", "c1", "10.0.0.1"), ErrOutside, nil},
+		{"one of two in no block", rec(Leased, "web", "c1", "10.0.0.1", "fd00::1"), ErrOutside, nil},
+		{"closed block", rec(Leased, "web", "c1", "10.0.0.5"), ErrTaken, nil},
+	} {
+		before := snapshot(d.Ledger)
+		err := d.Apply(c.rec)
+		if err == nil || c.apply != any && !errors.Is(err, c.apply) {
+			t.Errorf("%s: Apply = %v, want %v", c.name, err, c.apply)
+		}
+		if snapshot(d.Ledger) != before {
+			t.Errorf("%s: something changed", c.name)
+		}
+		_, err = Fold(append(slices.Clone(d.kept), c.rec))
+		if (err == nil) != (c.fold == nil) || c.fold != any && !errors.Is(err, c.fold) {
+			t.Errorf("%s: Fold = %v, want %v", c.name, err, c.fold)
+		} else if err != nil && !strings.HasPrefix(err.Error(), "record 2 of 2: ") {
+			t.Errorf("%s: Fold's error %q does not name the record", c.name, err)
+		}
+	}
+}
+
+// TestHistoryIsWhatFoldMakes: both ways of shortening a journal agree, and
+// shortening twice changes nothing.
+func TestHistoryIsWhatFoldMakes(t *testing.T) {
+	d := newDesk(t, webPool(t, "10.0.0.0/24")).hold("web", "10.0.0.0/30", "10.0.0.4/30")
+	for i := range 12 {
+		d.lease("web", fmt.Sprint("c", i), after(100*i))
+		if i%3 != 0 {
+			d.release(fmt.Sprint("c", i), after(100*i+50))
+		}
+	}
+	folded, err := Fold(d.kept)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := d.History(after(5000)); !reflect.DeepEqual(got, folded) {
+		t.Errorf("history\n%v\nfolded\n%v", got, folded)
+	}
+	if again, err := Fold(folded); err != nil || !reflect.DeepEqual(again, folded) {
+		t.Errorf("folded twice\n%v, %v\nonce\n%v", again, err, folded)
+	}
+}
+
+func TestRestoreTellsWhatIsLost(t *testing.T) {
+	d := newDesk(t, webPool(t, "10.0.0.0/24")).hold("web", "10.0.0.0/30", "10.0.0.4/30")
+	for i := range 6 {
+		d.lease("web", fmt.Sprint("c", i), after(i))
+	}
+	next := newDesk(t, webPool(t, "10.0.0.0/24")).hold("web", "10.0.0.0/30")
+	history := append(d.kept, Record{Op: Leased, Pool: "gone", Owner: request("", "x").Owner, Addrs: []netip.Addr{netip.MustParseAddr("10.3.0.1")}})
+	lost, err := next.Restore(history)
+	if err != nil || len(lost) != 3 || lost[0].Owner.Pod != "c4" || lost[1].Owner.Pod != "c5" || lost[2].Pool != "gone" {
+		t.Errorf("lost %v, %v, want c4, c5 and x", lost, err)
+	}
+	if got := len(next.Grants()); got != 4 {
+		t.Errorf("%d grants, want 4", got)
+	}
+	if _, err := next.Restore(d.kept[:1]); !errors.Is(err, ErrTaken) {
+		t.Errorf("a contradiction was passed over: %v", err)
+	}
+}
+
+func TestSetPoolsSaysWhatStandsInTheWay(t *testing.T) {
+	web := webPool(t, "10.0.0.0/24")
+	d := newDesk(t, web).hold("web", "10.0.0.0/30")
+	d.lease("web", "c0", after(0), "10.0.0.2")
+	gateway := mustNew(t, Definition{Name: "web", BlockSize: 4, Ranges: ranges(t, "10.0.0.0/24"), Gateways: []netip.Prefix{netip.MustParsePrefix("10.0.0.2/8")}})
+	smaller := mustNew(t, Definition{Name: "web", BlockSize: 2, Ranges: ranges(t, "10.0.0.0/24")})
+	other := mustNew(t, Definition{Name: "db", Ranges: ranges(t, "10.0.0.99-10.0.1.99")})
+	for _, c := range []struct {
+		name string
+		to   []*Pool
+		says []string
+	}{
+		{"the pool goes", nil, []string{`pool "web"`, "10.0.0.2 is leased by ns/c0", "until that pod is gone"}},
+		{"the address goes", []*Pool{webPool(t, "10.0.0.0/31")}, []string{"10.0.0.2 is leased"}},
+		{"the address becomes the gateway", []*Pool{gateway}, []string{"10.0.0.2 is leased"}},
+		{"another block size", []*Pool{smaller}, []string{"blockSize 4 can't become 2", "make a new pool"}},
+		{"twice the same name", []*Pool{web, web}, []string{`"web" is defined twice`}},
+		{"overlap", []*Pool{web, other}, []string{`"web" and "db" both have 10.0.0.99`}},
+	} {
+		before := snapshot(d.Ledger)
+		err := d.SetPools(append(c.to, mustNew(t, Definition{Name: "new", Ranges: ranges(t, "10.7.0.0/24")})))
+		for _, part := range c.says {
+			if err == nil || !strings.Contains(err.Error(), part) {
+				t.Errorf("%s: error %v, want it to say %q", c.name, err, part)
+			}
+		}
+		if snapshot(d.Ledger) != before {
+			t.Errorf("%s: something changed", c.name)
+		}
+		if _, err := d.Pool("new"); !errors.Is(err, ErrUnknownPool) {
+			t.Errorf("%s: half of it was done: %v", c.name, err)
+		}
+	}
+}
+
+func TestPoolGrowsAndShrinks(t *testing.T) {
+	d := newDesk(t, webPool(t, "10.0.0.1")).hold("web", "10.0.0.0/30")
+	if got := d.lease("web", "c0", after(0)); got != "10.0.0.1" {
+		t.Errorf("lease of %s", got)
+	}
+	if err := d.SetPools([]*Pool{webPool(t, "10.0.0.1-10.0.0.3")}); err != nil {
+		t.Fatal(err)
+	}
+	if got := d.lease("web", "c1", after(0)); got != "10.0.0.2" {
+		t.Errorf("lease of %s, want one that is new in the pool", got)
+	}
+	if err := d.SetPools([]*Pool{webPool(t, "10.0.0.1-10.0.0.2")}); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := d.ProposeLease(request("web", "c2"), after(0)); !errors.Is(err, ErrNoFree) {
+		t.Errorf("an address that left the pool was offered: %v", err)
+	}
+	if got := d.Usage(); len(got) != 1 || got[0] != (Usage{Pool: "web", Leased: 2, Blocks: 1}) {
+		t.Errorf("usage %+v", got)
+	}
+}
+
+func TestBlocksOfAPoolThatIsGone(t *testing.T) {
+	d := newDesk(t, webPool(t, "10.0.0.0/24")).hold("web", "10.0.0.0/30", "10.0.0.4/30")
+	if err := d.SetPools(nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := d.Orphans(); len(got) != 2 {
+		t.Errorf("orphans %v", got)
+	}
+	if _, _, err := d.ProposeLease(request("web", "c0"), after(0)); !errors.Is(err, ErrUnknownPool) {
+		t.Errorf("a pool that is gone leases: %v", err)
+	}
+	prefix := netip.MustParsePrefix("10.0.0.0/30")
+	if err := errors.Join(d.Close(prefix), d.Drop(prefix), d.Drop(prefix)); err != nil {
+		t.Error(err)
+	}
+	moved := mustNew(t, Definition{Name: "db", Ranges: ranges(t, "10.0.0.0/24"), BlockSize: 4})
+	if err := d.SetPools([]*Pool{moved}); err != nil {
+		t.Fatal(err)
+	}
+	b := Block{Prefix: netip.MustParsePrefix("10.0.0.4/30"), Pool: "db", Node: "here"}
+	if err := d.Hold(b); !errors.Is(err, ErrBlockExists) {
+		t.Errorf("one block for two pools: %v", err)
+	}
+	if err := d.SetPools([]*Pool{webPool(t, "10.0.0.0/24")}); err != nil {
+		t.Fatal(err)
+	}
+	if len(d.Orphans()) != 0 || d.lease("web", "c0", after(0)) != "10.0.0.4" {
+		t.Error("the pool came back, its block did not")
+	}
+}
+
+func TestBlockErrors(t *testing.T) {
+	d := newDesk(t, webPool(t, "10.0.0.0/24")).hold("web", "10.0.0.0/30")
+	d.lease("web", "c0", after(0))
+	held, absent := netip.MustParsePrefix("10.0.0.0/30"), netip.MustParsePrefix("10.0.0.4/30")
+	for _, c := range []struct {
+		name string
+		err  error
+		want error
+	}{
+		{"hold for an unknown pool", d.Hold(Block{Prefix: absent, Pool: "none", Node: "here"}), ErrUnknownPool},
+		{"hold another node's", d.Hold(Block{Prefix: absent, Pool: "web", Node: "there"}), ErrNotOwner},
+		{"hold too large a block", d.Hold(Block{Prefix: netip.MustParsePrefix("10.0.0.0/29"), Pool: "web", Node: "here"}), ErrOutside},
+		{"hold host bits", d.Hold(Block{Prefix: netip.MustParsePrefix("10.0.0.5/30"), Pool: "web", Node: "here"}), ErrOutside},
+		{"hold nothing", d.Hold(Block{Pool: "web", Node: "here"}), ErrOutside},
+		{"hold again", d.Hold(Block{Prefix: held, Pool: "web", Node: "here"}), nil},
+		{"close with a lease", d.Close(held), ErrTaken},
+		{"close what is not held", d.Close(absent), ErrOutside},
+		{"close nothing", d.Close(netip.Prefix{}), ErrOutside},
+		{"drop an open block", d.Drop(held), ErrTaken},
+		{"drop what is not held", d.Drop(absent), nil},
+	} {
+		if !errors.Is(c.err, c.want) || (c.err == nil) != (c.want == nil) {
+			t.Errorf("%s: %v, want %v", c.name, c.err, c.want)
+		}
+	}
+	if d.Reopen(held) || d.Reopen(absent) {
+		t.Error("reopened what was not closed")
+	}
+}
+
+// TestRecordsAreTheCallersOwn changes what the ledger handed out.
+func TestRecordsAreTheCallersOwn(t *testing.T) {
+	d := newDesk(t, webPool(t, "10.0.0.0/24")).hold("web", "10.0.0.0/30")
+	d.lease("web", "c0", after(0))
+	rec, _, err := d.ProposeLease(request("web", "c0"), after(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	standing, _ := d.Grant(rec.Owner.Attachment)
+	for _, r := range append(d.Grants(), rec, standing) {
+		r.Addrs[0] = netip.MustParseAddr("192.0.2.1")
+	}
+	if got := d.Grants()[0].Addrs[0].String(); got != "10.0.0.0" {
+		t.Errorf("the lease became %s", got)
+	}
+}
