@@ -104,7 +104,7 @@ func BenchmarkReload(b *testing.B) {
 	})
 }
 
-// BenchmarkUsage and BenchmarkIdle look at every address held.
+// BenchmarkUsage looks at every address held.
 func BenchmarkUsage(b *testing.B) {
 	sizes(b, func(b *testing.B, n int) {
 		d := fullLedger(b, n)

@@ -28,7 +28,7 @@ func (l *Ledger) ProposeLease(r Request, now time.Time) (rec Record, fresh bool,
 		return Record{}, false, fmt.Errorf("pool %q: %w", r.Pool, err)
 	}
 	rec = Record{Op: Leased, Pool: r.Pool, Owner: r.Owner, At: now}
-	for _, f := range s.pool.Families() {
+	for _, f := range s.pool.families {
 		a, err := s.lot(f).offer(want[f], now)
 		if err != nil {
 			return Record{}, false, err
@@ -56,6 +56,9 @@ func standing(g *Record, r Request) error {
 
 // wanted sorts chosen addresses by family and checks that they can be had.
 func (s *share) wanted(want []netip.Addr) (map[Family]netip.Addr, error) {
+	if len(want) == 0 {
+		return nil, nil
+	}
 	out := make(map[Family]netip.Addr, len(want))
 	for _, a := range want {
 		f := FamilyOf(a)

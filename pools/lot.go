@@ -86,9 +86,9 @@ func (l *lot) add(b Block) error {
 // are free, free ones that left it are no longer leased. What is leased or
 // cools down is left alone until it is given back or has rested.
 func (l *lot) review(b *block) {
+	whole := l.hasWhole(b)
 	for o, u := range b.uses {
-		a := b.addr(uint32(o))
-		in := l.mayLease(a) && l.blockOf(a) == b
+		in := whole || l.has(b, b.addr(uint32(o)))
 		switch {
 		case in && u == outside:
 			b.uses[o] = free
@@ -98,6 +98,14 @@ func (l *lot) review(b *block) {
 	}
 	b.line()
 	l.settle(b)
+}
+
+// has says whether a is an address for pods whose smallest block is b.
+func (l *lot) has(b *block, a netip.Addr) bool { return l.mayLease(a) && l.blockOf(a) == b }
+
+// hasWhole spares most blocks the question for each address.
+func (l *lot) hasWhole(b *block) bool {
+	return len(l.lengths) == 1 && l.pool.addrs.ContainsPrefix(b.Prefix) && !b.Prefix.Contains(l.pool.gateways[l.family].Addr())
 }
 
 // move hands what from holds of the addresses that both blocks have over to
@@ -319,7 +327,7 @@ func (b *block) free(o uint32) {
 
 // line makes the queue anew.
 func (b *block) line() {
-	b.queue = b.queue[:0]
+	b.queue = slices.Grow(b.queue[:0], len(b.uses))
 	for o, u := range b.uses {
 		if u == free {
 			b.queue = append(b.queue, uint32(o))

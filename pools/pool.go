@@ -41,6 +41,7 @@ type Definition struct {
 type Pool struct {
 	def      Definition
 	addrs    *netipx.IPSet
+	families []Family
 	gateways map[Family]netip.Prefix
 }
 
@@ -102,7 +103,7 @@ func (p *Pool) setAddresses() error {
 	}
 	if p.addrs, err = b.IPSet(); err != nil {
 		errs = append(errs, err)
-	} else if len(p.addrs.Ranges()) == 0 && len(errs) == 0 {
+	} else if p.families = familiesOf(p.addrs); len(p.families) == 0 && len(errs) == 0 {
 		errs = append(errs, errors.New("it has no address: give it addresses that exclude leaves over"))
 	}
 	return errors.Join(errs...)
@@ -186,8 +187,15 @@ func (p *Pool) Contains(a netip.Addr) bool { return p.addrs.Contains(a) }
 func (p *Pool) Addresses() *netipx.IPSet { return p.addrs }
 
 // Families that the pool has addresses of, IPv4 first.
-func (p *Pool) Families() []Family {
-	return slices.DeleteFunc([]Family{IPv4, IPv6}, func(f Family) bool { return len(p.ranges(f)) == 0 })
+func (p *Pool) Families() []Family { return slices.Clone(p.families) }
+
+func familiesOf(s *netipx.IPSet) (out []Family) {
+	for _, r := range s.Ranges() {
+		if f := FamilyOf(r.From()); !slices.Contains(out, f) {
+			out = append(out, f)
+		}
+	}
+	return out
 }
 
 func (p *Pool) ranges(f Family) []netipx.IPRange {

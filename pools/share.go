@@ -64,10 +64,14 @@ func (s *share) usage() Usage {
 			if b.closed {
 				continue
 			}
+			var sum [cooling + 1]int
+			for _, use := range b.uses {
+				sum[use]++
+			}
 			u.Blocks++
-			u.Leased += b.leased()
-			u.Free += b.count(free)
-			u.Cooling += b.count(cooling)
+			u.Leased += sum[leased]
+			u.Free += sum[free]
+			u.Cooling += sum[cooling]
 		}
 	}
 	return u
