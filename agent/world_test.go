@@ -233,7 +233,7 @@ func settings(t *testing.T, ps ...Pool) Settings {
 	}
 }
 
-func pool(t *testing.T, name string, blockSize int, ranges ...string) Pool {
+func pool(t testing.TB, name string, blockSize int, ranges ...string) Pool {
 	t.Helper()
 	d := pools.Definition{Name: name, BlockSize: blockSize, Gateways: []netip.Prefix{netip.MustParsePrefix("192.168.0.1/0")}}
 	for _, s := range ranges {
