@@ -1,0 +1,112 @@
+package config
+
+import (
+	"net/netip"
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+// check holds c's values against each other and completes them.
+func (c *Config) check(s *source) {
+	c.checkNode(s)
+	c.checkPaths(s)
+	c.BGP.check(s)
+	c.checkPeers(s)
+	c.checkPools(s)
+	c.checkKernel(s)
+	if c.Store == Kubernetes {
+		s.fail("store", "%q is not in this version: write %s", c.Store, Embedded)
+	}
+}
+
+var dnsName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
+
+func (c *Config) checkNode(s *source) {
+	if s.bad["node"] {
+		return
+	}
+	origin := ""
+	if _, fromEnv := s.vars["node"]; c.Node == "" && s.lines["node"] == 0 && !fromEnv {
+		name, err := hostName()
+		if err != nil {
+			s.fail("node", "the host has no name (%v): write the node's name", err)
+			return
+		}
+		c.Node, origin = name, ", the host's name,"
+	}
+	if len(c.Node) > 253 || !dnsName.MatchString(c.Node) {
+		s.fail("node", "%q%s can't name a node: write 1 to 253 lower-case letters, digits, inner hyphens and dots", shown(c.Node), origin)
+	}
+}
+
+// maxSocketPath is the room in the kernel's sockaddr_un less the final zero.
+const maxSocketPath = 107
+
+func (c *Config) checkPaths(s *source) {
+	checkPath(s, "stateDir", c.StateDir)
+	checkPath(s, "runDir", c.RunDir)
+	owner := map[string]string{}
+	for _, p := range []struct{ key, path string }{{"ipam.socket", c.IPAM.Socket}, {"bgp.api.socket", c.BGP.API.Socket}} {
+		if s.bad[p.key] || s.bad["runDir"] || p.path == "" && p.key == "bgp.api.socket" {
+			continue
+		}
+		checkPath(s, p.key, p.path)
+		if len(p.path) > maxSocketPath {
+			s.fail(p.key, "%q has %d bytes: a socket's path has at most %d, choose a shorter one", shown(p.path), len(p.path), maxSocketPath)
+		}
+		if other := owner[filepath.Clean(p.path)]; other != "" {
+			s.fail(p.key, "%q is %s already: choose another path", shown(p.path), other)
+		}
+		owner[filepath.Clean(p.path)] = p.key
+	}
+}
+
+func checkPath(s *source, key, path string) {
+	switch {
+	case s.bad[key]:
+	case !filepath.IsAbs(path):
+		s.fail(key, "%q is not an absolute path: begin it with /", shown(path))
+	case strings.ContainsAny(path, "\n\r"):
+		s.fail(key, "%q has a line break: remove it", shown(path))
+	}
+}
+
+func (b *BGP) check(s *source) {
+	if id := b.RouterID; id.IsValid() && (!id.Is4() || id.IsUnspecified() || id.IsMulticast() || id == broadcast()) {
+		s.fail("bgp.routerID", "%s can't be a router ID: write an IPv4 address of this node, or any number of its own written like one", id)
+	}
+	for i, a := range b.Listen.Addresses {
+		key := s.item("bgp.listen.addresses", i)
+		if a.IsMulticast() || a == broadcast() {
+			s.fail(key, "%s is nobody's own address: write one of this node, or 0.0.0.0 and \"::\" for all", a)
+		}
+		for _, b := range b.Listen.Addresses[:i] {
+			if a == b {
+				s.fail(key, "%s is there twice: remove one", a)
+			} else if a.Is4() == b.Is4() && (a.IsUnspecified() || b.IsUnspecified()) {
+				s.fail(key, "%s and %s can't both be listened on, the one includes the other: remove one", b, a)
+			}
+		}
+	}
+	if a := b.API.Address; a.IsValid() && (!a.Addr().IsLoopback() || a.Port() == 0) {
+		s.fail("bgp.api.address", "%s: the API has no authentication and is served on loopback only: write 127.0.0.1:50051 or [::1]:50051", a)
+	}
+}
+
+func broadcast() netip.Addr { return netip.AddrFrom4([4]byte{255, 255, 255, 255}) }
+
+// checkKernel refuses numbers under which routes of others would be taken for
+// the agent's, and deleted.
+func (c *Config) checkKernel(s *source) {
+	others := map[uint8]string{
+		11: "zebra", 12: "BIRD", 16: "DHCP clients", 18: "keepalived", 42: "babeld", 99: "Open/R",
+		186: "FRR's BGP", 187: "FRR's IS-IS", 188: "FRR's OSPF", 189: "FRR's RIP", 192: "FRR's EIGRP",
+	}
+	if who := others[c.Routes.Kernel.Protocol]; who != "" {
+		s.fail("routes.kernel.protocol", "%d marks the routes of %s, and the agent deletes stale routes under its own number: choose a free one, or remove the line", c.Routes.Kernel.Protocol, who)
+	}
+	if c.Routes.Kernel.Table == 255 {
+		s.fail("routes.kernel.table", "255 is the kernel's own table of local addresses: write 254 for the main table, or a table of your own")
+	}
+}

@@ -1,0 +1,176 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"math/bits"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go4.org/netipx"
+
+	"github.com/fairway-network/fairway/pools"
+)
+
+// mistakenForBits explains a block size that is no power of two, most of all
+// one that was meant as a prefix length.
+func mistakenForBits(text string) error {
+	n, err := strconv.Atoi(text)
+	switch {
+	case strings.HasPrefix(text, "/"):
+		return fmt.Errorf("%q: blockSize counts addresses, not bits: 64 is a /26 or a /122", text)
+	case err != nil || n < 1 || n > pools.MaxBlockSize || bits.OnesCount(uint(n)) == 1:
+		return nil
+	case n > 16 && n < 32:
+		return fmt.Errorf("%d: blockSize counts addresses: a /%d is %d, write that", n, n, 1<<(32-n))
+	case n > 112 && n < 128:
+		return fmt.Errorf("%d: blockSize counts addresses: a /%d of IPv6 is %d, write that", n, n, 1<<(128-n))
+	}
+	low := 1 << (bits.Len(uint(n)) - 1)
+	return fmt.Errorf("%d is not a power of two: write %d or %d", n, low, low*2)
+}
+
+func (c *Config) checkPools(s *source) {
+	names := map[string]int{}
+	for i := range c.Pools {
+		p := &c.Pools[i]
+		key := fmt.Sprintf("pools[%d]", i)
+		if j, twice := names[p.Name]; twice {
+			s.fail(key+".name", "%q is the name of the pool in line %d already: choose another, or join their addresses", shown(p.Name), s.line(fmt.Sprintf("pools[%d].name", j)))
+		} else if p.Name != "" {
+			names[p.Name] = i
+		}
+		p.check(s, key)
+	}
+	c.checkOverlaps(s)
+}
+
+// check builds the pool that p defines, out of what of it is right, so that
+// one problem hides no other.
+func (p *Pool) check(s *source, key string) {
+	if len(p.Addresses) == 0 {
+		if !s.bad[key+".addresses"] && !s.bad[key] {
+			s.fail(key+".addresses", "the list is empty: write CIDRs, ranges or single addresses")
+		}
+		return
+	}
+	d := p.Definition()
+	if !s.bad[key+".addresses"] {
+		d.Exclude = p.checkExclude(s, key)
+	} else {
+		d.Exclude = nil
+	}
+	if s.bad[key+".blockSize"] {
+		d.BlockSize = pools.DefaultBlockSize
+	}
+	if s.bad[key+".name"] {
+		d.Name = "pool"
+	}
+	checked, err := pools.New(d)
+	for _, err := range parts(err) {
+		s.fail(key+inPool(err), "%v", err)
+	}
+	p.checked = checked
+}
+
+// checkExclude notes the excluded ranges that the pool does not have, and
+// returns the others.
+func (p *Pool) checkExclude(s *source, key string) []netipx.IPRange {
+	var b netipx.IPSetBuilder
+	for _, r := range p.Addresses {
+		b.AddRange(r)
+	}
+	whole, err := b.IPSet()
+	if err != nil {
+		s.fail(key+".addresses", "%v", err)
+		return nil
+	}
+	var good []netipx.IPRange
+	for i, r := range p.Exclude {
+		if whole.OverlapsRange(r) {
+			good = append(good, r)
+			continue
+		}
+		s.fail(s.item(key+".exclude", i), "%s has no address of the pool: remove it", words(r))
+	}
+	return good
+}
+
+// parts takes apart what pools.New joined, without its "pool NAME: ".
+func parts(err error) []error {
+	if err == nil {
+		return nil
+	}
+	inner := errors.Unwrap(err)
+	if inner == nil {
+		return []error{err}
+	}
+	if joined, ok := inner.(interface{ Unwrap() []error }); ok {
+		return joined.Unwrap()
+	}
+	return []error{inner}
+}
+
+// inPool is the key that an error of package pools begins with, if it does.
+func inPool(err error) string {
+	word, _, _ := strings.Cut(err.Error(), " ")
+	switch word = strings.TrimSuffix(word, ":"); word {
+	case "name", "addresses", "exclude", "blockSize", "gateways":
+		return "." + word
+	}
+	return ""
+}
+
+// owned is a range of a pool's addresses.
+type owned struct {
+	netipx.IPRange
+	pool int
+}
+
+// checkOverlaps notes pairs of pools that share addresses.
+func (c *Config) checkOverlaps(s *source) {
+	var all []owned
+	for i, p := range c.Pools {
+		if p.checked != nil {
+			for _, r := range p.checked.Addresses().Ranges() {
+				all = append(all, owned{r, i})
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b owned) int { return a.From().Compare(b.From()) })
+	noted := map[[2]int]bool{}
+	for i := 1; i < len(all); i++ {
+		far, next := all[i-1], all[i]
+		pair := [2]int{min(far.pool, next.pool), max(far.pool, next.pool)}
+		if !far.To().Less(next.From()) && !noted[pair] && pair[0] != pair[1] {
+			noted[pair] = true
+			both := netipx.IPRangeFrom(next.From(), lower(far.To(), next.To()))
+			first := c.Pools[pair[0]]
+			s.fail(fmt.Sprintf("pools[%d].addresses", pair[1]), "pool %q has %s, which pool %q in line %d has too: an address belongs to one pool, take it out of one of them",
+				c.Pools[pair[1]].Name, words(both), first.Name, s.line(fmt.Sprintf("pools[%d].addresses", pair[0])))
+		}
+		if next.To().Less(far.To()) {
+			all[i] = far // reaches further: the next ones are held against it
+		}
+	}
+}
+
+func lower(a, b netip.Addr) netip.Addr {
+	if a.Less(b) {
+		return a
+	}
+	return b
+}
+
+// words writes a range as a person would.
+func words(r netipx.IPRange) string {
+	if r.From() == r.To() {
+		return r.From().String()
+	}
+	if p, ok := r.Prefix(); ok {
+		return p.String()
+	}
+	return r.String()
+}

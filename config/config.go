@@ -1,0 +1,250 @@
+package config
+
+import (
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"go4.org/netipx"
+
+	"github.com/fairway-network/fairway/pools"
+)
+
+// Tags of the fields below:
+//
+//	key        name in the file; "-" is not in the file
+//	default    what holds without it, as it would stand in the file; commas part a list
+//	otherwise  what holds without it, in words, where it can't be a fixed value
+//	required   "true" where nothing can stand in for it
+//	limits     lowest and highest value
+//	unit       the value is a multiple of this
+//	oneof      the words that it may be
+//	quiet      "true" where an error must not repeat the value
+
+// Config is the agent's configuration. It never changes: a reload makes a new
+// one.
+type Config struct {
+	// This node's name among all nodes: a DNS name in lower case.
+	Node string `key:"node" otherwise:"the host name"`
+	// This node's side of every BGP session.
+	BGP BGP `key:"bgp"`
+	// The routers to announce to. Without any, nothing leaves this node.
+	Peers []Peer `key:"peers"`
+	// The address pools of this node. Two pools never share an address.
+	Pools []Pool `key:"pools"`
+	// Where blocks are kept: a file of this host in stateDir (`embedded`), or
+	// the Kubernetes API server (`kubernetes`, not in this version).
+	Store Store `key:"store" default:"embedded" oneof:"embedded,kubernetes"`
+	// Directory for what must outlive a reboot.
+	StateDir string `key:"stateDir" default:"/var/lib/fairway"`
+	// Directory for what must not outlive a reboot: the lease journal and the
+	// sockets. Use a tmpfs.
+	RunDir string `key:"runDir" default:"/run/fairway"`
+	// How CNI plugins reach the agent.
+	IPAM IPAM `key:"ipam"`
+	// What the agent writes into route tables.
+	Routes Routes `key:"routes"`
+	// What the agent says on standard error.
+	Log Log `key:"log"`
+
+	// Warnings are what Load found doubtful but did not refuse.
+	Warnings Problems `key:"-"`
+}
+
+// Store is where blocks are kept.
+type Store string
+
+const (
+	Embedded   Store = "embedded"
+	Kubernetes Store = "kubernetes"
+)
+
+// BGP is this node's side of every session.
+type BGP struct {
+	// This node's autonomous system number, as one plain number. Required as
+	// soon as there are peers.
+	ASN ASN `key:"asn" limits:"1..4294967295" otherwise:"none"`
+	// BGP identifier (RFC 4271), written like an IPv4 address. The zero value
+	// leaves it to the agent.
+	RouterID netip.Addr `key:"routerID" otherwise:"the host's first global IPv4 address; without one, derived from the node's name"`
+	// Where routers may connect to.
+	Listen Listen `key:"listen"`
+	// GoBGP's own gRPC API, read-only, for the `gobgp` command.
+	API API `key:"api"`
+	// Keep traffic flowing while the agent restarts (RFC 4724).
+	GracefulRestart GracefulRestart `key:"gracefulRestart"`
+	// What a stopping agent does: `forward` leaves announcements and routes
+	// as they are, for the next agent to take over; `withdraw` takes them back.
+	OnStop OnStop `key:"onStop" default:"forward" oneof:"forward,withdraw"`
+	// How long the first pod of a new block waits for the block's
+	// announcement to leave. `0` does not wait.
+	AnnounceTimeout time.Duration `key:"announceTimeout" default:"10s" limits:"0s..45s"`
+}
+
+// ASN is an autonomous system number (RFC 6793).
+type ASN uint32
+
+// OnStop is what a stopping agent does with what it announced.
+type OnStop string
+
+const (
+	Forward  OnStop = "forward"
+	Withdraw OnStop = "withdraw"
+)
+
+// Listen is where routers may connect to.
+type Listen struct {
+	// Local addresses to accept sessions on. `[]` accepts none: the agent
+	// dials its peers only.
+	Addresses []netip.Addr `key:"addresses" default:"0.0.0.0,::"`
+	// TCP port of those addresses.
+	Port uint16 `key:"port" default:"179" limits:"1..65535"`
+}
+
+// API is where GoBGP's API is served.
+type API struct {
+	// Unix socket of the API (`gobgp --target unix://PATH`).
+	Socket string `key:"socket" default:"{runDir}/gobgp.sock"`
+	// Loopback address and port of the API, such as `127.0.0.1:50051`. The
+	// API has no authentication, so no other address is taken.
+	Address netip.AddrPort `key:"address" otherwise:"not served over TCP"`
+}
+
+// GracefulRestart is this node as the restarting speaker of RFC 4724.
+type GracefulRestart struct {
+	// Offer graceful restart to the peers.
+	Enabled bool `key:"enabled" default:"true"`
+	// How long a peer keeps forwarding to this node without a session.
+	RestartTime time.Duration `key:"restartTime" default:"120s" limits:"1s..4095s" unit:"1s"`
+	// How long a restarted agent waits at most for its peers' End-of-RIB
+	// before it sends its own.
+	DeferralTime time.Duration `key:"deferralTime" default:"10s" limits:"1s..4095s" unit:"1s"`
+}
+
+// Peer is one router.
+type Peer struct {
+	// Name for messages, logs and metrics; each once.
+	Name string `key:"name" required:"true"`
+	// The router's address; each once.
+	Address netip.Addr `key:"address" required:"true"`
+	// The router's autonomous system number. The same as `bgp.asn` makes the
+	// session iBGP.
+	ASN ASN `key:"asn" required:"true" limits:"1..4294967295"`
+	// Address families that the session carries. `ipv6` needs a session over
+	// IPv6.
+	Families []Family `key:"families" oneof:"ipv4,ipv6" otherwise:"the family of the address"`
+	// File that holds the TCP MD5 password (RFC 2385), 1 to 80 bytes; the
+	// line end is not part of it. Nobody but its owner should be able to read it.
+	PasswordFile string `key:"passwordFile" quiet:"true" otherwise:"no password"`
+	// TTL for an eBGP router that is not directly connected.
+	EBGPMultihop uint8 `key:"ebgpMultihop" limits:"1..255" otherwise:"directly connected"`
+	// How long the session lives without a message from the router; the
+	// lower one of both sides counts.
+	HoldTime time.Duration `key:"holdTime" default:"90s" limits:"3s..65535s" unit:"1s"`
+	// TCP port of the router.
+	Port uint16 `key:"port" default:"179" limits:"1..65535"`
+
+	// Password is what PasswordFile held when it was loaded.
+	Password Secret `key:"-"`
+}
+
+// Family is an address family of a session.
+type Family string
+
+const (
+	IPv4 Family = "ipv4"
+	IPv6 Family = "ipv6"
+)
+
+// Pool is one address pool and what this node does with it.
+type Pool struct {
+	// The pool's name, as CNI configurations name it: a DNS label; each once.
+	Name string `key:"name" required:"true"`
+	// CIDRs, ranges with both ends in them, and single addresses, of one
+	// family or both.
+	Addresses []netipx.IPRange `key:"addresses" required:"true"`
+	// Addresses of the pool that no pod gets, written in the same ways.
+	Exclude []netipx.IPRange `key:"exclude" otherwise:"none"`
+	// How many addresses a node takes at a time: a power of two. It counts
+	// addresses, not bits: 64 is a /26 or a /122.
+	BlockSize int `key:"blockSize" default:"64" limits:"1..65536"`
+	// Next hop of the pods and prefix length of their interfaces, at most one
+	// for each family, such as `10.244.120.1/24`.
+	Gateways []netip.Prefix `key:"gateways" otherwise:"for IPv4 the lowest address of the pool that can be one, which no pod gets then; for IPv6 fe80::1"`
+	// How long an address rests between two pods.
+	ReuseAfter time.Duration `key:"reuseAfter" default:"60s" limits:"0s..168h"`
+	// How long an empty block is kept before it is given back.
+	IdleAfter time.Duration `key:"idleAfter" default:"5m" limits:"0s..168h"`
+	// Announce the pool's blocks and route them on this node. `false` is for
+	// pods on a network of their own, such as a macvlan, where addresses are
+	// found without this node.
+	Announce bool `key:"announce" default:"true"`
+
+	checked *pools.Pool
+}
+
+// Checked is the pool that p defines. It is there in every loaded Config.
+func (p Pool) Checked() *pools.Pool { return p.checked }
+
+// Definition is p in the words of package pools.
+func (p Pool) Definition() pools.Definition {
+	return pools.Definition{
+		Name: p.Name, Ranges: p.Addresses, Exclude: p.Exclude, BlockSize: p.BlockSize,
+		Gateways: p.Gateways, ReuseAfter: p.ReuseAfter,
+	}
+}
+
+// IPAM is how CNI plugins reach the agent.
+type IPAM struct {
+	// Unix socket that `fairway-ipam` connects to. Where this is changed, the
+	// CNI configuration has to name it too.
+	Socket string `key:"socket" default:"{runDir}/ipam.sock"`
+}
+
+// Routes is what the agent writes into route tables.
+type Routes struct {
+	// The kernel's route table on this node.
+	Kernel KernelRoutes `key:"kernel"`
+}
+
+// KernelRoutes is what the agent writes into the kernel.
+type KernelRoutes struct {
+	// Keep a blackhole route for what this node holds, so that packets to an
+	// address without a pod are dropped here rather than sent in circles.
+	Enabled bool `key:"enabled" default:"true"`
+	// Number of the route table; 254 is the main one.
+	Table uint32 `key:"table" default:"254" limits:"1..4294967295"`
+	// Protocol number that marks the agent's own routes. The agent deletes
+	// stale routes under this number, so nobody else may use it.
+	Protocol uint8 `key:"protocol" limits:"5..255" otherwise:"the agent's own number"`
+	// Metric of the agent's routes.
+	Metric uint32 `key:"metric" default:"2048" limits:"1..4294967295"`
+	// Kernel settings that pods need (forwarding, rp_filter): `set` them,
+	// `check` them and refuse to run with wrong ones, or leave them alone (`off`).
+	Sysctls Sysctls `key:"sysctls" default:"set" oneof:"set,check,off"`
+}
+
+// Sysctls is what the agent does about kernel settings.
+type Sysctls string
+
+const (
+	SetSysctls   Sysctls = "set"
+	CheckSysctls Sysctls = "check"
+	LeaveSysctls Sysctls = "off"
+)
+
+// Log is what the agent says.
+type Log struct {
+	// The least important messages to write.
+	Level slog.Level `key:"level" default:"info" oneof:"debug,info,warn,error"`
+	// `text` for people, `json` for machines.
+	Format LogFormat `key:"format" default:"text" oneof:"text,json"`
+}
+
+// LogFormat is how messages are written.
+type LogFormat string
+
+const (
+	Text LogFormat = "text"
+	JSON LogFormat = "json"
+)

@@ -1,0 +1,117 @@
+package config
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+)
+
+// advice is the way out for an unknown key. lines are those of the keys that
+// stand beside it.
+func advice(path, key string, want *shape, lines map[string]int) string {
+	if text := neighbours(section(path), fold(key)); text != "" {
+		return text
+	}
+	best, distance := "", 3
+	for _, k := range want.keys() {
+		d := edits(fold(k), fold(key))
+		if d < distance && d < len(k)-1 {
+			best, distance = k, d
+		}
+	}
+	switch {
+	case best != "" && lines[best] > 0:
+		return fmt.Sprintf("%s is there already, in line %d: remove one of them", best, lines[best])
+	case best != "":
+		return fmt.Sprintf("did you mean %s? Capitals count", best)
+	}
+	if elsewhere := homeOf(key); elsewhere != "" {
+		return "did you mean " + elsewhere + "?"
+	}
+	return "known here: " + strings.Join(want.keys(), ", ")
+}
+
+// section is the path of a list without its indexes.
+func section(path string) string {
+	name, _, _ := strings.Cut(path, "[")
+	return name
+}
+
+// neighbours knows what other systems call our keys.
+func neighbours(section, key string) string {
+	names := map[string]string{
+		"myasn": "bgp.asn", "localasn": "bgp.asn", "localas": "bgp.asn", "asnumber": "bgp.asn", "clusterasn": "bgp.asn",
+		"bgppeers": "peers", "neighbors": "peers", "neighbours": "peers",
+		"ippools": "pools", "addresspools": "pools", "nodename": "node", "hostname": "node",
+		"loglevel": "log.level", "logformat": "log.format", "socket": "ipam.socket",
+		"bindaddress": "bgp.listen.addresses", "listenport": "bgp.listen.port", "localpref": "",
+	}
+	switch section {
+	case "peers":
+		names = map[string]string{
+			"peerasn": "asn", "peeras": "asn", "remoteas": "asn", "remoteasn": "asn", "neighboras": "asn", "as": "asn",
+			"myasn": "bgp.asn", "localasn": "bgp.asn", "localas": "bgp.asn",
+			"peeraddress": "address", "neighboraddress": "address", "neighbor": "address", "ip": "address", "peerip": "address", "host": "address",
+			"peerport": "port", "multihop": "ebgpMultihop", "ttl": "ebgpMultihop", "multihopttl": "ebgpMultihop",
+			"password": "passwordFile", "passwordsecret": "passwordFile", "authpassword": "passwordFile", "md5": "passwordFile",
+			"addressfamilies": "families", "afisafis": "families", "family": "families",
+		}
+	case "pools":
+		names = map[string]string{
+			"cidr": "addresses", "cidrs": "addresses", "subnet": "addresses", "subnets": "addresses", "range": "addresses",
+			"ranges": "addresses", "ips": "addresses", "prefixes": "addresses", "blocks": "addresses",
+			"excludeips": "exclude", "excludes": "exclude", "reserved": "exclude", "blocksizebits": "blockSize", "prefixlength": "blockSize",
+		}
+	}
+	own := names[key]
+	switch {
+	case own == "":
+		return ""
+	case own == "passwordFile" && key != "passwordfile":
+		return "write the password to a file and name it with passwordFile"
+	}
+	return "it is called " + own + " here"
+}
+
+// homeOf is the path of the key of that name, if there is exactly one.
+func homeOf(key string) string {
+	var found []string
+	for _, k := range keysOf(schemaOf(reflect.TypeFor[Config]()), "", false) {
+		if fold(k.Path[strings.LastIndex(k.Path, ".")+1:]) == fold(key) {
+			found = append(found, k.Path)
+		}
+	}
+	if len(found) > 3 {
+		return ""
+	}
+	return orList(found)
+}
+
+// fold makes one of all ways to write a key: my-asn, my_asn, myASN.
+func fold(key string) string {
+	return strings.ToLower(strings.NewReplacer("-", "", "_", "").Replace(key))
+}
+
+// edits is the Levenshtein distance of two short words.
+func edits(a, b string) int {
+	if len(a) > 40 || len(b) > 40 {
+		return max(len(a), len(b))
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			change := diagonal
+			if a[i] != b[j] {
+				change++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(change, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}
