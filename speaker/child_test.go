@@ -80,28 +80,35 @@ func TestChildThatIsNone(t *testing.T) {
 	}
 }
 
-// A header of unknown type ends GoBGP's process: the child is started again,
-// and the prefixes are back.
-func TestDeadlyHeader(t *testing.T) {
+// A header of unknown type ends GoBGP's process, and so does what another
+// protocol says: the child is started again, and the prefixes are back.
+func TestDeadlyMessages(t *testing.T) {
 	t.Parallel()
-	good := startRouter(t, "127.0.0.4", routerASN)
-	good.accept(t, "127.0.0.1", "")
-	evil := startRaw(t, "evil", "127.0.0.5")
-	c := newTestChild(t)
-	d := Desired{Local: local(), Peers: []Peer{good.peer("good"), evil.peer}, Prefixes: prefixes("10.1.0.0/26")}
-	must(t, c.Set(t.Context(), d))
-	must(t, c.Flush(within(t, 10*time.Second)))
-	first := c.pid()
-	conn := <-evil.sessions
-	_, err := conn.Write(header(99))
-	must(t, err)
-	eventually(t, "the child dies", func() bool { return c.pid() != first })
-	must(t, c.Set(t.Context(), d))
-	must(t, c.Flush(within(t, 15*time.Second)))
-	good.has(t, "10.1.0.0/26")
-	eventually(t, "the state says what happened", func() bool {
-		return strings.Contains(stateOf(t, c, "evil").LastError, "panic") || stateOf(t, c, "evil").Established()
-	})
+	for name, c := range map[string]struct {
+		good, evil string
+		message    []byte
+	}{
+		"unknown type": {"127.0.0.4", "127.0.0.5", header(99)},
+		"HTTP":         {"127.0.0.17", "127.0.0.18", []byte(strings.Repeat("GET / HTTP/1.1\r\n", 4096))},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			good := startRouter(t, c.good, routerASN)
+			good.accept(t, "127.0.0.1", "")
+			evil := startRaw(t, "evil", c.evil)
+			child := newTestChild(t)
+			d := Desired{Local: local(), Peers: []Peer{good.peer("good"), evil.peer}, Prefixes: prefixes("10.1.0.0/26")}
+			must(t, child.Set(t.Context(), d))
+			must(t, child.Flush(within(t, 10*time.Second)))
+			first := child.pid()
+			_, err := (<-evil.sessions).Write(c.message)
+			must(t, err)
+			eventually(t, "the child dies", func() bool { return child.pid() != first })
+			must(t, child.Set(t.Context(), d))
+			must(t, child.Flush(within(t, 15*time.Second)))
+			good.has(t, "10.1.0.0/26")
+		})
+	}
 }
 
 // The child is killed: FRR keeps the routes as stale ones until they are back.

@@ -196,10 +196,10 @@ func (l *link) call(ctx context.Context, r request) (answer, error) {
 const graceTime = 200 * time.Millisecond
 
 func (l *link) abandon(ctx context.Context, id uint64, ch <-chan answer) (answer, error) {
-	l.mu.Lock()
-	//nolint:errcheck // a link that is down has no call to cancel
-	_ = l.encoder.Encode(request{ID: id, Op: opCancel})
-	l.mu.Unlock()
+	timedOut := errors.Is(ctx.Err(), context.DeadlineExceeded) // the child has the same deadline
+	if !timedOut {
+		l.cancel(id)
+	}
 	timer := time.NewTimer(graceTime)
 	defer timer.Stop()
 	select {
@@ -208,8 +208,19 @@ func (l *link) abandon(ctx context.Context, id uint64, ch <-chan answer) (answer
 	case <-timer.C:
 	case <-l.down:
 	}
+	if timedOut {
+		l.cancel(id)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.waiting, id)
 	return answer{}, ctx.Err()
+}
+
+// cancel tells the child that nobody waits for a call any more. A link that is
+// down has none.
+func (l *link) cancel(id uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_ = l.encoder.Encode(request{ID: id, Op: opCancel})
 }

@@ -1,6 +1,12 @@
 package speaker
 
 import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -44,6 +50,7 @@ func TestFRRFamilies(t *testing.T) {
 // One peer with the wrong password and one with the wrong ASN have no session
 // and say why, and the third does not notice.
 func TestFRRRefusedPeers(t *testing.T) {
+	t.Parallel()
 	good := startFRR(t, "10.0.0.2", routerASN, neighbor("10.0.0.1", nodeASN, IPv4, "password right"))
 	secret := startFRR(t, "10.0.0.3", routerASN, neighbor("10.0.0.1", nodeASN, IPv4, "password right"))
 	ours := startFRR(t, "10.0.0.4", routerASN, neighbor("10.0.0.1", nodeASN, IPv4))
@@ -82,4 +89,64 @@ func TestFRRRefusedPeers(t *testing.T) {
 	d.Peers = d.Peers[1:]
 	must(t, s.Set(t.Context(), d))
 	good.has(t)
+}
+
+// The agent is killed, which ends its speaker without a word; the next agent
+// starts as a restarting speaker. FRR has the route all the time.
+func TestFRRAgentKilled(t *testing.T) {
+	t.Parallel()
+	f := startFRR(t, "10.0.0.7", routerASN, neighbor("10.0.0.1", nodeASN, IPv4))
+	d := Desired{Local: local(), Peers: []Peer{f.peer("tor")}, Prefixes: prefixes("10.1.0.0/26")}
+	pid := killedAgent(t, d)
+	eventually(t, "the child ends with its parent", func() bool {
+		_, err := os.Stat(fmt.Sprintf("/proc/%d/status", pid))
+		return err != nil || zombie(pid)
+	})
+	eventually(t, "FRR sees that the session is gone", func() bool {
+		paths := f.routes(t, IPv4)["10.1.0.0/26"]
+		if len(paths) == 0 {
+			t.Fatal("the route went with the agent")
+		}
+		return paths[0].Stale
+	})
+	d.Local.Restarting = true
+	c := newTestChild(t)
+	must(t, c.Set(t.Context(), d))
+	eventually(t, "the route is fresh again", func() bool {
+		paths := f.routes(t, IPv4)["10.1.0.0/26"]
+		if len(paths) == 0 {
+			t.Fatal("the route was absent while the next agent started")
+		}
+		return !paths[0].Stale
+	})
+}
+
+// killedAgent runs an agent until its announcements have left, kills it and
+// gives the process ID of its child.
+func killedAgent(t *testing.T, d Desired) int {
+	t.Helper()
+	w, err := json.Marshal(toWire(d))
+	must(t, err)
+	agent := exec.Command(os.Args[0])
+	agent.Env = append(os.Environ(), asParent+"="+string(w))
+	agent.Stderr = t.Output()
+	_, err = agent.StdinPipe() // its end is the agent's
+	must(t, err)
+	out, err := agent.StdoutPipe()
+	must(t, err)
+	must(t, agent.Start())
+	line, err := bufio.NewReader(out).ReadString('\n')
+	must(t, err)
+	pid, err := strconv.Atoi(strings.TrimSpace(line))
+	must(t, err)
+	must(t, agent.Process.Kill())
+	_ = agent.Wait()
+	return pid
+}
+
+// zombie says whether a process has ended; in the test's namespace nobody
+// collects it.
+func zombie(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	return err == nil && strings.Contains(string(b), "State:\tZ")
 }

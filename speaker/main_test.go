@@ -4,8 +4,12 @@ package speaker
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
+	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"runtime"
@@ -13,11 +17,35 @@ import (
 	"testing"
 )
 
-// inNamespace marks a test process that runs in namespaces of its own.
+// inNamespace marks a test process that runs in namespaces of its own: "bare"
+// before furnish.
 const inNamespace = "FAIRWAY_SPEAKER_TEST_NAMESPACE"
 
 // asChild makes the test binary the process of a Child.
 const asChild = "FAIRWAY_SPEAKER_TEST_CHILD"
+
+// asParent makes the test binary an agent whose speaker is a Child, with the
+// Desired in the variable. It says which process the child is and waits.
+const asParent = "FAIRWAY_SPEAKER_TEST_PARENT"
+
+func beParent() error {
+	var w wireDesired
+	if err := json.Unmarshal([]byte(os.Getenv(asParent)), &w); err != nil {
+		return err
+	}
+	ctx := context.Background()
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	c, err := NewChild(ctx, Spawn{Path: os.Args[0], Env: []string{asChild + "=1"}, Log: log})
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(c.Set(ctx, w.desired()), c.Flush(ctx)); err != nil {
+		return err
+	}
+	fmt.Println(c.pid())
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return err
+}
 
 // TestMain runs the tests in network, process and mount namespaces of their
 // own where it may: with addresses to peer on, and with nothing left running
@@ -28,24 +56,42 @@ func TestMain(m *testing.M) {
 		if err := ServeChild(context.Background(), os.Stderr); err != nil {
 			os.Exit(1)
 		}
-	case os.Getenv(inNamespace) != "":
+	case os.Getenv(asParent) != "":
+		if err := beParent(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	case os.Getenv(inNamespace) == "bare":
 		if err := furnish(); err != nil {
 			fmt.Fprintln(os.Stderr, "prepare the test's namespaces:", err)
 			os.Exit(1)
 		}
+		os.Exit(patient(m))
+	case os.Getenv(inNamespace) != "": // a fuzzing worker in the same namespaces
 		os.Exit(m.Run())
 	case os.Geteuid() != 0:
-		os.Exit(m.Run())
+		os.Exit(patient(m))
 	default:
 		os.Exit(isolated())
 	}
+}
+
+// patient runs more tests side by side than there are processors: nearly all
+// they do is to wait for BGP's timers.
+func patient(m *testing.M) int {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return m.Run()
 }
 
 // isolated runs this test binary again in new namespaces.
 func isolated() int {
 	runtime.LockOSThread() // Pdeathsig is about the thread
 	cmd := exec.Command(os.Args[0], os.Args[1:]...)
-	cmd.Env = append(os.Environ(), inNamespace+"=1")
+	cmd.Env = append(os.Environ(), inNamespace+"=bare")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWPID | syscall.CLONE_NEWNS,
@@ -92,5 +138,5 @@ func furnish() error {
 			return fmt.Errorf("ip %v: %w: %s", c, err, out)
 		}
 	}
-	return nil
+	return os.Setenv(inNamespace, "furnished")
 }

@@ -14,18 +14,34 @@ import (
 // test wants to say.
 type raw struct {
 	peer     Peer
+	hold     uint16        // seconds, as in its OPEN
 	sessions chan net.Conn // each after the OPEN and the KEEPALIVE
+	opens    chan *bgp.BGPOpen
 }
 
 func startRaw(t *testing.T, name, address string) *raw {
 	t.Helper()
-	l, err := net.Listen("tcp", net.JoinHostPort(address, "0"))
+	r := newRaw(t, name, address)
+	r.listen(t)
+	return r
+}
+
+// newRaw makes a router that does not listen yet.
+func newRaw(t *testing.T, name, address string) *raw {
+	t.Helper()
+	return &raw{
+		peer:     Peer{Name: name, Address: netip.MustParseAddr(address), ASN: routerASN, Port: freePort(t, address)},
+		hold:     90,
+		sessions: make(chan net.Conn, 8),
+		opens:    make(chan *bgp.BGPOpen, 8),
+	}
+}
+
+func (r *raw) listen(t *testing.T) {
+	t.Helper()
+	l, err := net.Listen("tcp", netip.AddrPortFrom(r.peer.Address, r.peer.Port).String())
 	must(t, err)
 	t.Cleanup(func() { _ = l.Close() })
-	r := &raw{
-		peer:     Peer{Name: name, Address: netip.MustParseAddr(address), ASN: routerASN, Port: uint16(l.Addr().(*net.TCPAddr).Port)},
-		sessions: make(chan net.Conn, 8),
-	}
 	go func() {
 		for {
 			conn, err := l.Accept()
@@ -35,32 +51,63 @@ func startRaw(t *testing.T, name, address string) *raw {
 			go r.greet(conn)
 		}
 	}()
-	return r
 }
 
 // greet completes the handshake and then reads whatever comes.
 func (r *raw) greet(conn net.Conn) {
-	open := bgp.NewBGPOpenMessage(routerASN, 90, "192.0.2.44", []bgp.OptionParameterInterface{
+	open := bgp.NewBGPOpenMessage(routerASN, r.hold, "192.0.2.44", []bgp.OptionParameterInterface{
 		bgp.NewOptionParameterCapability([]bgp.ParameterCapabilityInterface{
 			bgp.NewCapMultiProtocol(bgp.RF_IPv4_UC), bgp.NewCapFourOctetASNumber(routerASN)})})
 	for _, m := range []*bgp.BGPMessage{open, bgp.NewBGPKeepAliveMessage()} {
-		if readMessage(conn) != nil || writeMessage(conn, m) != nil {
+		got, err := readMessage(conn)
+		if err != nil || writeMessage(conn, m) != nil {
 			_ = conn.Close()
 			return
 		}
+		if o, is := got.Body.(*bgp.BGPOpen); is {
+			offer(r.opens, o)
+		}
 	}
-	r.sessions <- conn
-	for readMessage(conn) == nil {
+	offer(r.sessions, conn)
+	for err := error(nil); err == nil; {
+		_, err = readMessage(conn)
 	}
 }
 
-func readMessage(conn net.Conn) error {
-	header := make([]byte, bgp.BGP_HEADER_LENGTH)
-	if _, err := io.ReadFull(conn, header); err != nil {
-		return err
+// offer leaves out what a test does not look at.
+func offer[T any](ch chan T, v T) {
+	select {
+	case ch <- v:
+	default:
 	}
-	_, err := io.CopyN(io.Discard, conn, int64(binary.BigEndian.Uint16(header[16:]))-bgp.BGP_HEADER_LENGTH)
-	return err
+}
+
+func readMessage(conn net.Conn) (*bgp.BGPMessage, error) {
+	b := make([]byte, bgp.BGP_HEADER_LENGTH, bgp.BGP_MAX_MESSAGE_LENGTH)
+	if _, err := io.ReadFull(conn, b); err != nil {
+		return nil, err
+	}
+	b = b[:binary.BigEndian.Uint16(b[16:])]
+	if _, err := io.ReadFull(conn, b[bgp.BGP_HEADER_LENGTH:]); err != nil {
+		return nil, err
+	}
+	return bgp.ParseBGPMessage(b)
+}
+
+// restartBit says whether an OPEN has the restart bit of RFC 4724.
+func restartBit(o *bgp.BGPOpen) bool {
+	for _, p := range o.OptParams {
+		capabilities, ok := p.(*bgp.OptionParameterCapability)
+		if !ok {
+			continue
+		}
+		for _, c := range capabilities.Capability {
+			if gr, is := c.(*bgp.CapGracefulRestart); is {
+				return gr.Flags&0x08 != 0
+			}
+		}
+	}
+	return false
 }
 
 func writeMessage(conn net.Conn, m *bgp.BGPMessage) error {

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	api "github.com/osrg/gobgp/v3/api"
 	"github.com/osrg/gobgp/v3/pkg/packet/bgp"
 )
 
@@ -75,7 +76,7 @@ func TestFlood(t *testing.T) {
 	c := newTestChild(t)
 	d := Desired{Local: local(), Peers: []Peer{good.peer("good"), flood.peer}, Prefixes: prefixes("10.1.0.0/26")}
 	must(t, c.Set(t.Context(), d))
-	must(t, c.Flush(within(t, 10*time.Second)))
+	good.has(t, "10.1.0.0/26")
 	since := stateOf(t, c, "good").Since
 	conn := <-flood.sessions
 	before := residentKB(t, c.pid())
@@ -233,4 +234,88 @@ func TestRefusedSettings(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A router that comes up after another one ended the deferral sees the restart
+// bit all the same.
+func TestLateRouterSeesRestartBit(t *testing.T) {
+	t.Parallel()
+	early := startRouter(t, "127.0.0.12", routerASN)
+	early.accept(t, "127.0.0.1", "")
+	late := newRaw(t, "late", "127.0.0.13")
+	s := newTestServer(t)
+	d := Desired{Local: local(), Peers: []Peer{early.peer("early"), late.peer}, Prefixes: prefixes("10.1.0.0/26")}
+	d.Local.Restarting = true
+	must(t, s.Set(t.Context(), d))
+	must(t, s.Flush(within(t, 15*time.Second)))
+	early.has(t, "10.1.0.0/26")
+	late.listen(t)
+	select {
+	case o := <-late.opens:
+		if !restartBit(o) {
+			t.Error("no restart bit in the OPEN to the late router")
+		}
+	case <-time.After(15 * time.Second):
+		t.Fatal("the late router was not dialled")
+	}
+	if p := stateOf(t, s, "early"); !p.Established() {
+		t.Errorf("the early router's session: %+v", p)
+	}
+}
+
+// A message that is too short ends that session with the reason, and no more.
+func TestGarbage(t *testing.T) {
+	t.Parallel()
+	r := startRaw(t, "garbage", "127.0.0.14")
+	s := newTestServer(t)
+	must(t, s.Set(t.Context(), Desired{Local: local(), Peers: []Peer{r.peer}, Prefixes: prefixes("10.1.0.0/26")}))
+	must(t, s.Flush(within(t, 10*time.Second)))
+	short := header(bgp.BGP_MSG_KEEPALIVE)
+	short[17]--
+	_, err := (<-r.sessions).Write(short)
+	must(t, err)
+	eventually(t, "the session ended and says why", func() bool {
+		return strings.Contains(stateOf(t, s, r.peer.Name).LastError, "bad message length")
+	})
+	t.Log(stateOf(t, s, r.peer.Name).LastError)
+}
+
+func TestPeerWithoutHoldTime(t *testing.T) {
+	t.Parallel()
+	r := newRaw(t, "timeless", "127.0.0.15")
+	r.hold = 0
+	r.listen(t)
+	s := newTestServer(t)
+	must(t, s.Set(t.Context(), Desired{Local: local(), Peers: []Peer{r.peer}, Prefixes: prefixes("10.1.0.0/26")}))
+	eventually(t, "the state names the hold time", func() bool {
+		return strings.Contains(stateOf(t, s, r.peer.Name).LastError, "hold time 0")
+	})
+	t.Log(stateOf(t, s, r.peer.Name).LastError)
+}
+
+// A router that dials the node, with a password; then this node's own side
+// changes, and all comes back.
+func TestListenAndRestart(t *testing.T) {
+	t.Parallel()
+	node := netip.MustParseAddr("127.0.0.1")
+	port := freePort(t, node.String())
+	r := startRouter(t, "127.0.0.16", routerASN)
+	p := Peer{Address: node, ASN: nodeASN, Port: port, Password: "secret", HoldTime: 9 * time.Second}.withDefaults()
+	dials := peerOf(p, Local{ASN: routerASN}, false)
+	dials.Transport.LocalAddress = "127.0.0.16"
+	must(t, r.bgp.AddPeer(t.Context(), &api.AddPeerRequest{Peer: dials}))
+	s := newTestServer(t)
+	peer := r.peer("tor")
+	peer.Port, peer.Password = 1, "secret" // nobody answers there
+	d := Desired{Local: local(), Peers: []Peer{peer}, Prefixes: prefixes("10.1.0.0/26")}
+	d.Local.Listen, d.Local.Port = []netip.Addr{node}, port
+	must(t, s.Set(t.Context(), d))
+	must(t, s.Flush(within(t, 15*time.Second)))
+	r.has(t, "10.1.0.0/26")
+
+	d.Local.RouterID = netip.MustParseAddr("192.0.2.10")
+	d.Prefixes = prefixes("10.2.0.0/26")
+	must(t, s.Set(t.Context(), d))
+	must(t, s.Flush(within(t, 20*time.Second)))
+	r.has(t, "10.2.0.0/26")
 }

@@ -1,0 +1,143 @@
+package speaker
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Random sequences of Set: the router's table always becomes the last set, no
+// prefix that two sets share is ever withdrawn, and within a change the new
+// ones come before the old ones go.
+func TestConverges(t *testing.T) {
+	t.Parallel()
+	r := startRouter(t, "127.0.0.11", routerASN)
+	r.accept(t, "127.0.0.1", "")
+	s := newTestServer(t)
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 1))
+	d := Desired{Local: local(), Peers: []Peer{r.peer("tor")}}
+	must(t, s.Set(t.Context(), d))
+	must(t, s.Flush(within(t, 10*time.Second)))
+	for range 60 {
+		before := d.Prefixes
+		d.Prefixes = randomSet(random)
+		heard := len(r.log())
+		must(t, s.Set(t.Context(), d))
+		flushed := random.IntN(3) > 0
+		if flushed {
+			must(t, s.Flush(within(t, 10*time.Second)))
+			r.has(t, names(d.Prefixes)...)
+			checkOrder(t, r.log()[heard:], before, d.Prefixes)
+			continue
+		}
+		changed := d.Prefixes
+		d.Prefixes = before // taken back, perhaps before it was written
+		must(t, s.Set(t.Context(), d))
+		must(t, s.Flush(within(t, 10*time.Second)))
+		eventually(t, "the router hears the change and its reversal", func() bool {
+			return len(r.log()) == heard+2*differences(before, changed)
+		})
+		r.has(t, names(before)...)
+	}
+}
+
+// differences counts the prefixes that are in one of two sets only.
+func differences(a, b []netip.Prefix) int {
+	n := 0
+	for _, name := range names(append(slices.Clone(a), b...)) {
+		p := netip.MustParsePrefix(name)
+		if slices.Contains(a, p) != slices.Contains(b, p) {
+			n++
+		}
+	}
+	return n
+}
+
+func randomSet(random *rand.Rand) []netip.Prefix {
+	var set []netip.Prefix
+	for i := range 12 {
+		if random.IntN(2) == 0 {
+			set = append(set, netip.MustParsePrefix(fmt.Sprintf("10.%d.0.0/24", i)))
+		}
+	}
+	random.Shuffle(len(set), func(i, j int) { set[i], set[j] = set[j], set[i] })
+	return append(set, set...) // duplicates do not matter
+}
+
+func names(set []netip.Prefix) []string {
+	list := []string{}
+	for _, p := range set {
+		if s := p.String(); !slices.Contains(list, s) {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+func checkOrder(t *testing.T, heard []string, before, after []netip.Prefix) {
+	t.Helper()
+	withdrawing := false
+	for _, h := range heard {
+		p := netip.MustParsePrefix(h[1:])
+		if strings.HasPrefix(h, "-") {
+			withdrawing = true
+			if slices.Contains(after, p) {
+				t.Fatalf("from %v to %v withdrew %s", before, after, p)
+			}
+		} else if withdrawing || slices.Contains(before, p) {
+			t.Fatalf("from %v to %v: %v", before, after, heard)
+		}
+	}
+}
+
+// naiveOutbox is what an outbox counts, the dumb way: the list of UPDATEs that
+// are on their way.
+type naiveOutbox struct {
+	sent  map[netip.Prefix]bool
+	queue []naiveUpdate
+}
+
+type naiveUpdate struct {
+	prefix    netip.Prefix
+	announced bool
+}
+
+// An outbox is settled exactly when nothing is on its way.
+func TestOutboxAgainstQueue(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(200) {
+		random := rand.New(rand.NewPCG(seed, 2))
+		l := newLedger()
+		p := Peer{Name: "tor", Address: netip.MustParseAddr("192.0.2.1")}.withDefaults()
+		l.add(p, false)
+		l.established(p.Address.String())
+		naive := naiveOutbox{sent: make(map[netip.Prefix]bool)}
+		for range 200 {
+			if random.IntN(2) == 0 && len(naive.queue) > 0 {
+				u := naive.queue[0]
+				naive.queue = naive.queue[1:]
+				naive.sent[u.prefix] = u.announced
+				if u.announced {
+					l.update(p.Address.String(), []netip.Prefix{u.prefix}, nil)
+				} else {
+					l.update(p.Address.String(), nil, []netip.Prefix{u.prefix})
+				}
+			} else {
+				x := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(random.IntN(4)), 0, 0}), 24)
+				_, wanted := l.want[x]
+				l.expect(x, !wanted)
+				naive.queue = append(naive.queue, naiveUpdate{x, !wanted})
+			}
+			missing, _, _ := l.unwritten()
+			if missing != (len(naive.queue) > 0) {
+				t.Fatalf("seed %d: missing is %v with %d UPDATEs on their way", seed, missing, len(naive.queue))
+			}
+		}
+	}
+}
