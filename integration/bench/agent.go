@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// request has the agent package's own benchmark tell what a request costs
+// inside of the agent.
+func request(ctx context.Context, b *bench, out io.Writer) error {
+	fmt.Fprint(out, "\n### A request inside the agent\n\nADD and DEL of one attachment: parse, lease, journal (tmpfs) and answer, without the socket. To reach: at most 5 µs a request, however many blocks and leases are held.\n\n```\n")
+	cmd := exec.CommandContext(ctx, "go", "test", "-run=^$", "-bench=^BenchmarkRequest$", "-benchtime=1s", "-count=3", "github.com/fairway-network/fairway/agent")
+	cmd.Env = append(os.Environ(), "TMPDIR="+b.dir) // the journal belongs on a tmpfs
+	printed, err := cmd.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%w\n%s", err, printed)
+	}
+	for line := range strings.Lines(string(printed)) {
+		if strings.HasPrefix(line, "Benchmark") {
+			fmt.Fprint(out, line)
+		}
+	}
+	fmt.Fprint(out, "```\n")
+	return nil
+}
+
+// restart measures the time from the agent's exec to its first ADD, after it
+// was killed with 250 leases in 1,000 blocks.
+func restart(ctx context.Context, b *bench, out io.Writer) (err error) {
+	const blockSize, blocks, leases, times, atMost = 16, 1_000, 250, 20, 15
+	a, err := newAgent(ctx, b, blockSize)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, a.stop()) }()
+	// All addresses of 1,000 blocks, less the gateway's; then but a few of them.
+	all := blocks*blockSize - 1
+	if err := errors.Join(a.preload(0, all), a.reset(preloadedIDs(leases, all))); err != nil {
+		return err
+	}
+	var took []time.Duration
+	for n := range times {
+		if err := errors.Join(a.cmd.Process.Kill(), ctx.Err()); err != nil {
+			return err
+		}
+		_ = a.cmd.Wait() // it was killed
+		began := time.Now()
+		if err := a.start(); err != nil {
+			return err
+		}
+		id := fmt.Sprintf("restart%d", n)
+		if err := a.firstADD(ctx, id); err != nil {
+			return err
+		}
+		took = append(took, time.Since(began))
+		if err := a.reset([]string{id}); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintf(out, "\n### Restart\n\nKilled with %d leases in %d blocks; from exec to the first ADD served, the check of the kernel's routes included: median %s ms (at most %d), slowest of %d %s ms.\n",
+		leases, blocks, ms(median(took)), atMost, times, ms(quantile(took, 1)))
+	return nil
+}
+
+// firstADD asks until it is answered.
+func (a *fairwayAgent) firstADD(ctx context.Context, id string) error {
+	tick := time.NewTicker(100 * time.Microsecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(10 * time.Second); ; <-tick.C {
+		err := a.ask("ADD", id)
+		if err == nil || ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if time.Now().After(deadline) {
+			said, _ := os.ReadFile(a.log.Name())
+			return fmt.Errorf("no ADD within 10 s of the restart: %w\n%s", err, said)
+		}
+	}
+}
+
+// rest measures an agent with leases that nobody asks anything.
+func rest(ctx context.Context, b *bench, out io.Writer) (err error) {
+	const leases, watched, atMost = 250, 10 * time.Second, 40
+	a, err := newAgent(ctx, b, 64)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, a.stop()) }()
+	if err := a.preload(0, leases); err != nil {
+		return err
+	}
+	family := append(children(a.cmd.Process.Pid), a.cmd.Process.Pid)
+	before, _, err := usage(family)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(watched):
+	}
+	after, resident, err := usage(family)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "\n### At rest\n\nAgent and speaker (%d processes) with %d leases: %.1f MB resident (at most %d), %v of processor time in %v.\n",
+		len(family), leases, float64(resident)/1e6, atMost, after-before, watched)
+	return nil
+}
+
+// children of pid, and theirs.
+func children(pid int) []int {
+	var found []int
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, list := range lists {
+		for _, field := range strings.Fields(readLine(list)) {
+			if child, err := strconv.Atoi(field); err == nil {
+				found = append(append(found, child), children(child)...)
+			}
+		}
+	}
+	return found
+}
+
+// usage adds up the processor time and the resident bytes of processes.
+func usage(pids []int) (cpu time.Duration, resident int64, err error) {
+	const tick = 10 * time.Millisecond // USER_HZ is 100 everywhere
+	for _, pid := range pids {
+		stat := readLine(fmt.Sprintf("/proc/%d/stat", pid))
+		_, afterName, _ := strings.Cut(stat, ") ")
+		fields := strings.Fields(afterName)
+		if len(fields) < 22 {
+			return 0, 0, fmt.Errorf("process %d is gone", pid)
+		}
+		for _, field := range fields[11:13] { // utime, stime
+			n, err := strconv.ParseInt(field, 10, 64)
+			if err != nil {
+				return 0, 0, err
+			}
+			cpu += time.Duration(n) * tick
+		}
+		pages, err := strconv.ParseInt(fields[21], 10, 64)
+		if err != nil {
+			return 0, 0, err
+		}
+		resident += pages * int64(os.Getpagesize())
+	}
+	return cpu, resident, nil
+}

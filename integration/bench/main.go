@@ -1,0 +1,223 @@
+// Command bench measures Fairway against its peers in one run: fairway-ipam
+// against host-local (the CNI project's reference plugin) and an empty Go
+// program, the agent's restart, and the agent at rest. Contestants take turns
+// in each round, so that a noisy machine is noisy to all of them.
+//
+// It runs as root, in a network namespace that it makes for itself, and keeps
+// its files on a tmpfs. It prints Markdown; with -write it replaces the part of
+// that file between the lines <!-- bench --> and <!-- /bench -->.
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// inside is set for the run in the namespace of its own.
+const inside = "FAIRWAY_BENCH_INSIDE"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	// Children ask to be killed when the thread that started them ends.
+	runtime.LockOSThread()
+	if err := run(ctx, os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// options are what a person chooses.
+type options struct {
+	sections []string
+	rounds   int
+	write    string
+}
+
+func parseOptions(args []string) (options, error) {
+	var o options
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	only := flags.String("only", "", "sections to run, of "+strings.Join(sectionNames(), ",")+" (all)")
+	flags.IntVar(&o.rounds, "rounds", 300, "rounds of each measurement; the slow ones take fewer")
+	flags.StringVar(&o.write, "write", "", "file whose benchmark part is to be replaced")
+	if err := flags.Parse(args); err != nil {
+		return o, err
+	}
+	o.sections = sectionNames()
+	if *only != "" {
+		o.sections = strings.Split(*only, ",")
+	}
+	for _, name := range o.sections {
+		if !slices.Contains(sectionNames(), name) {
+			return o, fmt.Errorf("-only %s: there is no such section; use %s", name, strings.Join(sectionNames(), ", "))
+		}
+	}
+	return o, nil
+}
+
+type section struct {
+	name string
+	run  func(ctx context.Context, b *bench, out io.Writer) error
+}
+
+func sections() []section {
+	return []section{
+		{"alone", alone},
+		{"together", together},
+		{"request", request},
+		{"restart", restart},
+		{"rest", rest},
+	}
+}
+
+func sectionNames() []string {
+	var names []string
+	for _, s := range sections() {
+		names = append(names, s.name)
+	}
+	return names
+}
+
+func run(ctx context.Context, args []string) error {
+	o, err := parseOptions(args)
+	if errors.Is(err, flag.ErrHelp) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if os.Getenv(inside) == "" {
+		return enterNamespace(ctx, args)
+	}
+	b, err := newBench(ctx, o.rounds)
+	if err != nil {
+		return err
+	}
+	defer b.cleanUp()
+	var report bytes.Buffer
+	out := io.MultiWriter(os.Stdout, &report)
+	describeMachine(out)
+	for _, s := range sections() {
+		if !slices.Contains(o.sections, s.name) {
+			continue
+		}
+		if err := s.run(ctx, b, out); err != nil {
+			return fmt.Errorf("section %s: %w", s.name, err)
+		}
+	}
+	if o.write == "" {
+		return nil
+	}
+	return replacePart(o.write, report.Bytes())
+}
+
+// enterNamespace runs this program again in a network namespace of its own.
+func enterNamespace(ctx context.Context, args []string) error {
+	if os.Geteuid() != 0 {
+		return errors.New("network namespaces need root: run it with sudo")
+	}
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", args...)
+	cmd.Env = append(os.Environ(), inside+"=1")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGTERM}
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	return cmd.Run()
+}
+
+// bench is what all sections share.
+type bench struct {
+	dir    string // on a tmpfs
+	rounds int
+	// programs, built alike
+	fairway, plugin, hostLocal, empty string
+}
+
+func newBench(ctx context.Context, rounds int) (*bench, error) {
+	if out, err := exec.CommandContext(ctx, "ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("ip link set lo up: %w: %s", err, out)
+	}
+	dir, err := os.MkdirTemp("/dev/shm", "fairway-bench-")
+	if err != nil {
+		return nil, fmt.Errorf("a folder on a tmpfs: %w", err)
+	}
+	b := &bench{dir: dir, rounds: rounds}
+	bin := filepath.Join(dir, "bin")
+	if err := build(ctx, bin); err != nil {
+		b.cleanUp()
+		return nil, err
+	}
+	for name, path := range map[string]*string{"fairway": &b.fairway, "fairway-ipam": &b.plugin, "host-local": &b.hostLocal, "empty": &b.empty} {
+		*path = filepath.Join(bin, name)
+	}
+	return b, nil
+}
+
+// build builds every contestant with the same flags.
+func build(ctx context.Context, bin string) error {
+	if err := os.Mkdir(bin, 0o755); err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", bin,
+		"github.com/fairway-network/fairway/cmd/fairway",
+		"github.com/fairway-network/fairway/cmd/fairway-ipam",
+		"github.com/fairway-network/fairway/integration/bench/empty",
+		"github.com/containernetworking/plugins/plugins/ipam/host-local")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return nil
+}
+
+func (b *bench) cleanUp() { _ = os.RemoveAll(b.dir) }
+
+// describeMachine says under what conditions the numbers came about.
+func describeMachine(out io.Writer) {
+	model := "unknown processor"
+	if info, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		for line := range strings.Lines(string(info)) {
+			if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == "model name" {
+				model = strings.TrimSpace(value)
+				break
+			}
+		}
+	}
+	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
+	load, _, _ := strings.Cut(readLine("/proc/loadavg"), " ")
+	fmt.Fprintf(out, "%s, %d cores, Linux %s, %s, load %s at the start, %s.\n",
+		model, runtime.NumCPU(), strings.TrimSpace(string(kernel)), runtime.Version(), load, time.Now().UTC().Format("2 January 2006"))
+}
+
+func readLine(path string) string {
+	b, _ := os.ReadFile(path)
+	line, _, _ := strings.Cut(string(b), "\n")
+	return line
+}
+
+// replacePart puts report between the marks of the file at path.
+func replacePart(path string, report []byte) error {
+	const begin, end = "<!-- bench -->\n", "<!-- /bench -->"
+	old, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	head, rest, ok := bytes.Cut(old, []byte(begin))
+	_, tail, ok2 := bytes.Cut(rest, []byte(end))
+	if !ok || !ok2 {
+		return fmt.Errorf("%s lacks the lines %s and %s between which the results go", path, strings.TrimSpace(begin), end)
+	}
+	return os.WriteFile(path, slices.Concat(head, []byte(begin), report, []byte(end), tail), 0o644)
+}
