@@ -2,6 +2,7 @@ package speaker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -119,6 +120,28 @@ func pathOf(p netip.Prefix) (*api.Path, error) {
 		path.Pattrs = append(path.Pattrs, attribute)
 	}
 	return path, nil
+}
+
+// forgetPassword takes a deleted peer's MD5 key from the listeners, where
+// GoBGP leaves it: with it the kernel would drop every unsigned connection
+// from that address. GoBGP does so only for a dynamic neighbour of a peer
+// group that has a password.
+func forgetPassword(ctx context.Context, bgp *gobgp.BgpServer, a netip.Addr) error {
+	const group = "forget-password"
+	err := bgp.AddPeerGroup(ctx, &api.AddPeerGroupRequest{PeerGroup: &api.PeerGroup{
+		Conf: &api.PeerGroupConf{PeerGroupName: group, AuthPassword: "any"},
+	}})
+	if err != nil {
+		return fmt.Errorf("forget the password: %w", err)
+	}
+	only := netip.PrefixFrom(a, a.BitLen()).String()
+	err = errors.Join(
+		bgp.DeleteDynamicNeighbor(ctx, &api.DeleteDynamicNeighborRequest{Prefix: only, PeerGroup: group}),
+		bgp.DeletePeerGroup(ctx, &api.DeletePeerGroupRequest{Name: group}))
+	if err != nil {
+		return fmt.Errorf("forget the password: %w", err)
+	}
+	return nil
 }
 
 // onlyLocal makes the policy of both directions: what this node originates

@@ -257,6 +257,11 @@ func (r *run) removePeer(ctx context.Context, p Peer) error {
 		return fmt.Errorf("peer %s (%s): %w", p.Name, p.Address, err)
 	}
 	delete(r.peers, p.Address)
+	if p.Password != "" && len(r.local.Listen) > 0 {
+		if err := forgetPassword(ctx, r.bgp, p.Address); err != nil {
+			return fmt.Errorf("peer %s (%s): %w", p.Name, p.Address, err)
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, stopTime)
 	defer cancel()
 	select {

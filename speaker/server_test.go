@@ -21,6 +21,7 @@ import (
 
 func newTestServer(t *testing.T) *Server {
 	t.Helper()
+	oneServerUnderRace(t)
 	s := NewServer(testLog(t))
 	t.Cleanup(func() {
 		if err := s.Close(within(t, 5*time.Second), Withdraw); err != nil {
@@ -142,7 +143,7 @@ func TestAPIReadOnly(t *testing.T) {
 	peer.Password = "swordfish"
 	d := Desired{Local: local(), Peers: []Peer{peer}, Prefixes: prefixes("10.1.0.0/26")}
 	d.Local.APISocket = socket
-	d.Local.APIAddress = fmt.Sprintf("127.0.0.1:%d", freePort(t, "127.0.0.1"))
+	d.Local.APIAddress = fmt.Sprintf("127.0.0.1:%d", apiPort)
 	must(t, s.Set(t.Context(), d))
 	must(t, s.Flush(within(t, 10*time.Second)))
 
@@ -293,29 +294,38 @@ func TestPeerWithoutHoldTime(t *testing.T) {
 	t.Log(stateOf(t, s, r.peer.Name).LastError)
 }
 
-// A router that dials the node, with a password; then this node's own side
-// changes, and all comes back.
-func TestListenAndRestart(t *testing.T) {
+// A router that dials the node: with a password, without it, and after this
+// node's own side changed.
+func TestListen(t *testing.T) {
 	t.Parallel()
 	node := netip.MustParseAddr("127.0.0.1")
-	port := freePort(t, node.String())
 	r := startRouter(t, "127.0.0.16", routerASN)
-	p := Peer{Address: node, ASN: nodeASN, Port: port, Password: "secret", HoldTime: 9 * time.Second}.withDefaults()
-	dials := peerOf(p, Local{ASN: routerASN}, false)
-	dials.Transport.LocalAddress = "127.0.0.16"
-	must(t, r.bgp.AddPeer(t.Context(), &api.AddPeerRequest{Peer: dials}))
 	s := newTestServer(t)
 	peer := r.peer("tor")
-	peer.Port, peer.Password = 1, "secret" // nobody answers there
-	d := Desired{Local: local(), Peers: []Peer{peer}, Prefixes: prefixes("10.1.0.0/26")}
-	d.Local.Listen, d.Local.Port = []netip.Addr{node}, port
-	must(t, s.Set(t.Context(), d))
-	must(t, s.Flush(within(t, 15*time.Second)))
-	r.has(t, "10.1.0.0/26")
-
-	d.Local.RouterID = netip.MustParseAddr("192.0.2.10")
-	d.Prefixes = prefixes("10.2.0.0/26")
-	must(t, s.Set(t.Context(), d))
-	must(t, s.Flush(within(t, 20*time.Second)))
-	r.has(t, "10.2.0.0/26")
+	peer.Port = 1 // nobody answers there
+	d := Desired{Local: local(), Peers: []Peer{peer}}
+	d.Local.Listen, d.Local.Port = []netip.Addr{node}, nodePort
+	for i, c := range []struct {
+		password Secret
+		routerID string
+		prefix   string
+	}{
+		{"secret", "192.0.2.10", "10.1.0.0/26"},
+		{"", "192.0.2.10", "10.1.0.0/26"},
+		{"other", "192.0.2.10", "10.1.0.0/26"},
+		{"other", "192.0.2.11", "10.2.0.0/26"},
+	} {
+		d.Peers[0].Password, d.Local.RouterID, d.Prefixes = c.password, netip.MustParseAddr(c.routerID), prefixes(c.prefix)
+		must(t, s.Set(t.Context(), d))
+		if i > 0 {
+			must(t, r.bgp.DeletePeer(t.Context(), &api.DeletePeerRequest{Address: node.String()}))
+			r.has(t)
+		}
+		p := Peer{Address: node, ASN: nodeASN, Port: nodePort, Password: c.password, HoldTime: 9 * time.Second}.withDefaults()
+		dials := peerOf(p, Local{ASN: routerASN}, false)
+		dials.Transport.LocalAddress = r.address.String()
+		must(t, r.bgp.AddPeer(t.Context(), &api.AddPeerRequest{Peer: dials}))
+		must(t, s.Flush(within(t, 15*time.Second)))
+		r.has(t, c.prefix)
+	}
 }
