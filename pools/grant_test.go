@@ -144,6 +144,40 @@ func TestRestSurvivesChangesOfThePool(t *testing.T) {
 	d.lease("web", "d", after(60), "10.0.0.1")
 }
 
+// TestRestEndsOutsideOfThePool takes a resting address out of the pool for
+// longer than it rests.
+func TestRestEndsOutsideOfThePool(t *testing.T) {
+	d := newDesk(t, webPool(t, "10.0.0.0/24")).hold("web", "10.0.0.0/30")
+	for i := range 4 {
+		d.lease("web", fmt.Sprint("c", i), after(0))
+	}
+	d.release("c1", after(0))
+	if err := d.SetPools([]*Pool{webPool(t, "10.0.0.0", "10.0.0.2-10.0.0.3")}); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := d.ProposeLease(request("web", "d"), after(60)); !errors.Is(err, ErrNoFree) {
+		t.Errorf("an address that left the pool was offered: %v", err)
+	}
+}
+
+// TestBlockGoesWhileItsAddressesRest drops a block and claims it again.
+func TestBlockGoesWhileItsAddressesRest(t *testing.T) {
+	d := newDesk(t, webPool(t, "10.0.0.0/24")).hold("web", "10.0.0.0/30")
+	d.lease("web", "c0", after(0))
+	d.release("c0", after(0))
+	prefix := netip.MustParsePrefix("10.0.0.0/30")
+	if err := errors.Join(d.Close(prefix), d.Drop(prefix)); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := d.ProposeLease(request("web", "c1"), after(60)); !errors.Is(err, ErrNoFree) {
+		t.Errorf("a lease without a block: %v", err)
+	}
+	d.hold("web", "10.0.0.0/30")
+	if got := d.Usage()[0]; got != (Usage{Pool: "web", Free: 4, Blocks: 1}) {
+		t.Errorf("a block claimed anew: %+v", got)
+	}
+}
+
 func TestBlockInsideABlock(t *testing.T) {
 	d := newDesk(t, webPool(t, "10.0.0.0/24")).hold("web", "10.0.0.0/30")
 	d.lease("web", "c0", after(0), "10.0.0.2")

@@ -306,11 +306,17 @@ func (tr *trial) step() {
 	case 8, 9:
 		tr.hold()
 	case 10:
-		tr.closeBlock()
+		tr.closeBlock(tr.block())
 	case 11:
-		tr.reopen()
+		if tr.pick(2) == 0 {
+			tr.reopen()
+		} else {
+			tr.dropBlock(tr.block())
+		}
 	case 12:
-		tr.dropBlock()
+		p, b := tr.block()
+		tr.closeBlock(p, b)
+		tr.dropBlock(p, b)
 	case 13:
 		tr.now = tr.now.Add(time.Duration(tr.pick(12)) * time.Second)
 	case 14:
@@ -428,7 +434,7 @@ func (tr *trial) free(rec Record) bool {
 
 func (tr *trial) owner() Owner {
 	return Owner{
-		Attachment: Attachment{Network: "net", ContainerID: fmt.Sprint("c", tr.pick(40)), IfName: "eth0"},
+		Attachment: Attachment{Network: "net", ContainerID: fmt.Sprint("c", tr.pick(12)), IfName: "eth0"},
 		PodUID:     []string{"", "u1", "u1", "u1", "u2"}[tr.pick(5)],
 	}
 }
@@ -490,8 +496,7 @@ func (tr *trial) block() (netip.Prefix, *modelBlock) {
 	return netip.MustParsePrefix("192.0.2.0/29"), nil
 }
 
-func (tr *trial) closeBlock() {
-	p, b := tr.block()
+func (tr *trial) closeBlock(p netip.Prefix, b *modelBlock) {
 	err := tr.ledger.Close(p)
 	tr.notef("close %v: %v", p, err)
 	switch {
@@ -517,8 +522,7 @@ func (tr *trial) reopen() {
 	}
 }
 
-func (tr *trial) dropBlock() {
-	p, b := tr.block()
+func (tr *trial) dropBlock(p netip.Prefix, b *modelBlock) {
 	err := tr.ledger.Drop(p)
 	tr.notef("drop %v: %v", p, err)
 	switch {
@@ -612,6 +616,10 @@ func (tr *trial) check() {
 	}
 }
 
+// idleAfter is less than the pools' ReuseAfter, so that an idle block can
+// have addresses that rest.
+const idleAfter = 5 * time.Second
+
 // checkSums holds Usage, Idle and Effective against the state of each address,
 // which check has compared already.
 func (tr *trial) checkSums() {
@@ -638,7 +646,7 @@ func (tr *trial) checkSums() {
 		if !b.closed {
 			have := want[b.Pool]
 			want[b.Pool] = Usage{b.Pool, have.Leased + sum.Leased, have.Free + sum.Free, have.Cooling + sum.Cooling, have.Blocks + 1}
-			if sum.Leased+sum.Cooling == 0 && tr.now.Sub(since) >= 15*time.Second {
+			if sum.Leased+sum.Cooling == 0 && tr.now.Sub(since) >= idleAfter {
 				wantIdle = append(wantIdle, prefix)
 			}
 		}
@@ -649,7 +657,7 @@ func (tr *trial) checkSums() {
 		}
 	}
 	var idle []netip.Prefix
-	for _, b := range tr.ledger.Idle(tr.now, func(string) time.Duration { return 15 * time.Second }) {
+	for _, b := range tr.ledger.Idle(tr.now, func(string) time.Duration { return idleAfter }) {
 		idle = append(idle, b.Prefix)
 	}
 	slices.SortFunc(wantIdle, netipx.ComparePrefix)
@@ -745,11 +753,21 @@ func (l *lot) consistent() error {
 	resting := map[netip.Addr]int{}
 	for i, r := range l.cooling {
 		resting[r.addr]++
+		if l.use(r.addr) != cooling {
+			return fmt.Errorf("%s is in cooling, but %d", r.addr, l.use(r.addr))
+		}
 		if i > 0 && r.since.Before(l.cooling[i-1].since) {
 			return fmt.Errorf("cooling is out of order at %s", r.addr)
 		}
 	}
 	inReady := 0
+	lengths := map[int]int{}
+	for p := range l.blocks {
+		lengths[p.Bits()]++
+	}
+	if !maps.Equal(lengths, l.ofLength) || len(lengths) != len(l.lengths) {
+		return fmt.Errorf("lengths %v and %v, want %v", l.lengths, l.ofLength, lengths)
+	}
 	for _, b := range l.blocks {
 		queued := slices.Clone(b.queue)
 		slices.Sort(queued)
