@@ -3,7 +3,11 @@
 // the tables themselves are in its sub-packages.
 package routes
 
-import "net/netip"
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+)
 
 // Route says how a table delivers a prefix. The family is that of Prefix,
 // which is always masked (no host bits).
@@ -13,4 +17,20 @@ type Route struct {
 	// blackhole: the prefix is ours, and what no more specific route takes is
 	// dropped here rather than sent back to the router that it came from.
 	Via []netip.Addr
+}
+
+// Blackhole says whether r drops what it takes.
+func (r Route) Blackhole() bool { return len(r.Via) == 0 }
+
+// Equal says whether r and o deliver the same prefix in the same way.
+func (r Route) Equal(o Route) bool {
+	return r.Prefix == o.Prefix && slices.Equal(r.Via, o.Via)
+}
+
+// String is for messages: "10.0.0.0/26 blackhole", "10.0.0.0/26 via [192.0.2.1]".
+func (r Route) String() string {
+	if r.Blackhole() {
+		return fmt.Sprintf("%s blackhole", r.Prefix)
+	}
+	return fmt.Sprintf("%s via %v", r.Prefix, r.Via)
 }
