@@ -245,6 +245,7 @@ func TestNextCell(t *testing.T) {
 		{"the cell at the border is another pool's", Definition{Ranges: ranges(t, "10.0.0.32-10.0.0.127")}, IPv4, []Block{block("10.0.0.0/26", "db", "n1")}, "10.0.0.64/26"},
 		{"only the gateway in the first cell", Definition{Ranges: ranges(t, "10.0.0.63-10.0.0.127")}, IPv4, nil, "10.0.0.64/26"},
 		{"only the gateway is free", Definition{Ranges: ranges(t, "10.0.0.63-10.0.0.127")}, IPv4, []Block{block("10.0.0.64/26", "web", "n2")}, ""},
+		{"no room beside its own block", Definition{Ranges: ranges(t, "10.0.0.0/23")}, IPv4, []Block{block("10.0.0.0/26", "web", "n1"), block("10.0.0.64/26", "web", "n2")}, "10.0.1.0/26"},
 		{"excluded cell", Definition{Ranges: ranges(t, "10.0.0.0/24"), Exclude: ranges(t, "10.0.0.0/25"), Gateways: gw("10.0.0.1/23")}, IPv4, nil, "10.0.0.128/26"},
 		{"last of all", Definition{Ranges: ranges(t, "255.255.255.192/26")}, IPv4, nil, "255.255.255.192/26"},
 		{"v6 /64", Definition{Ranges: ranges(t, "fd00::/64")}, IPv6, nil, "fd00::/122"},
