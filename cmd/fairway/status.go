@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/fairway-network/fairway/agent"
+	"github.com/spf13/cobra"
+)
+
+const defaultRunDir = "/run/fairway"
+
+func statusCommand() *cobra.Command {
+	var runDir string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show what the agent of this node holds, leases and announces",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			body, err := call(cmd.Context(), runDir, http.MethodGet, "/v1/status")
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				_, err := cmd.OutOrStdout().Write(body)
+				return err
+			}
+			var s agent.Status
+			if err := json.Unmarshal(body, &s); err != nil {
+				return fmt.Errorf("the agent's answer: %w", err)
+			}
+			return show(cmd.OutOrStdout(), s, time.Now())
+		},
+	}
+	cmd.Flags().StringVar(&runDir, "run-dir", defaultRunDir, "the agent's runDir")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// call asks the agent that has its control socket in runDir.
+func call(ctx context.Context, runDir, method, path string) ([]byte, error) {
+	socket := filepath.Join(runDir, agent.ControlSocket)
+	client := http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", socket)
+		},
+	}}
+	req, err := http.NewRequestWithContext(ctx, method, "http://agent"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("no agent answers on %s (is it running? see --run-dir): %w", socket, err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, fmt.Errorf("the agent's answer: %w", err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("the agent: %s", strings.TrimSpace(string(body)))
+	}
+	return body, nil
+}
+
+// show prints s as tables.
+func show(out io.Writer, s agent.Status, now time.Time) error {
+	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
+	fmt.Fprintf(w, "NODE\t%s\n", s.Node)
+	fmt.Fprintf(w, "\nPOOL\tLEASED\tFREE\tCOOLING\tBLOCKS\n")
+	for _, p := range s.Pools {
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\n", p.Pool, p.Leased, p.Free, p.Cooling, p.Blocks)
+	}
+	fmt.Fprintf(w, "\nBLOCK\tPOOL\tLEASES\tAGE\n")
+	for _, b := range s.Blocks {
+		fmt.Fprintf(w, "%s\t%s\t%d\t%s\n", b.Prefix, b.Pool, b.Leases, now.Sub(b.Created).Round(time.Second))
+	}
+	fmt.Fprintf(w, "\nADDRESS\tPOOL\tOWNER\tAGE\n")
+	for _, rec := range s.Leases {
+		for _, a := range rec.Addrs {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", a, rec.Pool, rec.Owner, now.Sub(rec.At).Round(time.Second))
+		}
+	}
+	fmt.Fprintf(w, "\nPEER\tADDRESS\tAS\tSESSION\tSINCE\tADVERTISED\tRECEIVED\tLAST ERROR\n")
+	for _, p := range s.BGP.Peers {
+		since := "never"
+		if !p.Since.IsZero() {
+			since = now.Sub(p.Since).Round(time.Second).String()
+		}
+		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%d\t%d\t%s\n", p.Name, p.Address, p.ASN, p.Session, since, p.Advertised, p.Received, p.LastError)
+	}
+	return w.Flush()
+}
