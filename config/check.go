@@ -53,7 +53,11 @@ func (c *Config) checkPaths(s *source) {
 		}
 		checkPath(s, p.key, p.path)
 		if len(p.path) > maxSocketPath {
-			s.fail(p.key, "%q has %d bytes: a socket's path has at most %d, choose a shorter one", shown(p.path), len(p.path), maxSocketPath)
+			at := p.key
+			if _, fromEnv := s.vars[at]; !fromEnv && s.lines[at] == 0 {
+				at = "runDir" // the default comes from there
+			}
+			s.fail(at, "%s %q has %d bytes: a socket's path has at most %d, choose a shorter one", p.key, shown(p.path), len(p.path), maxSocketPath)
 		}
 		if other := owner[filepath.Clean(p.path)]; other != "" {
 			s.fail(p.key, "%q is %s already: choose another path", shown(p.path), other)
@@ -76,21 +80,31 @@ func (b *BGP) check(s *source) {
 	if id := b.RouterID; id.IsValid() && (!id.Is4() || id.IsUnspecified() || id.IsMulticast() || id == broadcast()) {
 		s.fail("bgp.routerID", "%s can't be a router ID: write an IPv4 address of this node, or any number of its own written like one", id)
 	}
-	for i, a := range b.Listen.Addresses {
-		key := s.item("bgp.listen.addresses", i)
-		if a.IsMulticast() || a == broadcast() {
-			s.fail(key, "%s is nobody's own address: write one of this node, or 0.0.0.0 and \"::\" for all", a)
-		}
-		for _, b := range b.Listen.Addresses[:i] {
-			if a == b {
-				s.fail(key, "%s is there twice: remove one", a)
-			} else if a.Is4() == b.Is4() && (a.IsUnspecified() || b.IsUnspecified()) {
-				s.fail(key, "%s and %s can't both be listened on, the one includes the other: remove one", b, a)
-			}
-		}
-	}
+	b.Listen.check(s)
 	if a := b.API.Address; a.IsValid() && (!a.Addr().IsLoopback() || a.Port() == 0) {
 		s.fail("bgp.api.address", "%s: the API has no authentication and is served on loopback only: write 127.0.0.1:50051 or [::1]:50051", a)
+	}
+}
+
+func (l *Listen) check(s *source) {
+	all := map[bool]netip.Addr{} // by family: what takes in all of it
+	for _, a := range l.Addresses {
+		if a.IsUnspecified() {
+			all[a.Is4()] = a
+		}
+	}
+	seen := map[netip.Addr]bool{}
+	for i, a := range l.Addresses {
+		key := s.item("bgp.listen.addresses", i)
+		switch every := all[a.Is4()]; {
+		case a.IsMulticast() || a == broadcast():
+			s.fail(key, "%s is nobody's own address: write one of this node, or 0.0.0.0 and \"::\" for all", a)
+		case seen[a]:
+			s.fail(key, "%s is there twice: remove one", a)
+		case every.IsValid() && every != a:
+			s.fail(key, "%s is included in %s, both can't be listened on: remove one", a, every)
+		}
+		seen[a] = true
 	}
 }
 

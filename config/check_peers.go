@@ -129,5 +129,5 @@ func passwordAdvice(path string, err error) string {
 	case errors.Is(err, fs.ErrPermission):
 		return path + " can't be read: give the agent's user permission"
 	}
-	return err.Error() + ": name a file that holds the password"
+	return err.Error()
 }

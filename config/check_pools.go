@@ -70,7 +70,11 @@ func (p *Pool) check(s *source, key string) {
 	}
 	checked, err := pools.New(d)
 	for _, err := range parts(err) {
-		s.fail(key+inPool(err), "%v", err)
+		word, text := inPool(err)
+		if s.bad[key+".addresses"] && word != "name" {
+			continue // it may come from the address that is missing
+		}
+		s.fail(strings.TrimSuffix(join(key, word), "."), "%s", text)
 	}
 	p.checked = checked
 }
@@ -113,14 +117,15 @@ func parts(err error) []error {
 	return []error{inner}
 }
 
-// inPool is the key that an error of package pools begins with, if it does.
-func inPool(err error) string {
-	word, _, _ := strings.Cut(err.Error(), " ")
-	switch word = strings.TrimSuffix(word, ":"); word {
+// inPool parts an error of package pools from the key that it begins with, if
+// it does.
+func inPool(err error) (key, text string) {
+	key, text, _ = strings.Cut(err.Error(), " ")
+	switch key = strings.TrimSuffix(key, ":"); key {
 	case "name", "addresses", "exclude", "blockSize", "gateways":
-		return "." + word
+		return key, text
 	}
-	return ""
+	return "", err.Error()
 }
 
 // owned is a range of a pool's addresses.

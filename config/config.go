@@ -59,13 +59,13 @@ const (
 	Kubernetes Store = "kubernetes"
 )
 
-// BGP is this node's side of every session.
+// BGP is this node's side of every session. A zero RouterID is for the agent
+// to find.
 type BGP struct {
 	// This node's autonomous system number, as one plain number. Required as
 	// soon as there are peers.
 	ASN ASN `key:"asn" limits:"1..4294967295" otherwise:"none"`
-	// BGP identifier (RFC 4271), written like an IPv4 address. The zero value
-	// leaves it to the agent.
+	// BGP identifier (RFC 4271), written like an IPv4 address.
 	RouterID netip.Addr `key:"routerID" otherwise:"the host's first global IPv4 address; without one, derived from the node's name"`
 	// Where routers may connect to.
 	Listen Listen `key:"listen"`

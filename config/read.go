@@ -27,7 +27,7 @@ func readFile(path string, limit int64) ([]byte, os.FileMode, error) {
 	case info.IsDir():
 		return nil, 0, fmt.Errorf("%s is a directory: name a file in it", path)
 	case !info.Mode().IsRegular():
-		return nil, 0, fmt.Errorf("%s is not a regular file", path)
+		return nil, 0, fmt.Errorf("%s is not a regular file: name one", path)
 	}
 	f, err := os.Open(path)
 	if err != nil {

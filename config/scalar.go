@@ -35,7 +35,7 @@ func (s *shape) parse(text string) (any, error) {
 		return nil, fmt.Errorf("%s is out of bounds: write %s to %s", text, s.low, s.high)
 	}
 	if s.unit != "" && number(v)%s.bound(s.unit) != 0 {
-		return nil, fmt.Errorf("%s is in between: write a multiple of %s", text, s.unit)
+		return nil, fmt.Errorf("%s is too fine: write a multiple of %s", text, s.unit)
 	}
 	return v, nil
 }
@@ -102,8 +102,11 @@ var dotted = regexp.MustCompile(`^(\d{1,5})\.(\d{1,5})$`)
 
 func parseASN(text string) (int64, error) {
 	if m := dotted.FindStringSubmatch(text); m != nil {
-		high, _ := strconv.ParseInt(m[1], 10, 64)
-		low, _ := strconv.ParseInt(m[2], 10, 64)
+		high, tooHigh := strconv.ParseUint(m[1], 10, 16)
+		low, tooLow := strconv.ParseUint(m[2], 10, 16)
+		if tooHigh != nil || tooLow != nil {
+			return 0, fmt.Errorf("%s is not an ASN: write one plain number", text)
+		}
 		return 0, fmt.Errorf("%s: an ASN is one plain number here: write %d", text, high<<16+low)
 	}
 	n, err := parseInt(text)

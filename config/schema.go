@@ -169,7 +169,7 @@ func (s *shape) words() string {
 	case s.elem != nil && s.elem.isMapping():
 		return "list"
 	case s.elem != nil:
-		return "list of " + s.elem.words()
+		return "list: " + s.elem.words()
 	case s.oneof != nil:
 		return "`" + strings.Join(s.oneof, "`, `") + "`"
 	}
@@ -179,6 +179,9 @@ func (s *shape) words() string {
 	}
 	return name
 }
+
+// wanted is words for an error.
+func (s *shape) wanted() string { return strings.ReplaceAll(s.words(), "`", "") }
 
 func (s *shape) kind() string {
 	switch s.typ {

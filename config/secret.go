@@ -8,8 +8,9 @@ import (
 
 const stars = "******"
 
-// Secret is a string that prints as stars, whatever prints it. Convert it to
-// a string to use it.
+// Secret is a string that prints as stars, as a value of its own or inside of
+// another one. Convert it to a string to use it. It is no key for a map:
+// encoders take the keys as they are.
 type Secret string
 
 // String hides the secret.

@@ -6,11 +6,11 @@ import (
 	"strings"
 )
 
-// advice is the way out for an unknown key. lines are those of the keys that
-// stand beside it.
-func advice(path, key string, want *shape, lines map[string]int) string {
-	if text := neighbours(section(path), fold(key)); text != "" {
-		return text
+// advice is the way out for an unknown key, and the key of the same mapping
+// that was meant, if it is known. lines are those of the keys beside it.
+func advice(path, key string, want *shape, lines map[string]int) (text, meant string) {
+	if text, meant := neighbours(section(path), fold(key)); text != "" {
+		return text, strings.TrimPrefix(meant, path+".")
 	}
 	best, distance := "", 3
 	for _, k := range want.keys() {
@@ -21,14 +21,16 @@ func advice(path, key string, want *shape, lines map[string]int) string {
 	}
 	switch {
 	case best != "" && lines[best] > 0:
-		return fmt.Sprintf("%s is there already, in line %d: remove one of them", best, lines[best])
+		return fmt.Sprintf("%s is there already, in line %d: remove one of them", best, lines[best]), best
+	case strings.EqualFold(best, key):
+		return fmt.Sprintf("write %s, capitals count", best), best
 	case best != "":
-		return fmt.Sprintf("did you mean %s? Capitals count", best)
+		return fmt.Sprintf("did you mean %s?", best), best
 	}
 	if elsewhere := homeOf(key); elsewhere != "" {
-		return "did you mean " + elsewhere + "?"
+		return "did you mean " + elsewhere + "?", ""
 	}
-	return "known here: " + strings.Join(want.keys(), ", ")
+	return "known here: " + strings.Join(want.keys(), ", "), ""
 }
 
 // section is the path of a list without its indexes.
@@ -37,14 +39,15 @@ func section(path string) string {
 	return name
 }
 
-// neighbours knows what other systems call our keys.
-func neighbours(section, key string) string {
+// neighbours knows what other systems call our keys, and gives our key.
+func neighbours(section, key string) (text, own string) {
 	names := map[string]string{
 		"myasn": "bgp.asn", "localasn": "bgp.asn", "localas": "bgp.asn", "asnumber": "bgp.asn", "clusterasn": "bgp.asn",
 		"bgppeers": "peers", "neighbors": "peers", "neighbours": "peers",
 		"ippools": "pools", "addresspools": "pools", "nodename": "node", "hostname": "node",
 		"loglevel": "log.level", "logformat": "log.format", "socket": "ipam.socket",
-		"bindaddress": "bgp.listen.addresses", "listenport": "bgp.listen.port", "localpref": "",
+		"bindaddress": "bgp.listen.addresses", "listenport": "bgp.listen.port",
+		"cidr": "pools[].addresses", "cidrs": "pools[].addresses",
 	}
 	switch section {
 	case "peers":
@@ -63,14 +66,13 @@ func neighbours(section, key string) string {
 			"excludeips": "exclude", "excludes": "exclude", "reserved": "exclude", "blocksizebits": "blockSize", "prefixlength": "blockSize",
 		}
 	}
-	own := names[key]
-	switch {
-	case own == "":
-		return ""
-	case own == "passwordFile" && key != "passwordfile":
-		return "write the password to a file and name it with passwordFile"
+	switch own = names[key]; own {
+	case "":
+		return "", ""
+	case "passwordFile":
+		return "write the password to a file and name it with passwordFile", own
 	}
-	return "it is called " + own + " here"
+	return "it is called " + own + " here", own
 }
 
 // homeOf is the path of the key of that name, if there is exactly one.

@@ -62,7 +62,11 @@ func (s *source) known(key *yaml.Node, path string, want *shape, lines map[strin
 	if f := want.field(key.Value); f != nil {
 		return f
 	}
-	s.failAt(key.Line, path, "unknown key %q: %s", shown(key.Value), advice(path, key.Value, want, lines))
+	text, meant := advice(path, key.Value, want, lines)
+	s.failAt(key.Line, path, "unknown key %q: %s", shown(key.Value), text)
+	if meant != "" {
+		s.bad[join(path, meant)] = true // so that it is not missed as well
+	}
 	return nil
 }
 
@@ -184,7 +188,7 @@ func (s *source) plain(n *yaml.Node, path string) bool {
 // scalar returns the text of n once it is known to be right.
 func (s *source) scalar(n *yaml.Node, path string, want *shape) (any, bool) {
 	if n.Kind != yaml.ScalarNode {
-		s.fail(path, "%s, want one value (%s)%s", describe(n), want.words(), unquoted(n))
+		s.fail(path, "%s, want one value (%s)%s", describe(n), want.wanted(), unquoted(n))
 		return nil, false
 	}
 	if err := mistyped(n, want); err != nil {
@@ -219,7 +223,7 @@ func mistyped(n *yaml.Node, want *shape) error {
 	case !isWord(want.typ) && kind == reflect.String && want.oneof == nil && tag != "!!str":
 		return fmt.Errorf("%s is %s in YAML, want a string: write %q in quotes", shown(n.Value), tagWords(tag), shown(n.Value))
 	case (kind == reflect.Bool || isWhole(want.typ)) && quoted:
-		return fmt.Errorf("%q is a string in YAML, want %s: write it without quotes", shown(n.Value), want.words())
+		return fmt.Errorf("%q is a string in YAML, want %s: write it without quotes", shown(n.Value), want.wanted())
 	}
 	return nil
 }

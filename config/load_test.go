@@ -1,0 +1,194 @@
+package config_test
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go4.org/netipx"
+
+	"github.com/fairway-network/fairway/config"
+	"github.com/fairway-network/fairway/pools"
+)
+
+// load loads text as a file of its own.
+func load(t *testing.T, text string) (*config.Config, error) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "fairway.yaml")
+	write(t, path, text)
+	return config.Load(path)
+}
+
+func mustLoad(t *testing.T, text string) *config.Config {
+	t.Helper()
+	c, err := load(t, text)
+	must(t, err)
+	return c
+}
+
+func addrs(words ...string) []netip.Addr {
+	var out []netip.Addr
+	for _, w := range words {
+		out = append(out, netip.MustParseAddr(w))
+	}
+	return out
+}
+
+func ranges(words ...string) []netipx.IPRange {
+	var out []netipx.IPRange
+	for _, w := range words {
+		r, err := pools.ParseRange(w)
+		if err != nil {
+			panic(err)
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+func check(t *testing.T, what string, got, want any) {
+	t.Helper()
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%s:\ngot  %+v\nwant %+v", what, got, want)
+	}
+}
+
+func TestDefaults(t *testing.T) {
+	clearEnvironment(t)
+	c := mustLoad(t, "{}\n")
+	host, err := os.Hostname()
+	must(t, err)
+	check(t, "defaults", c, &config.Config{
+		Node: strings.ToLower(host),
+		BGP: config.BGP{
+			Listen:          config.Listen{Addresses: addrs("0.0.0.0", "::"), Port: 179},
+			API:             config.API{Socket: "/run/fairway/gobgp.sock"},
+			GracefulRestart: config.GracefulRestart{Enabled: true, RestartTime: 120 * time.Second, DeferralTime: 10 * time.Second},
+			OnStop:          config.Forward,
+			AnnounceTimeout: 10 * time.Second,
+		},
+		Store: config.Embedded, StateDir: "/var/lib/fairway", RunDir: "/run/fairway",
+		IPAM:   config.IPAM{Socket: "/run/fairway/ipam.sock"},
+		Routes: config.Routes{Kernel: config.KernelRoutes{Enabled: true, Table: 254, Metric: 2048, Sysctls: config.SetSysctls}},
+		Log:    config.Log{Level: slog.LevelInfo, Format: config.Text},
+	})
+
+	c = mustLoad(t, "runDir: /run/two\nbgp: {asn: 64512}\npeers: [{name: a, address: 10.0.0.1, asn: 65000}, {name: b, address: \"fd00::1\", asn: 65000}]\npools: [{name: p, addresses: [10.1.0.0/24]}]\n")
+	check(t, "IPv4 peer", c.Peers[0], config.Peer{Name: "a", Address: addrs("10.0.0.1")[0], ASN: 65000, Families: []config.Family{config.IPv4}, HoldTime: 90 * time.Second, Port: 179})
+	check(t, "IPv6 peer's families", c.Peers[1].Families, []config.Family{config.IPv6})
+	check(t, "sockets", []string{c.IPAM.Socket, c.BGP.API.Socket}, []string{"/run/two/ipam.sock", "/run/two/gobgp.sock"})
+	p := c.Pools[0]
+	check(t, "pool", []any{p.BlockSize, p.ReuseAfter, p.IdleAfter, p.Announce}, []any{pools.DefaultBlockSize, time.Minute, 5 * time.Minute, true})
+}
+
+func TestEveryKey(t *testing.T) {
+	clearEnvironment(t)
+	text, err := os.ReadFile("testdata/all.yaml")
+	must(t, err)
+	dir := passwordDir(t)
+	c := mustLoad(t, strings.ReplaceAll(string(text), "$DIR", dir))
+	core := c.Pools[0].Checked()
+	check(t, "checked pool", []any{core.Name(), core.BlockSize(), core.Size(pools.IPv4)}, []any{"web", 16, uint64(256 + 11 - 1)})
+	want := config.Pool{
+		Name: "web", Addresses: ranges("10.244.120.0/24", "10.244.121.10-10.244.121.20", "fd00:244::/120", "fd00::"),
+		Exclude: ranges("10.244.120.7", "fd00:244::80/121"), BlockSize: 16,
+		Gateways:  []netip.Prefix{netip.MustParsePrefix("10.244.0.1/16"), netip.MustParsePrefix("fd00::ffff/16")},
+		IdleAfter: 90 * time.Minute,
+	}
+	check(t, "pool", c.Pools[0].Definition(), want.Definition())
+	check(t, "pool's use", []any{c.Pools[0].IdleAfter, c.Pools[0].Announce}, []any{want.IdleAfter, want.Announce})
+	c.Pools = nil
+	check(t, "configuration", c, &config.Config{
+		Node: "rack1.node-7",
+		BGP: config.BGP{
+			ASN: 4200000007, RouterID: addrs("10.0.1.2")[0],
+			Listen:          config.Listen{Addresses: addrs("10.0.1.2", "fd00:0:1::2"), Port: 1179},
+			API:             config.API{Address: netip.MustParseAddrPort("[::1]:50051")},
+			GracefulRestart: config.GracefulRestart{RestartTime: 150 * time.Second, DeferralTime: 20 * time.Second},
+			OnStop:          config.Withdraw,
+		},
+		Peers: []config.Peer{{
+			Name: "tor1", Address: addrs("fd00:0:1::1")[0], ASN: 4200000001, Families: []config.Family{config.IPv4, config.IPv6},
+			PasswordFile: dir + "/good", Password: "hunter2", EBGPMultihop: 2, HoldTime: time.Minute, Port: 1790,
+		}},
+		Store: config.Embedded, StateDir: "/srv/fairway", RunDir: "/run/other", IPAM: config.IPAM{Socket: "/run/cni.sock"},
+		Routes: config.Routes{Kernel: config.KernelRoutes{Table: 100, Protocol: 200, Metric: 1, Sysctls: config.LeaveSysctls}},
+		Log:    config.Log{Level: slog.LevelDebug, Format: config.JSON},
+	})
+}
+
+func TestListensOnNothing(t *testing.T) {
+	clearEnvironment(t)
+	if c := mustLoad(t, "bgp: {listen: {addresses: []}}\n"); len(c.BGP.Listen.Addresses) != 0 {
+		t.Errorf("listens on %v, want nothing", c.BGP.Listen.Addresses)
+	}
+}
+
+func TestExample(t *testing.T) {
+	clearEnvironment(t)
+	c, err := config.Load("../deploy/examples/fairway.yaml")
+	must(t, err)
+	if len(c.Peers) != 2 || len(c.Pools) != 3 || len(c.Warnings) != 0 {
+		t.Errorf("peers, pools, warnings = %d, %d, %v", len(c.Peers), len(c.Pools), c.Warnings)
+	}
+}
+
+func TestPasswords(t *testing.T) {
+	clearEnvironment(t)
+	dir := passwordDir(t)
+	for file, want := range map[string]string{"good": "hunter2", "dos": "hunter2", "80bytes": strings.Repeat("x", 80)} {
+		text := fmt.Sprintf("bgp: {asn: 64512}\npeers:\n- name: a\n  address: 10.0.0.1\n  asn: 65000\n  passwordFile: %s/%s\n", dir, file)
+		c := mustLoad(t, text)
+		if string(c.Peers[0].Password) != want || len(c.Warnings) != 0 {
+			t.Errorf("%s: password %q, warnings %v", file, string(c.Peers[0].Password), c.Warnings)
+		}
+		must(t, os.Chmod(filepath.Join(dir, file), 0o644))
+		c = mustLoad(t, text)
+		if len(c.Warnings) != 1 || c.Warnings[0].Line != 6 || !strings.Contains(c.Warnings[0].Text, "chmod 600") || string(c.Peers[0].Password) != want {
+			t.Errorf("open to all: password %q, warnings %v", string(c.Peers[0].Password), c.Warnings)
+		}
+	}
+}
+
+func TestEnvironmentOverrides(t *testing.T) {
+	clearEnvironment(t)
+	for name, text := range map[string]string{
+		"FAIRWAY_NODE": "from-env", "FAIRWAY_BGP_ASN": "64999", "FAIRWAY_BGP_ROUTER_ID": "10.9.9.9", "FAIRWAY_BGP_LISTEN_PORT": "1790",
+		"FAIRWAY_BGP_GRACEFUL_RESTART_ENABLED": "false", "FAIRWAY_BGP_ANNOUNCE_TIMEOUT": "3s", "FAIRWAY_RUN_DIR": "/run/env",
+		"FAIRWAY_ROUTES_KERNEL_SYSCTLS": "off", "FAIRWAY_LOG_LEVEL": "warn", "FAIRWAY_BGP_ON_STOP": "", // empty: not set
+		"FAIRWAY_SERVICE_HOST": "10.96.0.1", "FAIRWAY_PORT_443_TCP": "tcp://10.96.0.1:443", "FAIRWAY_PEERS_PORT": "tcp://10.96.0.2:179",
+		"FAIRWAY_SOMETHING_ELSE": "1", "FAIRWAY_BGP_SERVICE_PORT_HTTP": "80",
+	} {
+		t.Setenv(name, text)
+	}
+	c := mustLoad(t, "node: from-file\nbgp: {asn: 64512, onStop: withdraw, api: {address: 127.0.0.1:1}}\n")
+	check(t, "overridden", []any{c.Node, c.BGP.ASN, c.BGP.RouterID, c.BGP.Listen.Port, c.BGP.GracefulRestart.Enabled, c.BGP.AnnounceTimeout, c.IPAM.Socket, c.Routes.Kernel.Sysctls, c.Log.Level},
+		[]any{"from-env", config.ASN(64999), addrs("10.9.9.9")[0], uint16(1790), false, 3 * time.Second, "/run/env/ipam.sock", config.LeaveSysctls, slog.LevelWarn})
+	check(t, "kept", []any{c.BGP.OnStop, c.BGP.API.Address.String(), c.BGP.Listen.Addresses}, []any{config.Withdraw, "127.0.0.1:1", addrs("0.0.0.0", "::")})
+}
+
+func TestWrongEnvironment(t *testing.T) {
+	clearEnvironment(t)
+	for name, text := range map[string]string{
+		"FAIRWAY_NODE": "Node 1", "FAIRWAY_BGP_ASN": "0", "FAIRWAY_BGP_ROUTERID": "10.0.0.1", "FAIRWAY_BGP_ROUTER_ID": "224.0.0.1",
+		"FAIRWAY_BGP_LISTEN_PORT": "tcp://10.96.0.1:179", "FAIRWAY_BGP_API_ADDRESS": "10.0.0.1:50051", "FAIRWAY_PEERS": "10.0.0.1",
+		"FAIRWAY_BGP_LISTEN_ADDRESSES": "0.0.0.0", "FAIRWAY_BGP_GRACEFUL_RESTART_ENABLED": "yes", "FAIRWAY_IPAM_SOCKETS": "/x",
+		"FAIRWAY_POOLS_0_NAME": "web", "FAIRWAY_STATE_DIR": "here", "FAIRWAY_BGP_ANNOUNCE_TIMEOUT": "10", "FAIRWAY_STORE": "kubernetes",
+	} {
+		t.Setenv(name, text)
+	}
+	_, err := load(t, "bgp: {asn: 64512}\npeers: [{name: a, address: 10.0.0.1, asn: 65000}]\n")
+	if err == nil {
+		t.Fatal("loaded")
+	}
+	lines := strings.Split(err.Error(), "\n")
+	slices.Sort(lines)
+	compare(t, "testdata/environment.err", strings.Join(lines, "\n")+"\n")
+}
