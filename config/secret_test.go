@@ -18,7 +18,7 @@ func TestSecretIsNeverSeen(t *testing.T) {
 	p := config.Peer{Name: "tor1", Password: word}
 	c := config.Config{Peers: []config.Peer{p}}
 	var out bytes.Buffer
-	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%t", "%p"} {
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%t", "%U"} {
 		fmt.Fprintf(&out, verb+verb+verb+verb+"\n", p.Password, p, &p, c)
 	}
 	for _, h := range []slog.Handler{slog.NewTextHandler(&out, nil), slog.NewJSONHandler(&out, nil)} {
