@@ -29,7 +29,7 @@ const maxHangUps = 3
 // also tries again when an agent goes away without an answer.
 func ask(environ []string, conf []byte, command string, l limits) ([]byte, *wire.Fault) {
 	path := socketPath(conf)
-	if path[0] != '/' || len(path) > len(syscall.RawSockaddrUnix{}.Path)-1 {
+	if path[0] != '/' || len(path) > len(syscall.RawSockaddrUnix{}.Path)-1 || hasNUL(path) {
 		return nil, badPath(path)
 	}
 	request := wire.AppendRequest(make([]byte, 0, len(conf)+1024), environ, conf)
@@ -43,8 +43,8 @@ func ask(environ []string, conf []byte, command string, l limits) ([]byte, *wire
 			return answer, nil
 		}
 		switch err {
-		case syscall.ECONNREFUSED, syscall.ENOENT:
-			// nobody listens (yet)
+		case syscall.ECONNREFUSED, syscall.ENOENT, syscall.EINTR:
+			// nobody listens (yet), or no place in the queue so far
 		case syscall.EPIPE, syscall.ECONNRESET:
 			if hangUps++; hangUps == maxHangUps {
 				return nil, away(path, command, err)
@@ -70,21 +70,32 @@ func exchange(path string, request []byte, timeout int64) ([]byte, syscall.Errno
 	if err != 0 {
 		return nil, err
 	}
-	defer closeFile(fd)
-	if err := send(fd, request); err != 0 {
-		return nil, err
+	var answer []byte
+	if err = send(fd, request, timeout); err == 0 {
+		answer, err = receive(fd, timeout)
 	}
-	answer, err := receive(fd, timeout)
 	if err == 0 && len(answer) == 0 {
 		err = syscall.ECONNRESET
 	}
+	if err != 0 {
+		closeFile(fd) // an exit follows success, and closes sooner
+	}
 	return answer, err
+}
+
+func hasNUL(s string) bool {
+	for i := range len(s) {
+		if s[i] == 0 {
+			return true
+		}
+	}
+	return false
 }
 
 func badPath(path string) *wire.Fault {
 	return &wire.Fault{
 		Code:    wire.InvalidNetworkConfig,
-		Msg:     "ipam.socket: " + path + " is not an absolute path of at most 107 bytes",
+		Msg:     "ipam.socket: " + path + " is not an absolute path of at most 107 bytes without NUL",
 		Details: "write the path of the agent's ipam.socket, or leave it out for " + wire.DefaultSocket,
 	}
 }
@@ -106,7 +117,7 @@ func away(path, command string, err syscall.Errno) *wire.Fault {
 		Details: "is the agent running on this node? Start it, or set ipam.socket in the network configuration to where it listens, and try again",
 	}
 	switch err {
-	case syscall.ECONNREFUSED, syscall.ENOENT:
+	case syscall.ECONNREFUSED, syscall.ENOENT, syscall.EINTR:
 	case syscall.EPIPE, syscall.ECONNRESET:
 		f.Msg = "the Fairway agent on " + path + " hung up without an answer"
 		f.Details = "see the agent's log, and try again"

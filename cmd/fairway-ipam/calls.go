@@ -7,9 +7,15 @@ import (
 	"github.com/fairway-network/fairway/agent/wire"
 )
 
+// These are raw system calls: the scheduler is not told that the thread may
+// wait. If it were, it would start threads to have something else run in the
+// meantime, and there is nothing else; that is most of what this program would
+// cost above an empty one. The price is that the scheduler interrupts long
+// waits now and then, so that each of them has to look at the clock.
+
 // readAll reads to the end of fd, at most wire.MaxRequest bytes.
 func readAll(fd int) ([]byte, *wire.Fault) {
-	b, err := read(fd, wire.MaxRequest, 0)
+	b, err := read(fd, wire.MaxRequest, 0, nil)
 	switch err {
 	case 0:
 		return b, nil
@@ -23,98 +29,101 @@ func readAll(fd int) ([]byte, *wire.Fault) {
 	}
 }
 
-// receive reads the answer, for twice timeout (in milliseconds) at most.
+// receive reads the answer, for timeout milliseconds or little longer. A whole
+// answer shows that it is one: there is no wait for the agent to close.
 func receive(fd int, timeout int64) ([]byte, syscall.Errno) {
-	return read(fd, wire.MaxAnswer, now()+timeout)
+	return read(fd, wire.MaxAnswer, now()+timeout, func(b []byte) bool {
+		_, _, whole := wire.SplitAnswer(b)
+		return whole
+	})
 }
 
-// read reads until the end of fd. EMSGSIZE stands for more than limit bytes,
-// EAGAIN for data that still trickles in after deadline, on the clock of now;
-// 0 is none.
-func read(fd, limit int, deadline int64) ([]byte, syscall.Errno) {
+// read reads until the end of fd, or until whole says so of what was read.
+// EMSGSIZE stands for more than limit bytes, EAGAIN for a deadline that is
+// over, on the clock of now; 0 is none.
+func read(fd, limit int, deadline int64, whole func([]byte) bool) ([]byte, syscall.Errno) {
 	b := make([]byte, 0, 8<<10)
 	for {
-		n, err := syscall.Read(fd, b[len(b):cap(b)])
+		free := b[len(b):cap(b)]
+		n, _, err := syscall.RawSyscall(syscall.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&free[0])), uintptr(len(free)))
 		switch {
-		case err == syscall.EINTR:
-			continue
-		case err != nil:
-			return nil, err.(syscall.Errno)
-		case n == 0:
+		case err != 0 && err != syscall.EINTR:
+			return nil, err
+		case err == 0 && n == 0:
 			return b, 0
+		case err == 0:
+			b = b[:len(b)+int(n)]
 		}
-		if b = b[:len(b)+n]; len(b) > limit {
+		switch {
+		case len(b) > limit:
 			return nil, syscall.EMSGSIZE
-		}
-		if deadline != 0 && now() > deadline {
+		case whole != nil && whole(b):
+			return b, 0
+		case deadline != 0 && now() > deadline:
 			return nil, syscall.EAGAIN
-		}
-		if len(b) == cap(b) {
+		case len(b) == cap(b):
 			b = append(make([]byte, 0, 4*cap(b)), b...)
 		}
 	}
 }
 
-// writeAll says whether all of b was written.
-func writeAll(fd int, b []byte) bool {
+// writeAll writes b, for timeout milliseconds or little longer; 0 is no bound.
+func writeAll(fd int, b []byte, timeout int64) syscall.Errno {
+	deadline := now() + timeout
 	for len(b) > 0 {
-		n, err := syscall.Write(fd, b)
-		if err != nil && err != syscall.EINTR {
-			return false
-		}
-		if n > 0 {
+		n, _, err := syscall.RawSyscall(syscall.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+		switch {
+		case err == 0:
 			b = b[n:]
+		case err != syscall.EINTR:
+			return err
 		}
-	}
-	return true
-}
-
-// dial connects to the unix socket at path. No call on it takes longer than
-// timeout, in milliseconds.
-func dial(path string, timeout int64) (int, syscall.Errno) {
-	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return -1, err.(syscall.Errno)
-	}
-	tv := syscall.NsecToTimeval(timeout * 1e6)
-	for _, option := range [...]int{syscall.SO_SNDTIMEO, syscall.SO_RCVTIMEO} {
-		if err == nil {
-			err = syscall.SetsockoptTimeval(fd, syscall.SOL_SOCKET, option, &tv)
+		if timeout != 0 && now() > deadline {
+			return syscall.EAGAIN
 		}
-	}
-	if err == nil {
-		err = syscall.Connect(fd, &syscall.SockaddrUnix{Name: path})
-	}
-	if err == nil {
-		return fd, 0
-	}
-	closeFile(fd)
-	if err == syscall.EINTR {
-		// A signal ended the wait for a place in the agent's queue.
-		return -1, syscall.ECONNREFUSED
-	}
-	return -1, err.(syscall.Errno)
-}
-
-// send writes all of b and says that this was all.
-func send(fd int, b []byte) syscall.Errno {
-	for len(b) > 0 {
-		n, err := syscall.Write(fd, b)
-		if err != nil && err != syscall.EINTR {
-			return err.(syscall.Errno)
-		}
-		if n > 0 {
-			b = b[n:]
-		}
-	}
-	if err := syscall.Shutdown(fd, syscall.SHUT_WR); err != nil {
-		return err.(syscall.Errno)
 	}
 	return 0
 }
 
+// dial connects to the unix socket at path. No call on it takes longer than
+// timeout, in milliseconds. The path must fit.
+func dial(path string, timeout int64) (int, syscall.Errno) {
+	r, _, err := syscall.RawSyscall(syscall.SYS_SOCKET, syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != 0 {
+		return -1, err
+	}
+	fd := int(r)
+	tv := syscall.NsecToTimeval(timeout * 1e6)
+	for _, option := range [...]uintptr{syscall.SO_SNDTIMEO, syscall.SO_RCVTIMEO} {
+		if err == 0 {
+			_, _, err = syscall.RawSyscall6(syscall.SYS_SETSOCKOPT, r, syscall.SOL_SOCKET, option, uintptr(unsafe.Pointer(&tv)), unsafe.Sizeof(tv), 0)
+		}
+	}
+	if err == 0 {
+		addr := syscall.RawSockaddrUnix{Family: syscall.AF_UNIX}
+		for i := range len(path) {
+			addr.Path[i] = int8(path[i])
+		}
+		_, _, err = syscall.RawSyscall(syscall.SYS_CONNECT, r, uintptr(unsafe.Pointer(&addr)), unsafe.Sizeof(addr))
+	}
+	if err == 0 {
+		return fd, 0
+	}
+	closeFile(fd)
+	return -1, err
+}
+
+// send writes all of b and says that this was all.
+func send(fd int, b []byte, timeout int64) syscall.Errno {
+	if err := writeAll(fd, b, timeout); err != 0 {
+		return err
+	}
+	_, _, err := syscall.RawSyscall(syscall.SYS_SHUTDOWN, uintptr(fd), syscall.SHUT_WR, 0)
+	return err
+}
+
 // closeFile has nothing to report: what matters was read before.
-func closeFile(fd int) { _ = syscall.Close(fd) }
+func closeFile(fd int) { _, _, _ = syscall.RawSyscall(syscall.SYS_CLOSE, uintptr(fd), 0, 0) }
 
 // now is a clock in milliseconds that nobody sets, never 0.
 func now() int64 {
@@ -127,5 +136,5 @@ func now() int64 {
 // sleep waits ms milliseconds, or less if a signal comes.
 func sleep(ms int64) {
 	ts := syscall.NsecToTimespec(ms * 1e6)
-	_ = syscall.Nanosleep(&ts, nil)
+	_, _, _ = syscall.RawSyscall(syscall.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&ts)), 0, 0)
 }

@@ -30,7 +30,7 @@ func main() {
 func run(environ []string, l limits) int {
 	command := lookupEnv(environ, "CNI_COMMAND")
 	if command == "" {
-		writeAll(stderr, []byte(about+join(wire.Versions(), ", ")+"\n"))
+		_ = writeAll(stderr, []byte(about+join(wire.Versions(), ", ")+"\n"), 0)
 		return 1
 	}
 	conf, fault := readAll(stdin)
@@ -57,7 +57,7 @@ func run(environ []string, l limits) int {
 
 // emit writes a whole answer and returns the exit status.
 func emit(text []byte, failed bool) int {
-	if !writeAll(stdout, text) || failed {
+	if writeAll(stdout, text, 0) != 0 || failed {
 		return 1
 	}
 	return 0

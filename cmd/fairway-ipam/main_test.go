@@ -295,6 +295,7 @@ func badInput(t *testing.T, bin string) {
 	wantFault(t, start(t, bin, "ADD", strings.Repeat(" ", wire.MaxRequest-10))(), wire.InvalidNetworkConfig, "1 MiB")
 	wantFault(t, start(t, bin, "ADD", confFor("relative.sock"))(), wire.InvalidNetworkConfig, "relative.sock", "ipam.socket")
 	wantFault(t, start(t, bin, "ADD", confFor("/"+strings.Repeat("s", 107)))(), wire.InvalidNetworkConfig, "107 bytes")
+	wantFault(t, start(t, bin, "ADD", `{"ipam":{"socket":"/a\u0000b"}}`)(), wire.InvalidNetworkConfig, "NUL")
 	file := filepath.Join(t.TempDir(), "dir")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
