@@ -26,6 +26,7 @@ const maxSocketPath = 107
 type endpoints struct {
 	socket  string // the path that users see; empty for none
 	private string // the directory in which GoBGP binds it
+	ours    os.FileInfo
 	address string
 }
 
@@ -106,23 +107,24 @@ func (e *endpoints) publish(ctx context.Context, l *ledger) error {
 	if err := os.Chmod(e.bound(), 0o600); err != nil {
 		return fmt.Errorf("BGP API socket: %w", err)
 	}
+	var err error
+	if e.ours, err = os.Lstat(e.bound()); err != nil {
+		return fmt.Errorf("BGP API socket: %w", err)
+	}
 	if err := os.Rename(e.bound(), e.socket); err != nil {
 		return fmt.Errorf("BGP API socket: %w", err)
 	}
 	return os.Remove(e.private)
 }
 
-// close removes the socket. GoBGP has closed it before.
+// close removes the socket, unless another process has put its own there.
 func (e *endpoints) close() error {
-	if e == nil || e.private == "" {
+	if e.private == "" {
 		return nil
 	}
 	err := os.RemoveAll(e.private)
-	if conn, dialErr := net.Dial("unix", e.socket); dialErr == nil {
-		return errors.Join(err, conn.Close()) // somebody else's by now
-	}
-	if rmErr := os.Remove(e.socket); rmErr != nil && !errors.Is(rmErr, os.ErrNotExist) {
-		err = errors.Join(err, rmErr)
+	if info, statErr := os.Lstat(e.socket); statErr == nil && e.ours != nil && os.SameFile(info, e.ours) {
+		err = errors.Join(err, os.Remove(e.socket))
 	}
 	return err
 }

@@ -95,9 +95,10 @@ func TestFRRRefusedPeers(t *testing.T) {
 // starts as a restarting speaker. FRR has the route all the time.
 func TestFRRAgentKilled(t *testing.T) {
 	t.Parallel()
-	f := startFRR(t, "10.0.0.7", routerASN, neighbor("10.0.0.1", nodeASN, IPv4))
+	f := startFRR(t, "10.0.0.7", routerASN, neighbor("10.0.0.1", nodeASN, IPv4)+neighbor("10.0.0.8", observerASN, IPv4))
+	behind := f.observe(t, "10.0.0.8")
 	d := Desired{Local: local(), Peers: []Peer{f.peer("tor")}, Prefixes: prefixes("10.1.0.0/26")}
-	pid := killedAgent(t, d)
+	pid := killedAgent(t, d, func() { behind.has(t, "10.1.0.0/26") })
 	eventually(t, "the child ends with its parent", func() bool {
 		_, err := os.Stat(fmt.Sprintf("/proc/%d/status", pid))
 		return err != nil || zombie(pid)
@@ -119,11 +120,17 @@ func TestFRRAgentKilled(t *testing.T) {
 		}
 		return !paths[0].Stale
 	})
+	behind.neverLost(t)
+	var neighbors map[string]struct{ GracefulRestartInfo struct{ RBit bool } }
+	f.ask(t, &neighbors, "show bgp neighbors 10.0.0.1")
+	if !neighbors["10.0.0.1"].GracefulRestartInfo.RBit {
+		t.Errorf("FRR saw no restart bit: %+v", neighbors)
+	}
 }
 
-// killedAgent runs an agent until its announcements have left, kills it and
-// gives the process ID of its child.
-func killedAgent(t *testing.T, d Desired) int {
+// killedAgent runs an agent until its announcements have left and arrived,
+// kills it and gives the process ID of its child.
+func killedAgent(t *testing.T, d Desired, arrived func()) int {
 	t.Helper()
 	w, err := json.Marshal(toWire(d))
 	must(t, err)
@@ -139,6 +146,7 @@ func killedAgent(t *testing.T, d Desired) int {
 	must(t, err)
 	pid, err := strconv.Atoi(strings.TrimSpace(line))
 	must(t, err)
+	arrived()
 	must(t, agent.Process.Kill())
 	_ = agent.Wait()
 	return pid

@@ -11,16 +11,17 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	api "github.com/osrg/gobgp/v3/api"
 )
 
 const bgpdPath = "/usr/lib/frr/bgpd"
 
 // frr is FRR's bgpd on a loopback address of the test's own namespace.
 type frr struct {
-	address  string
-	dir      string
-	asn      uint32
-	password string
+	address string
+	dir     string
+	asn     uint32
 }
 
 // startFRR runs bgpd with the configuration of one BGP instance.
@@ -71,18 +72,6 @@ func (f *frr) ask(t *testing.T, into any, command string) {
 	}
 }
 
-// do runs configuration commands.
-func (f *frr) do(t *testing.T, commands ...string) {
-	t.Helper()
-	args := []string{"--vty_socket", f.dir}
-	for _, c := range commands {
-		args = append(args, "-c", c)
-	}
-	if out, err := exec.Command("vtysh", args...).CombinedOutput(); err != nil {
-		t.Fatalf("vtysh %v: %v: %s", commands, err, out)
-	}
-}
-
 // frrRoute is a path in FRR's table.
 type frrRoute struct {
 	Valid    bool
@@ -128,4 +117,29 @@ func neighbor(address string, asn uint32, family Family, extra ...string) string
 	}
 	lines = append(lines, fmt.Sprintf("address-family %s unicast", family), fmt.Sprintf(" neighbor %s activate", address), "exit-address-family")
 	return " " + strings.Join(lines, "\n ") + "\n"
+}
+
+const observerASN = 64599
+
+// observe gives a router behind FRR, which hears of every moment in which FRR
+// has no route. FRR's configuration needs neighbor(address, observerASN, IPv4).
+func (f *frr) observe(t *testing.T, address string) *router {
+	t.Helper()
+	r := startRouter(t, address, observerASN)
+	p := f.peer("frr").withDefaults()
+	dials := peerOf(p, Local{ASN: observerASN}, false)
+	dials.Transport.LocalAddress = address
+	must(t, r.bgp.AddPeer(t.Context(), &api.AddPeerRequest{Peer: dials}))
+	return r
+}
+
+// neverLost fails when a route was withdrawn for a while.
+func (r *router) neverLost(t *testing.T) {
+	t.Helper()
+	for _, h := range r.log() {
+		if h[0] == '-' {
+			t.Errorf("a router behind FRR heard %v: want no withdrawal", r.log())
+			return
+		}
+	}
 }

@@ -117,8 +117,14 @@ func furnish() error {
 	if err := syscall.Mount("proc", "/proc", "proc", 0, ""); err != nil {
 		return err
 	}
-	if err := os.WriteFile("/proc/sys/net/ipv6/ip_nonlocal_bind", []byte("1"), 0); err != nil {
-		return err
+	for name, value := range map[string]string{
+		"ipv6/ip_nonlocal_bind": "1",
+		"ipv4/tcp_wmem":         "4096 16384 32768", // a router that does not read is soon noticed
+		"ipv4/tcp_rmem":         "4096 16384 32768",
+	} {
+		if err := os.WriteFile("/proc/sys/net/"+name, []byte(value), 0); err != nil {
+			return err
+		}
 	}
 	// The node is 10.0.0.1 and fd00::1, routers are the others: dialled from
 	// the node's address, as over a link.

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 
 	"github.com/osrg/gobgp/v3/pkg/packet/bgp"
@@ -17,11 +18,14 @@ type raw struct {
 	hold     uint16        // seconds, as in its OPEN
 	sessions chan net.Conn // each after the OPEN and the KEEPALIVE
 	opens    chan *bgp.BGPOpen
+	gate     chan struct{} // it reads on once this is closed
+	heard    atomic.Int64  // prefixes announced to it
 }
 
 func startRaw(t *testing.T, name, address string) *raw {
 	t.Helper()
 	r := newRaw(t, name, address)
+	close(r.gate)
 	r.listen(t)
 	return r
 }
@@ -34,6 +38,7 @@ func newRaw(t *testing.T, name, address string) *raw {
 		hold:     90,
 		sessions: make(chan net.Conn, 8),
 		opens:    make(chan *bgp.BGPOpen, 8),
+		gate:     make(chan struct{}),
 	}
 }
 
@@ -69,8 +74,15 @@ func (r *raw) greet(conn net.Conn) {
 		}
 	}
 	offer(r.sessions, conn)
-	for err := error(nil); err == nil; {
-		_, err = readMessage(conn)
+	<-r.gate
+	for {
+		m, err := readMessage(conn)
+		if err != nil {
+			return
+		}
+		if u, is := m.Body.(*bgp.BGPUpdate); is {
+			r.heard.Add(int64(len(u.NLRI)))
+		}
 	}
 }
 

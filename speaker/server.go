@@ -41,7 +41,8 @@ const (
 // Close with Forward can't cut the sessions without a Cease while the process
 // lives: they end when it exits, which has to follow at once.
 type Server struct {
-	log *slog.Logger
+	log        *slog.Logger
+	limitRetry time.Duration
 
 	mu     sync.Mutex // serialises what changes GoBGP
 	closed atomic.Bool
@@ -63,7 +64,7 @@ type run struct {
 var _ Speaker = (*Server)(nil)
 
 // NewServer makes a speaker that does nothing until its first Set.
-func NewServer(log *slog.Logger) *Server { return &Server{log: log} }
+func NewServer(log *slog.Logger) *Server { return &Server{log: log, limitRetry: limitRetry} }
 
 // Set implements Speaker.
 func (s *Server) Set(ctx context.Context, d Desired) error {

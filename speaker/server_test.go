@@ -101,6 +101,26 @@ func TestFlood(t *testing.T) {
 	good.has(t, "10.1.0.0/26")
 }
 
+// The session of a flooding peer is tried again after a while.
+func TestFloodRetry(t *testing.T) {
+	t.Parallel()
+	flood := startRaw(t, "flood", "127.0.0.20")
+	s := newTestServer(t)
+	s.limitRetry = 200 * time.Millisecond
+	must(t, s.Set(t.Context(), Desired{Local: local(), Peers: []Peer{flood.peer}}))
+	must(t, s.Flush(within(t, 10*time.Second)))
+	conn := <-flood.sessions
+	for i := range 40 {
+		if writeMessage(conn, announcement(i*500, 500)) != nil {
+			break
+		}
+	}
+	eventually(t, "the session is shut and comes back", func() bool {
+		p := stateOf(t, s, "flood")
+		return p.Established() && strings.Contains(p.LastError, "more than 10000 prefixes") && p.Received == 0
+	})
+}
+
 // announcement is an UPDATE with n /32 prefixes from number first on.
 func announcement(first, n int) *bgp.BGPMessage {
 	var nlri []*bgp.IPAddrPrefix
@@ -244,6 +264,7 @@ func TestLateRouterSeesRestartBit(t *testing.T) {
 	early := startRouter(t, "127.0.0.12", routerASN)
 	early.accept(t, "127.0.0.1", "")
 	late := newRaw(t, "late", "127.0.0.13")
+	close(late.gate)
 	s := newTestServer(t)
 	d := Desired{Local: local(), Peers: []Peer{early.peer("early"), late.peer}, Prefixes: prefixes("10.1.0.0/26")}
 	d.Local.Restarting = true
@@ -285,6 +306,7 @@ func TestPeerWithoutHoldTime(t *testing.T) {
 	t.Parallel()
 	r := newRaw(t, "timeless", "127.0.0.15")
 	r.hold = 0
+	close(r.gate)
 	r.listen(t)
 	s := newTestServer(t)
 	must(t, s.Set(t.Context(), Desired{Local: local(), Peers: []Peer{r.peer}, Prefixes: prefixes("10.1.0.0/26")}))
@@ -328,4 +350,34 @@ func TestListen(t *testing.T) {
 		must(t, s.Flush(within(t, 15*time.Second)))
 		r.has(t, c.prefix)
 	}
+}
+
+// A router that does not read: Flush waits for it, and returns once everything
+// was written.
+func TestFlushWaitsForSlowRouter(t *testing.T) {
+	t.Parallel()
+	if os.Getenv(inNamespace) == "" {
+		t.Skip("needs root: socket buffers are made small in a namespace of the test")
+	}
+	const many = 3000
+	r := newRaw(t, "slow", "127.0.0.19")
+	r.listen(t)
+	s := newTestServer(t)
+	d := Desired{Local: local(), Peers: []Peer{r.peer}}
+	must(t, s.Set(t.Context(), d))
+	must(t, s.Flush(within(t, 10*time.Second)))
+	for i := range many {
+		d.Prefixes = append(d.Prefixes, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 32))
+	}
+	must(t, s.Set(t.Context(), d))
+	err := s.Flush(within(t, 300*time.Millisecond))
+	if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrNoPeer) || !strings.Contains(err.Error(), "slow") {
+		t.Errorf("Flush while the router does not read: %v", err)
+	}
+	if p := stateOf(t, s, "slow"); p.Advertised == 0 || p.Advertised >= many {
+		t.Errorf("advertised %d of %d to a router that does not read", p.Advertised, many)
+	}
+	close(r.gate)
+	must(t, s.Flush(within(t, 20*time.Second)))
+	eventually(t, "the router has all", func() bool { return r.heard.Load() == many })
 }

@@ -23,7 +23,7 @@ func (s *Server) Flush(ctx context.Context) error {
 	}
 	for {
 		r.negotiate(ctx)
-		done, err, changed := r.ledger.flushed()
+		done, changed, err := r.ledger.flushed()
 		if done {
 			return err
 		}
@@ -55,7 +55,7 @@ func (r *run) waitWritten(ctx context.Context) error {
 // negotiate asks GoBGP for the families of the sessions that came up since.
 func (r *run) negotiate(ctx context.Context) {
 	for _, address := range r.ledger.unknownFamilies() {
-		//nolint:errcheck // a session that went away meanwhile stays unknown
+		// A session that went away meanwhile stays unknown.
 		_ = r.bgp.ListPeer(ctx, &api.ListPeerRequest{Address: address}, func(p *api.Peer) {
 			if p.GetState().GetSessionState() == api.PeerState_ESTABLISHED {
 				r.ledger.negotiated(address, carriedBy(p))
@@ -104,10 +104,10 @@ func (l *ledger) unwritten() (missing bool, carried map[Family]bool, changed <-c
 
 // flushed says whether Flush can return, with what, and what to wait on if it
 // can't. Every family that was changed needs a session that carries it.
-func (l *ledger) flushed() (done bool, err error, changed <-chan struct{}) {
+func (l *ledger) flushed() (done bool, changed <-chan struct{}, err error) {
 	missing, carried, changed := l.unwritten()
 	if missing || len(carried) == 0 {
-		return false, nil, changed
+		return false, changed, nil
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -115,7 +115,7 @@ func (l *ledger) flushed() (done bool, err error, changed <-chan struct{}) {
 		switch {
 		case carried[f]:
 		case l.configured(f):
-			return false, nil, changed
+			return false, changed, nil
 		default:
 			err = errors.Join(err, fmt.Errorf("%w for %s prefixes: no peer is configured for them: add the family to a peer", ErrNoPeer, f))
 		}
@@ -123,7 +123,7 @@ func (l *ledger) flushed() (done bool, err error, changed <-chan struct{}) {
 	if err == nil {
 		clear(l.unsaid)
 	}
-	return true, err, changed
+	return true, changed, err
 }
 
 // configured says whether a peer takes the family by configuration.
@@ -223,7 +223,7 @@ func proposedNoHoldTime(p *api.Peer) bool {
 // restart bit that one peer's progress took from another that is not up yet.
 func (s *Server) tend(ctx context.Context, r *run) {
 	defer close(r.tended)
-	timer := time.NewTimer(limitRetry)
+	timer := time.NewTimer(s.limitRetry)
 	defer timer.Stop()
 	for {
 		select {
@@ -232,7 +232,7 @@ func (s *Server) tend(ctx context.Context, r *run) {
 		case <-r.ledger.tend:
 		case <-timer.C:
 		}
-		timer.Reset(limitRetry / 4)
+		timer.Reset(s.limitRetry / 4)
 		s.tendOnce(ctx, r)
 	}
 }
@@ -251,7 +251,7 @@ func (s *Server) tendOnce(ctx context.Context, r *run) {
 			s.log.Warn("cannot restore the restart bit", "error", err)
 		}
 	}
-	for _, p := range r.ledger.limitsOver(time.Now()) {
+	for _, p := range r.ledger.limitsOver(time.Now().Add(-s.limitRetry)) {
 		s.log.Info("opening a session again that was shut for too many prefixes", "peer", p.Name, "address", p.Address)
 		if err := r.bgp.EnablePeer(ctx, &api.EnablePeerRequest{Address: p.Address.String()}); err != nil {
 			s.log.Warn("cannot open the session again", "peer", p.Name, "error", err)
@@ -273,13 +273,13 @@ func (l *ledger) lostBits() []Peer {
 	return peers
 }
 
-// limitsOver takes the peers whose time in the corner is over.
-func (l *ledger) limitsOver(now time.Time) []Peer {
+// limitsOver takes the peers whose sessions were shut before a time.
+func (l *ledger) limitsOver(before time.Time) []Peer {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var peers []Peer
 	for _, s := range l.sessions {
-		if !s.limited.IsZero() && now.Sub(s.limited) >= limitRetry {
+		if !s.limited.IsZero() && s.limited.Before(before) {
 			s.limited = time.Time{}
 			peers = append(peers, s.peer)
 		}
