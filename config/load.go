@@ -27,7 +27,7 @@ func load(path string, data []byte) (*Config, error) {
 	s := newSource(path)
 	root := s.tree(data)
 	if root == nil {
-		return nil, s.problems
+		return nil, s.verdict()
 	}
 	schema := schemaOf(reflect.TypeFor[Config]())
 	values := s.mapping(root, "", schema)
@@ -37,8 +37,8 @@ func load(path string, data []byte) (*Config, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	c.check(s)
-	if len(s.problems) > 0 {
-		return nil, s.inOrder(s.problems)
+	if err := s.verdict(); err != nil {
+		return nil, err
 	}
 	c.Warnings = s.inOrder(s.warnings)
 	return c, nil

@@ -131,6 +131,26 @@ func TestListensOnNothing(t *testing.T) {
 	}
 }
 
+func TestLineEndsOfWindows(t *testing.T) {
+	clearEnvironment(t)
+	if c := mustLoad(t, "node: a\r\npools:\r\n- name: web\r\n  addresses: [fd00::, 10.0.0.0/24]\r\n"); c.Node != "a" || len(c.Pools) != 1 {
+		t.Errorf("loaded %+v", c)
+	}
+}
+
+// A file of garbage gets an answer of bounded length.
+func TestProblemsAreBounded(t *testing.T) {
+	clearEnvironment(t)
+	var text strings.Builder
+	for i := range 50_000 {
+		fmt.Fprintf(&text, "key%d: 1\n", i)
+	}
+	_, err := load(t, text.String())
+	if err == nil || strings.Count(err.Error(), "\n") != 100 || !strings.HasSuffix(err.Error(), "mend them and try again") {
+		t.Errorf("got %d lines", strings.Count(fmt.Sprint(err), "\n")+1)
+	}
+}
+
 func TestExample(t *testing.T) {
 	clearEnvironment(t)
 	c, err := config.Load("../deploy/examples/fairway.yaml")

@@ -76,9 +76,24 @@ func (s *source) failAt(line int, key, format string, args ...any) {
 }
 
 func (s *source) note(p Problem) {
-	if len(s.problems) < maxProblems {
+	if !s.full() {
 		s.problems = append(s.problems, p)
 	}
+}
+
+// full says whether another problem would be one too many to list.
+func (s *source) full() bool { return len(s.problems) >= maxProblems }
+
+// verdict is all that was noted, nil for nothing.
+func (s *source) verdict() error {
+	if len(s.problems) == 0 {
+		return nil
+	}
+	out := s.inOrder(s.problems)
+	if s.full() {
+		out = append(out, Problem{Source: s.file, Text: fmt.Sprintf("there may be more than these %d problems: mend them and try again", maxProblems)})
+	}
+	return out
 }
 
 // warn notes that the value at key is doubtful.

@@ -4,6 +4,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/fairway-network/fairway/pools"
 )
 
 // everyScalar calls visit with each scalar of the schema and the field it is of.
@@ -52,6 +54,13 @@ func TestTagsAreRight(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestBlockSizeIsThatOfPools(t *testing.T) {
+	f := schemaOf(reflect.TypeFor[Pool]()).field("blockSize")
+	if f.shape.bound(f.shape.high) != pools.MaxBlockSize || f.shape.bound(f.def) != pools.DefaultBlockSize {
+		t.Errorf("blockSize is %s, at most %s; package pools has %d, at most %d", f.def, f.shape.high, pools.DefaultBlockSize, pools.MaxBlockSize)
+	}
 }
 
 func TestVariables(t *testing.T) {

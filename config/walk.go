@@ -26,7 +26,7 @@ func (s *source) mapping(n *yaml.Node, path string, want *shape) map[string]any 
 		return out
 	}
 	seen, lines := map[string]*yaml.Node{}, linesOf(n)
-	for i := 0; i+1 < len(n.Content); i += 2 {
+	for i := 0; i+1 < len(n.Content) && !s.full(); i += 2 {
 		key, value := n.Content[i], n.Content[i+1]
 		f := s.known(key, path, want, lines)
 		if f == nil {
