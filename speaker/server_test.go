@@ -171,23 +171,7 @@ func TestAPIReadOnly(t *testing.T) {
 		out, err := exec.Command("gobgp", append([]string{"--target", "unix://" + socket}, args...)...).CombinedOutput()
 		return string(out), err
 	}
-	for _, c := range []struct{ args, want string }{
-		{"global rib", "10.1.0.0/26"},
-		{"neighbor", "127.0.0.8"},
-		{"neighbor 127.0.0.8", "64513"},
-		{"neighbor 127.0.0.8 adj-out", "10.1.0.0/26"},
-		{"-j neighbor 127.0.0.8", "127.0.0.8"},
-	} {
-		out, err := gobgp(strings.Fields(c.args)...)
-		if err != nil || !strings.Contains(out, c.want) || strings.Contains(out, "swordfish") {
-			t.Errorf("gobgp %s: %v: %s", c.args, err, out)
-		}
-	}
-	for _, args := range []string{"global rib add 10.9.0.0/24", "global rib del 10.1.0.0/26", "neighbor del 127.0.0.8", "neighbor 127.0.0.8 reset"} {
-		if out, err := gobgp(strings.Fields(args)...); err == nil || !strings.Contains(out, "read-only") {
-			t.Errorf("gobgp %s: %v: %s", args, err, out)
-		}
-	}
+	readsAndCannotWrite(t, gobgp)
 	_, port, _ := net.SplitHostPort(d.Local.APIAddress)
 	if out, err := exec.Command("gobgp", "-p", port, "global", "rib").CombinedOutput(); err != nil {
 		t.Errorf("gobgp over TCP: %v: %s", err, out)
@@ -206,6 +190,27 @@ func TestAPIReadOnly(t *testing.T) {
 	must(t, s.Close(within(t, 5*time.Second), Withdraw))
 	if _, err := os.Stat(socket); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the socket is left behind: %v", err)
+	}
+}
+
+func readsAndCannotWrite(t *testing.T, gobgp func(args ...string) (string, error)) {
+	t.Helper()
+	for _, c := range []struct{ args, want string }{
+		{"global rib", "10.1.0.0/26"},
+		{"neighbor", "127.0.0.8"},
+		{"neighbor 127.0.0.8", "64513"},
+		{"neighbor 127.0.0.8 adj-out", "10.1.0.0/26"},
+		{"-j neighbor 127.0.0.8", "127.0.0.8"},
+	} {
+		out, err := gobgp(strings.Fields(c.args)...)
+		if err != nil || !strings.Contains(out, c.want) || strings.Contains(out, "swordfish") {
+			t.Errorf("gobgp %s: %v: %s", c.args, err, out)
+		}
+	}
+	for _, args := range []string{"global rib add 10.9.0.0/24", "global rib del 10.1.0.0/26", "neighbor del 127.0.0.8", "neighbor 127.0.0.8 reset"} {
+		if out, err := gobgp(strings.Fields(args)...); err == nil || !strings.Contains(out, "read-only") {
+			t.Errorf("gobgp %s: %v: %s", args, err, out)
+		}
 	}
 }
 
