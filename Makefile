@@ -1,0 +1,54 @@
+# Fairway. "make" alone prints the targets. Each of them sets up what it needs.
+
+GO := scripts/with-go go
+# One set of flags for the programs, the tests and the tools: what one has
+# compiled the others find in the cache.
+export CGO_ENABLED := 0
+export GOFLAGS := -trimpath -buildvcs=false $(GOFLAGS)
+
+.PHONY: help
+help: ## print the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: setup
+setup: ## install what is missing on this machine (Debian, as root)
+	@scripts/setup
+
+.PHONY: build
+build: setup ## build the programs into bin/
+	@mkdir -p bin/cni
+	$(GO) build -ldflags "-s -w" -o bin/ ./cmd/... ./integration/lab/cmd/lab ./integration/demo/roadside
+	$(GO) build -ldflags "-s -w" -o bin/cni/ ./cmd/fairway-ipam \
+		$$($(GO) list tool | grep -F containernetworking/plugins/)
+
+.PHONY: demo
+demo: build ## bring up two nodes, a router, pods; show the road; take it down
+	$(GO) run ./integration/demo
+
+.PHONY: lab
+lab: build ## the same, but leave it up and print what to try
+	$(GO) run ./integration/demo -keep
+
+.PHONY: lab-down
+lab-down: setup ## take down what make lab left up
+	$(GO) run ./integration/demo -down
+
+.PHONY: test
+test: build ## run all tests
+	@scripts/test
+
+.PHONY: check
+check: setup ## formatting, vet, staticcheck, imports, go.mod, generated files
+	@scripts/check
+
+.PHONY: bench
+bench: build ## measure against other IPAM plugins and daemons
+	$(GO) run ./integration/bench
+
+.PHONY: fuzz
+fuzz: setup ## run each fuzz target for FUZZTIME (10s)
+	@scripts/fuzz
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin
