@@ -79,9 +79,6 @@ func New(ctx context.Context, parts Parts, s Settings) (*Agent, error) {
 		Parts: parts, calls: make(chan struct{}, 1), flushes: flusher{make(chan []*door, 1)},
 		stop: make(chan struct{}), drained: make(chan struct{}),
 	}
-	if err := s.check(); err != nil {
-		return nil, err
-	}
 	for _, path := range []string{filepath.Join(a.RunDir, "agent.lock"), a.Socket + ".lock"} {
 		lock, err := lockfile.Acquire(path)
 		if err != nil {
@@ -200,9 +197,6 @@ func (a *Agent) isDraining() bool {
 func (a *Agent) Reload(s Settings) error {
 	a.reload.Lock()
 	defer a.reload.Unlock()
-	if err := s.check(); err != nil {
-		return err
-	}
 	s.Local.Restarting = a.settings.Load().Local.Restarting
 	if err := a.desk.setPools(&s); err != nil {
 		return err

@@ -1,8 +1,6 @@
 package agent
 
 import (
-	"errors"
-	"fmt"
 	"time"
 
 	"github.com/fairway-network/fairway/pools"
@@ -30,21 +28,6 @@ type Pool struct {
 	Quiet bool
 	// IdleAfter is how long an empty block is kept.
 	IdleAfter time.Duration
-}
-
-// check refuses pools that share an address or a name.
-func (s *Settings) check() error {
-	var errs []error
-	for i, p := range s.Pools {
-		for _, q := range s.Pools[:i] {
-			if p.Name() == q.Name() {
-				errs = append(errs, fmt.Errorf("pool %q is there twice", p.Name()))
-			} else if both, overlap := p.Overlap(q.Pool); overlap {
-				errs = append(errs, fmt.Errorf("pools %q and %q both have %s: an address belongs to one pool", q.Name(), p.Name(), both))
-			}
-		}
-	}
-	return errors.Join(errs...)
 }
 
 func (s *Settings) cores() []*pools.Pool {

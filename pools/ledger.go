@@ -137,25 +137,13 @@ func (l *Ledger) SetPools(ps []*Pool) error {
 	return nil
 }
 
-// disjoint says which pools have an address in common.
+// disjoint says which pools clash.
 func disjoint(ps []*Pool) error {
-	type owned struct {
-		netipx.IPRange
-		pool *Pool
+	var errs []error
+	for _, c := range Clashes(ps) {
+		errs = append(errs, errors.New(c.Describe(ps[c.A].Name(), ps[c.B].Name())))
 	}
-	var all []owned
-	for _, p := range ps {
-		for _, r := range p.Addresses().Ranges() {
-			all = append(all, owned{r, p})
-		}
-	}
-	slices.SortFunc(all, func(a, b owned) int { return a.From().Compare(b.From()) })
-	for i := 1; i < len(all); i++ {
-		if one, two := all[i-1], all[i]; one.Overlaps(two.IPRange) {
-			return fmt.Errorf("pools %q and %q both have %s: take it out of one of them", one.pool.Name(), two.pool.Name(), two.From())
-		}
-	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // keepsLeases names, for each pool, the oldest lease that next has no room for.

@@ -51,13 +51,19 @@ func (p *Pool) split(f Family, node string, blocks []Block) (own, foreign []neti
 	return own, foreign
 }
 
-// freeCells are the whole cells that hold an address which can be leased and
-// that no block overlaps.
-func (p *Pool) freeCells(f Family, own, foreign []netip.Prefix) *netipx.IPSet {
-	var b netipx.IPSetBuilder
+// cells builds the set of all whole cells that hold an address of the pool.
+func (p *Pool) cells(f Family) *netipx.IPSetBuilder {
+	b := new(netipx.IPSetBuilder)
 	for _, r := range p.ranges(f) {
 		b.AddRange(netipx.IPRangeFrom(p.Cell(r.From()).Addr(), netipx.PrefixLastIP(p.Cell(r.To()))))
 	}
+	return b
+}
+
+// freeCells are the whole cells that hold an address which can be leased and
+// that no block overlaps.
+func (p *Pool) freeCells(f Family, own, foreign []netip.Prefix) *netipx.IPSet {
+	b := p.cells(f)
 	if gw := p.gateways[f].Addr(); p.Contains(gw) && countAll(p.in(p.Cell(gw)).Ranges()) == 1 {
 		b.RemovePrefix(p.Cell(gw))
 	}
@@ -69,7 +75,7 @@ func (p *Pool) freeCells(f Family, own, foreign []netip.Prefix) *netipx.IPSet {
 			b.RemovePrefix(block)
 		}
 	}
-	return mustSet(&b)
+	return mustSet(b)
 }
 
 // in gives the pool's addresses within block.

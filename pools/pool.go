@@ -88,6 +88,10 @@ func (p *Pool) setAddresses() error {
 			errs = append(errs, fmt.Errorf("addresses: invalid range %v", r))
 			continue
 		}
+		if what := special(r); what != "" {
+			errs = append(errs, fmt.Errorf("addresses: %v has %s, which no pod can have: leave it out", r, what))
+			continue
+		}
 		b.AddRange(r)
 	}
 	whole, err := b.IPSet()
@@ -107,6 +111,27 @@ func (p *Pool) setAddresses() error {
 		errs = append(errs, errors.New("it has no address: give it addresses that exclude leaves over"))
 	}
 	return errors.Join(errs...)
+}
+
+// special names the addresses in r that are not for hosts (RFC 6890), "" if
+// there are none.
+func special(r netipx.IPRange) string {
+	for _, reserved := range []struct{ prefix, what string }{
+		{"0.0.0.0/8", "addresses of \"this network\" (0.0.0.0/8)"},
+		{"127.0.0.0/8", "loopback addresses (127.0.0.0/8)"},
+		{"169.254.0.0/16", "link-local addresses (169.254.0.0/16)"},
+		{"224.0.0.0/4", "multicast addresses (224.0.0.0/4)"},
+		{"255.255.255.255/32", "the broadcast address"},
+		{"::/127", "the unspecified or the loopback address (::, ::1)"},
+		{"::ffff:0:0/96", "IPv4-mapped addresses (::ffff:0:0/96)"},
+		{"fe80::/10", "link-local addresses (fe80::/10)"},
+		{"ff00::/8", "multicast addresses (ff00::/8)"},
+	} {
+		if r.Overlaps(netipx.RangeOfPrefix(netip.MustParsePrefix(reserved.prefix))) {
+			return reserved.what
+		}
+	}
+	return ""
 }
 
 // setGateways keeps the given gateways and finds one for IPv4 where none is

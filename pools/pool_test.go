@@ -121,7 +121,7 @@ func TestSize(t *testing.T) {
 		{"fd00::-fd00::ffff:ffff:ffff:fffe", math.MaxUint64},
 		{"fd00::1-fd00::ffff:ffff:ffff:fffe", math.MaxUint64 - 1},
 		{"fd00::/63", math.MaxUint64},
-		{"::/0", math.MaxUint64},
+		{"2000::/3", math.MaxUint64},
 		{"fd00::5", 1},
 		{"fd00::ffff:ffff:ffff:ffff-fd00:0:0:1::", 2},
 	} {
@@ -137,8 +137,8 @@ func TestSize(t *testing.T) {
 	if got := halves.Size(IPv4); got != 0 {
 		t.Errorf("size of a family without addresses = %d", got)
 	}
-	all := mustNew(t, Definition{Name: "web", Ranges: ranges(t, "0.0.0.0-255.255.255.254")})
-	if got := all.Size(IPv4); got != 1<<32-2 {
+	all := mustNew(t, Definition{Name: "web", Ranges: ranges(t, "1.0.0.0-126.255.255.255", "240.0.0.0-255.255.255.254")})
+	if got := all.Size(IPv4); got != 126<<24+1<<28-2 {
 		t.Errorf("size of IPv4 = %d", got)
 	}
 }
@@ -175,6 +175,42 @@ func TestOverlap(t *testing.T) {
 		back, _ := c.b.Overlap(c.a)
 		if ok != (c.want != "") || ok && got.String() != c.want || got != back {
 			t.Errorf("overlap of %v and %v = %v, %v, want %q", c.a.Addresses().Ranges(), c.b.Addresses().Ranges(), got, ok, c.want)
+		}
+	}
+}
+
+func TestSpecialAddressesAreRefused(t *testing.T) {
+	for r, want := range map[string]string{
+		"0.0.0.0/0": "this network", "126.0.0.0-128.0.0.0": "loopback", "169.254.1.1": "link-local", "224.0.0.1": "multicast",
+		"255.255.255.0/24": "broadcast", "::/0": "unspecified", "::1": "loopback", "fe80::1": "link-local", "ff02::/16": "multicast",
+	} {
+		_, err := New(Definition{Name: "web", Ranges: ranges(t, r)})
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want it to name %q", r, err, want)
+		}
+	}
+}
+
+func TestClashes(t *testing.T) {
+	pool := func(size int, texts ...string) *Pool {
+		return mustNew(t, Definition{Name: "web", BlockSize: size, Ranges: ranges(t, texts...)})
+	}
+	for _, c := range []struct {
+		name string
+		ps   []*Pool
+		want string
+	}{
+		{"none", nil, "[]"},
+		{"adjacent", []*Pool{pool(64, "10.0.0.0/26"), pool(64, "10.0.0.64/26")}, "[]"},
+		{"one inside another", []*Pool{pool(64, "10.0.0.0/16"), pool(64, "10.1.0.0/16"), pool(64, "10.0.7.0/24")}, "[{0 2 10.0.7.0/24 false 0}]"},
+		{"other addresses of one cell", []*Pool{pool(64, "10.0.0.10-10.0.0.20"), pool(64, "10.0.0.30-10.0.0.40")}, "[{0 1 10.0.0.0/26 true 8}]"},
+		{"cells of different sizes", []*Pool{pool(256, "10.0.0.0-10.0.0.127"), pool(8, "10.0.0.128-10.0.0.255")}, "[{0 1 10.0.0.128/25 true 8}]"},
+		{"IPv6", []*Pool{pool(64, "10.0.0.0/24", "fd00::-fd00::f"), pool(64, "10.0.1.0/24", "fd00::10-fd00::1f")}, "[{0 1 fd00::/122 true 16}]"},
+		{"three of one", []*Pool{pool(4, "10.0.0.0/30", "10.0.9.0/30"), pool(4, "10.0.0.0/30"), pool(4, "10.0.0.2-10.0.0.3")},
+			"[{0 1 10.0.0.0/30 false 0} {0 2 10.0.0.2/31 false 0} {1 2 10.0.0.2/31 false 0}]"},
+	} {
+		if got := fmt.Sprint(Clashes(c.ps)); got != c.want {
+			t.Errorf("%s: %s, want %s", c.name, got, c.want)
 		}
 	}
 }
