@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"time"
@@ -37,6 +38,7 @@ type plan struct {
 // loop brings the kernel and the speaker to what the desk
 // holds, whenever it is called and every so often.
 func (a *Agent) loop(ctx context.Context) {
+	news := news{log: a.Log}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -47,11 +49,34 @@ func (a *Agent) loop(ctx context.Context) {
 		case <-timer.C:
 		}
 		next := resync
-		if err := a.pass(ctx); err != nil && ctx.Err() == nil {
-			a.Log.Error("the network is not as it should be", "err", err, "retryIn", retry)
+		err := a.pass(ctx)
+		if err != nil {
 			next = retry
 		}
+		if ctx.Err() == nil {
+			news.tell(err)
+		}
 		timer.Reset(next)
+	}
+}
+
+// news keeps a failure that lasts from filling the log.
+type news struct {
+	log   *slog.Logger
+	last  string
+	since time.Time
+}
+
+// tell logs err when it is another one than last time, when it has lasted for
+// another minute, and when it has ended.
+func (n *news) tell(err error) {
+	switch {
+	case err == nil && n.last != "":
+		n.log.Info("the network is as it should be again")
+		n.last = ""
+	case err != nil && (err.Error() != n.last || time.Since(n.since) >= time.Minute):
+		n.log.Error("the network is not as it should be", "err", err, "retryEvery", retry)
+		n.last, n.since = err.Error(), time.Now()
 	}
 }
 
