@@ -20,6 +20,8 @@ const (
 	resync = 10 * time.Second
 	// retry is when it looks again after something failed.
 	retry = time.Second
+	// setTime bounds a change of the speaker, which may be starting anew.
+	setTime = 15 * time.Second
 	// withdrawTime bounds how long a withdrawal may take to reach the peers
 	// before the block is taken out of the kernel all the same.
 	withdrawTime = 5 * time.Second
@@ -102,9 +104,9 @@ func (a *Agent) pass(ctx context.Context) error {
 	set := a.speak(ctx, p)
 	err := errors.Join(kernel, set)
 	a.desk.setTrouble(err)
-	if err == nil {
+	if kernel == nil && (set == nil || errors.Is(set, speaker.ErrPeers)) {
 		a.flushes.offer(p.doors)
-		err = a.returnBlocks(ctx, p)
+		err = errors.Join(err, a.returnBlocks(ctx, p))
 	}
 	return err
 }
@@ -119,11 +121,14 @@ func (a *Agent) speak(ctx context.Context, p plan) error {
 		}
 		d = speaker.Desired{Local: a.spoken}
 	}
-	if err := a.Speaker.Set(ctx, d); err != nil {
+	ctx, cancel := context.WithTimeout(ctx, setTime)
+	defer cancel()
+	err := a.Speaker.Set(ctx, d)
+	if err != nil && !errors.Is(err, speaker.ErrPeers) {
 		return err
 	}
 	a.announced, a.spoken = d.Prefixes, d.Local
-	return a.markSpoken(p)
+	return errors.Join(err, a.markSpoken(p))
 }
 
 func (a *Agent) plan() plan {

@@ -1,6 +1,7 @@
 package speaker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -50,7 +51,8 @@ type Child struct {
 	mu      sync.Mutex
 	closed  bool
 	want    *Desired
-	deaths  int    // so far
+	begun   bool   // there was a Set
+	deaths  int    // so far, of processes that had answered
 	reason  string // of the last death
 	process *os.Process
 	link    *link         // nil while no process answers
@@ -59,39 +61,35 @@ type Child struct {
 
 var _ Speaker = (*Child)(nil)
 
-// NewChild starts the process and returns when it answers, which ctx bounds.
-func NewChild(ctx context.Context, spawn Spawn) (*Child, error) {
-	c := &Child{spawn: spawn, quit: make(chan struct{}), done: make(chan struct{}), changed: make(chan struct{})}
-	first := make(chan error, 1)
-	go c.supervise(first)
-	select {
-	case err := <-first:
-		if err != nil {
-			return nil, fmt.Errorf("start the BGP speaker process: %w", err)
-		}
-		return c, nil
-	case <-ctx.Done():
-		return nil, errors.Join(fmt.Errorf("start the BGP speaker process: %w", ctx.Err()), c.Close(context.WithoutCancel(ctx), Forward))
+// NewChild is a speaker whose process starts with the first Set, and not
+// before: an agent without BGP needs none, and an agent that starts has
+// leases to serve first.
+func NewChild(spawn Spawn) *Child {
+	return &Child{spawn: spawn, quit: make(chan struct{}), done: make(chan struct{}), changed: make(chan struct{})}
+}
+
+// begin starts the supervision, once.
+func (c *Child) begin() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.begun && !c.closed {
+		c.begun = true
+		go c.supervise()
 	}
 }
 
 // supervise keeps a process running until Close. It stays on its thread: the
 // kernel ends the child when the thread that started it ends.
-func (c *Child) supervise(first chan<- error) {
+func (c *Child) supervise() {
 	runtime.LockOSThread()
 	defer close(c.done)
 	backoff := time.Duration(0)
 	for {
 		begun := time.Now()
-		answered, err := c.life(first)
-		if c.ended(err) {
+		answered, err := c.life()
+		if c.ended(answered, err) {
 			return
 		}
-		if first != nil && !answered {
-			first <- err
-			return
-		}
-		first = nil
 		if time.Since(begun) > healthyTime {
 			backoff = 0
 		}
@@ -110,7 +108,7 @@ func (c *Child) supervise(first chan<- error) {
 
 // life is one process from start to end. It says whether the process ever
 // answered, and why it ended.
-func (c *Child) life(first chan<- error) (answered bool, err error) {
+func (c *Child) life() (answered bool, err error) {
 	p, err := c.spawn.start()
 	if err != nil {
 		return false, err
@@ -123,13 +121,13 @@ func (c *Child) life(first chan<- error) (answered bool, err error) {
 	want, deaths := c.want, c.deaths
 	c.mu.Unlock()
 	ready := make(chan bool, 1)
-	go func() { ready <- c.prepare(p.link, want, deaths > 0, first) }()
+	go func() { ready <- c.prepare(p.link, want, deaths > 0) }()
 	err = p.wait()
 	return <-ready, err
 }
 
 // prepare brings a new process to the last Desired and lets calls go to it.
-func (c *Child) prepare(l *link, want *Desired, restarted bool, first chan<- error) bool {
+func (c *Child) prepare(l *link, want *Desired, restarted bool) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), startTime)
 	defer cancel()
 	if _, err := l.call(ctx, request{Op: opState}); err != nil {
@@ -147,9 +145,6 @@ func (c *Child) prepare(l *link, want *Desired, restarted bool, first chan<- err
 	defer c.mu.Unlock()
 	c.link = l
 	c.wake()
-	if first != nil {
-		first <- nil
-	}
 	return true
 }
 
@@ -161,11 +156,13 @@ func asRestarted(d Desired, restarted bool) Desired {
 }
 
 // ended records the end of a process, and says whether it was the last.
-func (c *Child) ended(err error) bool {
+func (c *Child) ended(answered bool, err error) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.link, c.process = nil, nil
-	c.deaths++
+	if answered {
+		c.deaths++
+	}
 	c.reason = err.Error()
 	c.wake()
 	return c.closed
@@ -192,7 +189,7 @@ func (c *Child) answering(ctx context.Context) (*link, error) {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return nil, fmt.Errorf("speaker restarting: %s: %w", reason, ctx.Err())
+			return nil, fmt.Errorf("no BGP speaker process answers (%s): %w", cmp.Or(reason, "none was started"), ctx.Err())
 		}
 	}
 }
@@ -230,6 +227,7 @@ func (c *Child) Set(ctx context.Context, d Desired) error {
 	c.want = &d
 	restarted := c.deaths > 0
 	c.mu.Unlock()
+	c.begin()
 	_, err := c.call(ctx, request{Op: opSet, Desired: toWire(asRestarted(d, restarted))})
 	return err
 }
@@ -301,6 +299,9 @@ func (c *Child) Close(ctx context.Context, how Stop) error {
 	}
 	l := c.link
 	c.closed = true
+	if !c.begun {
+		close(c.done)
+	}
 	close(c.quit)
 	c.wake()
 	c.mu.Unlock()

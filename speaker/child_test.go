@@ -13,8 +13,7 @@ import (
 
 func newTestChild(t *testing.T) *Child {
 	t.Helper()
-	c, err := NewChild(within(t, 20*time.Second), Spawn{Path: os.Args[0], Env: []string{asChild + "=1"}, Log: testLog(t)})
-	must(t, err)
+	c := NewChild(Spawn{Path: os.Args[0], Env: []string{asChild + "=1"}, Log: testLog(t)})
 	t.Cleanup(func() {
 		if err := c.Close(within(t, 5*time.Second), Forward); err != nil {
 			t.Error(err)
@@ -74,10 +73,12 @@ func TestChildFlushWithoutPeer(t *testing.T) {
 
 func TestChildThatIsNone(t *testing.T) {
 	t.Parallel()
-	_, err := NewChild(within(t, 10*time.Second), Spawn{Path: "/bin/sh", Args: []string{"-c", "echo no such command >&2; exit 3"}, Log: testLog(t)})
+	c := NewChild(Spawn{Path: "/bin/sh", Args: []string{"-c", "echo no such command >&2; exit 3"}, Log: testLog(t)})
+	err := c.Set(within(t, 500*time.Millisecond), Desired{})
 	if err == nil || !strings.Contains(err.Error(), "exit status 3") || !strings.Contains(err.Error(), "no such command") {
-		t.Errorf("NewChild of a program that is no speaker: %v", err)
+		t.Errorf("Set of a program that is no speaker: %v", err)
 	}
+	must(t, c.Close(within(t, 5*time.Second), Forward))
 }
 
 // A header of unknown type ends GoBGP's process, and so does what another

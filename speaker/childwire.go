@@ -77,6 +77,7 @@ func (w *wireDesired) desired() Desired {
 func sentinels() map[string]error {
 	return map[string]error{
 		"no peer":           ErrNoPeer,
+		"peers":             ErrPeers,
 		"closed":            ErrClosed,
 		"deadline exceeded": context.DeadlineExceeded,
 		"canceled":          context.Canceled,

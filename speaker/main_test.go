@@ -35,15 +35,12 @@ func beParent() error {
 	}
 	ctx := context.Background()
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	c, err := NewChild(ctx, Spawn{Path: os.Args[0], Env: []string{asChild + "=1"}, Log: log})
-	if err != nil {
-		return err
-	}
+	c := NewChild(Spawn{Path: os.Args[0], Env: []string{asChild + "=1"}, Log: log})
 	if err := errors.Join(c.Set(ctx, w.desired()), c.Flush(ctx)); err != nil {
 		return err
 	}
 	fmt.Println(c.pid())
-	_, err = io.Copy(io.Discard, os.Stdin)
+	_, err := io.Copy(io.Discard, os.Stdin)
 	return err
 }
 

@@ -83,7 +83,12 @@ func (s *Server) Set(ctx context.Context, d Desired) error {
 		return err
 	}
 	r.keepRefused(d.Peers, peers)
-	return errors.Join(peersErr, r.setPrefixes(ctx, prefixes), r.setPeers(ctx, peers))
+	prefixesErr := r.setPrefixes(ctx, prefixes)
+	peersErr = errors.Join(peersErr, r.setPeers(ctx, peers))
+	if peersErr != nil && prefixesErr == nil {
+		return fmt.Errorf("%w: %w", ErrPeers, peersErr)
+	}
+	return errors.Join(prefixesErr, peersErr)
 }
 
 // running gives the BGP server for local, started or restarted if need be.

@@ -21,13 +21,18 @@ import (
 // ErrNoPeer: no session is established, so nothing can have left.
 var ErrNoPeer = errors.New("no established BGP peer")
 
+// ErrPeers: some peers are not as desired, and everything else is: the
+// announcements stand for the other peers.
+var ErrPeers = errors.New("not all BGP peers are as configured")
+
 // Speaker is a BGP speaker steered by desired states.
 type Speaker interface {
 	// Set makes the speaker what d says and returns when every difference was
 	// handed to BGP: new prefixes before old ones are withdrawn, all prefixes
 	// before a peer is added, and no session dropped but those whose own
 	// settings changed. It may be called again with the same state. One
-	// peer's failure does not stop the others: the errors are joined.
+	// peer's failure does not stop the others: the errors are joined, under
+	// ErrPeers if nothing but peers failed.
 	Set(ctx context.Context, d Desired) error
 	// Flush returns when what the last Set changed (announcements and
 	// withdrawals) has been written to every established peer, at least one.

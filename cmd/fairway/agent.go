@@ -104,7 +104,7 @@ func partsOf(ctx context.Context, c *config.Config, log *slog.Logger) (_ agent.P
 		return agent.Parts{}, nil, errors.Join(err, store.Close())
 	}
 	closeAll = func() error { return errors.Join(closeTable(), store.Close()) }
-	bgp, err := speakerOf(ctx, log)
+	bgp, err := speakerOf(log)
 	if err != nil {
 		return agent.Parts{}, nil, errors.Join(err, closeAll())
 	}
@@ -115,12 +115,12 @@ func partsOf(ctx context.Context, c *config.Config, log *slog.Logger) (_ agent.P
 }
 
 // speakerOf is this same program in a process of its own.
-func speakerOf(ctx context.Context, log *slog.Logger) (speaker.Speaker, error) {
+func speakerOf(log *slog.Logger) (speaker.Speaker, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find this program for the BGP speaker's process: %w", err)
 	}
-	return speaker.NewChild(ctx, speaker.Spawn{Path: self, Args: []string{"speaker"}, Log: log})
+	return speaker.NewChild(speaker.Spawn{Path: self, Args: []string{"speaker"}, Log: log}), nil
 }
 
 func logger(c config.Log, stderr io.Writer) (*slog.Logger, *slog.LevelVar) {

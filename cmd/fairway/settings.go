@@ -67,7 +67,7 @@ func routerID(node string, ps []config.Pool, host []netip.Addr) netip.Addr {
 	}
 	h := fnv.New32a()
 	h.Write([]byte(node))
-	id := h.Sum32() | 1 // 0.0.0.0 is no identifier
+	id := h.Sum32()>>2 | 1 // no multicast address, and not 0.0.0.0
 	return netip.AddrFrom4([4]byte{byte(id >> 24), byte(id >> 16), byte(id >> 8), byte(id)})
 }
 
