@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
-	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -128,45 +126,20 @@ func inPool(err error) (key, text string) {
 	return "", err.Error()
 }
 
-// owned is a range of a pool's addresses.
-type owned struct {
-	netipx.IPRange
-	pool int
-}
-
-// checkOverlaps notes pairs of pools that share addresses.
+// checkOverlaps notes pairs of pools that can't stand side by side.
 func (c *Config) checkOverlaps(s *source) {
-	var all []owned
+	var good []*pools.Pool
+	var places []int
 	for i, p := range c.Pools {
 		if p.checked != nil {
-			for _, r := range p.checked.Addresses().Ranges() {
-				all = append(all, owned{r, i})
-			}
+			good, places = append(good, p.checked), append(places, i)
 		}
 	}
-	slices.SortFunc(all, func(a, b owned) int { return a.From().Compare(b.From()) })
-	noted := map[[2]int]bool{}
-	for i := 1; i < len(all); i++ {
-		far, next := all[i-1], all[i]
-		pair := [2]int{min(far.pool, next.pool), max(far.pool, next.pool)}
-		if !far.To().Less(next.From()) && !noted[pair] && pair[0] != pair[1] {
-			noted[pair] = true
-			both := netipx.IPRangeFrom(next.From(), lower(far.To(), next.To()))
-			first := c.Pools[pair[0]]
-			s.fail(fmt.Sprintf("pools[%d].addresses", pair[1]), "pool %q has %s, which pool %q in line %d has too: an address belongs to one pool, take it out of one of them",
-				c.Pools[pair[1]].Name, words(both), first.Name, s.line(fmt.Sprintf("pools[%d].addresses", pair[0])))
-		}
-		if next.To().Less(far.To()) {
-			all[i] = far // reaches further: the next ones are held against it
-		}
+	for _, clash := range pools.Clashes(good) {
+		a, b := places[clash.A], places[clash.B]
+		s.fail(fmt.Sprintf("pools[%d].addresses", b), "%s (pool %q is in line %d)",
+			clash.Describe(c.Pools[a].Name, c.Pools[b].Name), c.Pools[a].Name, s.line(fmt.Sprintf("pools[%d].addresses", a)))
 	}
-}
-
-func lower(a, b netip.Addr) netip.Addr {
-	if a.Less(b) {
-		return a
-	}
-	return b
 }
 
 // words writes a range as a person would.

@@ -15,7 +15,7 @@ type Clash struct {
 	// Both is what the two have in common: addresses, or, if Cell, a cell of
 	// which each has other addresses. A block of it could be held for one of
 	// them only.
-	Both netip.Prefix
+	Both netipx.IPRange
 	Cell bool
 	// BlockSize is the largest one that parts pools which share a cell.
 	BlockSize int
@@ -24,10 +24,10 @@ type Clash struct {
 // Describe says it to a person who knows the pools by these names.
 func (c Clash) Describe(a, b string) string {
 	if !c.Cell {
-		return fmt.Sprintf("pools %q and %q both have %s: an address belongs to one pool, take it out of one of them", a, b, c.Both)
+		return fmt.Sprintf("pools %q and %q both have %s: an address belongs to one pool, take it out of one of them", a, b, words(c.Both))
 	}
 	return fmt.Sprintf("pools %q and %q have addresses of the same block %s, which one node holds for one pool: give both a blockSize of %d, or ranges that begin and end at whole blocks",
-		a, b, c.Both, c.BlockSize)
+		a, b, words(c.Both), c.BlockSize)
 }
 
 // Clashes returns each pair of pools that clash, once.
@@ -77,7 +77,8 @@ func clash(ps []*Pool, pair [2]int) Clash {
 		return c
 	}
 	c.Cell = true
-	c.Both, _ = shared(a, b, a.BlockSize(), b.BlockSize())
+	cell, _ := shared(a, b, a.BlockSize(), b.BlockSize())
+	c.Both = netipx.RangeOfPrefix(cell)
 	for c.BlockSize = min(a.BlockSize(), b.BlockSize()); c.BlockSize > 1; c.BlockSize /= 2 {
 		if _, still := shared(a, b, c.BlockSize, c.BlockSize); !still {
 			break
@@ -98,4 +99,15 @@ func shared(a, b *Pool, sizeA, sizeB int) (netip.Prefix, bool) {
 		}
 	}
 	return netip.Prefix{}, false
+}
+
+// words writes r as a person would.
+func words(r netipx.IPRange) string {
+	if p, ok := r.Prefix(); ok && !p.IsSingleIP() {
+		return p.String()
+	}
+	if r.From() == r.To() {
+		return r.From().String()
+	}
+	return r.String()
 }

@@ -258,16 +258,15 @@ func (p *Pool) Cell(a netip.Addr) netip.Prefix {
 	return netip.PrefixFrom(a, p.BlockBits(FamilyOf(a))).Masked()
 }
 
-// Overlap returns the first prefix that both pools have, if there is one.
-func (p *Pool) Overlap(other *Pool) (netip.Prefix, bool) {
+// Overlap returns the first range that both pools have, if there is one.
+func (p *Pool) Overlap(other *Pool) (netipx.IPRange, bool) {
 	var b netipx.IPSetBuilder
 	b.AddSet(p.addrs)
 	b.Intersect(other.addrs)
-	both, err := b.IPSet()
-	if err != nil || len(both.Ranges()) == 0 {
-		return netip.Prefix{}, false
+	if both := mustSet(&b).Ranges(); len(both) > 0 {
+		return both[0], true
 	}
-	return both.Prefixes()[0], true
+	return netipx.IPRange{}, false
 }
 
 // countAll adds up the addresses of disjoint ranges, saturating.
