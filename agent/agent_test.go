@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -352,5 +353,102 @@ func TestIntersect(t *testing.T) {
 	got := intersect([]netip.Prefix{p("10.0.0.0/24"), p("fd00::/64")}, []netip.Prefix{p("10.0.0.128/25"), p("10.0.1.0/24")})
 	if len(got) != 1 || got[0] != p("10.0.0.128/25") {
 		t.Errorf("got %v", got)
+	}
+}
+
+// With a full disk under the journal an ADD fails and leases nothing; what
+// stood before stands, and with room again the next one works.
+func TestFullJournalDisk(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("mounting a tmpfs needs root")
+	}
+	h := newHost(t)
+	if err := syscall.Mount("tmpfs", h.run, "tmpfs", 0, "size=64k"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(h.run, syscall.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	a := h.start(settings(t, pool(t, "web", 64, "10.1.0.0/20")))
+	last := 0
+	var err error
+	for err == nil && last < 4000 {
+		last++
+		_, err = a.desk.Lease(t.Context(), request("web", last))
+	}
+	if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), h.run) {
+		t.Fatalf("lease %d with a full disk: %v", last, err)
+	}
+	if got := a.desk.Held(request("web", last).Owner.Attachment); len(got) != 0 {
+		t.Errorf("the failed request holds %v", got)
+	}
+	if err := a.desk.Release(t.Context(), request("web", 1).Owner); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("release with a full disk: %v", err)
+	}
+	if got := a.desk.Held(request("web", 1).Owner.Attachment); len(got) != 1 {
+		t.Errorf("the failed release left %v", got)
+	}
+	if err := syscall.Mount("", h.run, "", syscall.MS_REMOUNT, "size=1m"); err != nil {
+		t.Fatal(err)
+	}
+	lease(t, a, request("web", last))
+	if err := a.stop(); err != nil {
+		t.Fatal(err)
+	}
+	again := h.start(settings(t, pool(t, "web", 64, "10.1.0.0/20")))
+	if got := len(again.desk.ledger.Grants()); got != last {
+		t.Errorf("%d leases after a restart, want %d", got, last)
+	}
+}
+
+// Once the return of a block is final, nobody takes the block back into use:
+// its claim may be gone from the store already.
+func TestReturnedBlockIsNotReopened(t *testing.T) {
+	h := newHost(t)
+	a := h.start(settings(t, pool(t, "web", 4, "10.1.0.0/24")))
+	got := lease(t, a, request("web", 1))
+	if err := a.desk.Release(t.Context(), request("web", 1).Owner); err != nil {
+		t.Fatal(err)
+	}
+	lack := pools.NoFreeError{Pool: "web", Family: pools.IPv4}
+	d := a.desk
+	d.mu.Lock()
+	b := d.ledger.Blocks()[0].Block
+	err := d.ledger.Close(b.Prefix)
+	d.mu.Unlock()
+	if err != nil || !b.Prefix.Contains(got) {
+		t.Fatalf("close %v: %v", b, err)
+	}
+	if !d.reopen(lack) {
+		t.Error("a block whose return is not final was not reopened")
+	}
+	d.mu.Lock()
+	err = d.ledger.Close(b.Prefix)
+	d.mu.Unlock()
+	if gone := d.forgetDoors([]pools.Block{b}); err != nil || len(gone) != 1 {
+		t.Fatalf("final for %v: %v", gone, err)
+	}
+	if d.reopen(lack) {
+		t.Error("a block was reopened after its return was final")
+	}
+}
+
+// A block that was claimed for a request is not idle before that request had
+// its turn, however short idleAfter is.
+func TestClaimedBlockIsNotIdle(t *testing.T) {
+	h := newHost(t)
+	h.established = false
+	web := pool(t, "web", 4, "10.1.0.0/24")
+	web.IdleAfter = 0
+	a := h.start(settings(t, web))
+	if err := a.desk.claim(t.Context(), pools.NoFreeError{Pool: "web", Family: pools.IPv4}); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if p := a.plan(); len(p.closing) != 0 || len(p.doors) != 1 {
+			t.Errorf("closing %v, %d doors", p.closing, len(p.doors))
+		}
 	}
 }
