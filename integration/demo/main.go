@@ -67,7 +67,7 @@ func ready(topology *lab.Topology) error {
 	var errs []error
 	for _, program := range []string{"unshare", "nsenter", "setpriv", "ip", "nft", "curl", "vtysh", "gobgp"} {
 		if _, err := exec.LookPath(program); err != nil {
-			errs = append(errs, fmt.Errorf("%w: install it (make deps)", err))
+			errs = append(errs, fmt.Errorf("%w: install it (make setup)", err))
 		}
 	}
 	for _, n := range topology.Nodes {

@@ -36,10 +36,30 @@ func (n *Node) enterCommand(ctx context.Context, argv ...string) *exec.Cmd {
 		"--target", target, "--net", "--mount", "--pid", "--uts", "--ipc", "--"}, argv...)...)
 	cmd.Env = n.Env()
 	cmd.WaitDelay = time.Second
+	cmd.Cancel = func() error { return cancelInside(cmd.Process) }
 	if err != nil {
 		cmd.Err = err
 	}
 	return cmd
+}
+
+// cancelInside kills what nsenter waits for, so that nsenter reaps it: the
+// zombie of an orphan would go to the host's first process, and until that one
+// cares for it the node could not end.
+func cancelInside(nsenter *os.Process) error {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", nsenter.Pid, nsenter.Pid))
+	if err != nil || len(text) == 0 {
+		return nsenter.Kill()
+	}
+	var errs []error
+	for _, word := range strings.Fields(string(text)) {
+		pid, err := strconv.Atoi(word)
+		if err != nil {
+			return errors.Join(err, nsenter.Kill())
+		}
+		errs = append(errs, syscall.Kill(pid, syscall.SIGKILL))
+	}
+	return errors.Join(errs...)
 }
 
 // Exec runs a program in the node to its end and returns what it wrote to its

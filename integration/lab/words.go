@@ -12,23 +12,24 @@ func splitWords(line string) ([]string, error) {
 		words  []string
 		word   strings.Builder
 		inWord bool
-		quote  rune
+		quote  byte
 		escape bool
 	)
-	for _, r := range line {
+	for i := range len(line) {
+		r := line[i] // what splits is ASCII, all else passes as it is
 		switch {
 		case escape:
 			if quote == '"' && r != '"' && r != '\\' {
-				word.WriteRune('\\')
+				word.WriteByte('\\')
 			}
-			word.WriteRune(r)
+			word.WriteByte(r)
 			escape = false
 		case r == '\\' && quote != '\'':
 			escape, inWord = true, true
 		case quote != 0 && r == quote:
 			quote = 0
 		case quote != 0:
-			word.WriteRune(r)
+			word.WriteByte(r)
 		case r == '\'' || r == '"':
 			quote, inWord = r, true
 		case r == ' ' || r == '\t' || r == '\n':
@@ -38,7 +39,7 @@ func splitWords(line string) ([]string, error) {
 				inWord = false
 			}
 		default:
-			word.WriteRune(r)
+			word.WriteByte(r)
 			inWord = true
 		}
 	}
