@@ -5,7 +5,8 @@
 //
 //	gotest [-race PATTERN,...] [-allowed-skips FILE] [PATTERN...]
 //
-// The packages that match -race run with the race detector.
+// The packages that match -race run a second time, with the race detector. They
+// are then called "package[race]", also in the list of allowed skips.
 package main
 
 import (
@@ -44,61 +45,57 @@ func run(args []string, out io.Writer) (ok bool, err error) {
 		}
 		r.strict = true
 	}
-	if r.module, err = golist("-m"); err != nil {
-		return false, err
-	}
-	plain, raced, err := split(flags.Args(), *race)
+	modules, err := golist("-m")
 	if err != nil {
 		return false, err
 	}
-	err = errors.Join(r.goTest(plain, nil, nil), r.goTest(raced, []string{"-race"}, []string{"CGO_ENABLED=1"}))
+	r.module = modules[0]
+	packages, err := golist(flags.Args()...)
+	if err != nil {
+		return false, err
+	}
+	raced, err := racing(packages, *race)
+	if err != nil {
+		return false, err
+	}
+	err = r.goTest("", packages, os.Environ())
+	if len(raced) > 0 {
+		err = errors.Join(err, r.goTest("[race]", raced, append(os.Environ(), "CGO_ENABLED=1"), "-race"))
+	}
 	return r.close(), err
 }
 
-// split returns the packages that match patterns, without and with the race
-// detector.
-func split(patterns []string, race string) (plain, raced []string, err error) {
-	if len(patterns) == 0 {
-		patterns = []string{"./..."}
+// racing are those of packages that match patterns.
+func racing(packages []string, patterns string) ([]string, error) {
+	if patterns == "" {
+		return nil, nil
 	}
-	all, err := golist(patterns...)
-	if err != nil {
-		return nil, nil, err
-	}
-	plain = strings.Fields(all)
-	if race == "" {
-		return plain, nil, nil
-	}
-	some, err := golist(strings.Split(race, ",")...)
-	if err != nil {
-		return nil, nil, err
-	}
-	chosen := strings.Fields(some)
-	raced = slices.DeleteFunc(slices.Clone(plain), func(p string) bool { return !slices.Contains(chosen, p) })
-	plain = slices.DeleteFunc(plain, func(p string) bool { return slices.Contains(chosen, p) })
-	return plain, raced, nil
+	chosen, err := golist(strings.Split(patterns, ",")...)
+	return slices.DeleteFunc(chosen, func(p string) bool { return !slices.Contains(packages, p) }), err
 }
 
-func golist(args ...string) (string, error) {
+// golist returns what go list prints, of all packages if none is named.
+func golist(args ...string) ([]string, error) {
+	if len(args) == 0 {
+		args = []string{"./..."}
+	}
 	cmd := exec.Command("go", append([]string{"list"}, args...)...)
 	cmd.Stderr = os.Stderr
 	text, err := cmd.Output()
 	if err != nil {
-		return "", fmt.Errorf("go list %s: %w", strings.Join(args, " "), err)
+		return nil, fmt.Errorf("go list %s: %w", strings.Join(args, " "), err)
 	}
-	return strings.TrimSpace(string(text)), nil
+	return strings.Fields(string(text)), nil
 }
 
-// goTest tests packages and reports what is printed. That tests failed is in
-// the report and no error.
-func (r *report) goTest(packages, flags, env []string) error {
-	if len(packages) == 0 {
-		return nil
-	}
+// goTest tests packages, which the report calls by their name and suffix. That
+// tests failed is in the report and no error.
+func (r *report) goTest(suffix string, packages, env []string, flags ...string) error {
+	r.suffix = suffix
 	// -count=1: a cached result knows nothing of the kernel, nor of the
 	// programs that a test starts.
 	cmd := exec.Command("go", slices.Concat([]string{"test", "-json", "-count=1"}, flags, packages)...)
-	cmd.Env = append(os.Environ(), env...)
+	cmd.Env = env
 	cmd.Stderr = os.Stderr
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
@@ -110,6 +107,7 @@ func (r *report) goTest(packages, flags, env []string) error {
 	failedBefore := r.failed
 	readErr := r.read(stdout)
 	if err := cmd.Wait(); err != nil && r.failed == failedBefore {
+		r.failed++
 		return errors.Join(readErr, fmt.Errorf("go test ended with no test failed: %w", err))
 	}
 	return readErr

@@ -28,8 +28,9 @@ type test struct{ pkg, name string }
 type report struct {
 	out     io.Writer
 	module  string          // left out of the packages' names
+	suffix  string          // of the packages' names in this run
 	strict  bool            // skips must be in mayskip
-	mayskip map[string]bool // "package Test"
+	mayskip map[string]bool // "package Test", or "package *" for all
 
 	output                  map[test][]string // of tests that have not ended
 	builds                  map[string][]string
@@ -110,7 +111,7 @@ func (r *report) skip(t test) {
 	}
 	name := r.short(t.pkg) + " " + t.name
 	line := fmt.Sprintf("skip %s: %s", name, strings.Join(reason, " "))
-	if r.strict && !r.mayskip[name] {
+	if r.strict && !r.mayskip[name] && !r.mayskip[r.short(t.pkg)+" *"] {
 		r.failed++
 		r.skipped--
 		line = "FAIL unexpected " + line
@@ -133,6 +134,8 @@ func (r *report) endPackage(e event) {
 	case r.counts[e.Package] > 0:
 		fmt.Fprintf(r.out, "ok   %s (%.2fs, %d tests)\n", name, e.Elapsed, r.counts[e.Package])
 	}
+	delete(r.counts, e.Package) // it may run again
+	delete(r.failures, e.Package)
 }
 
 // showRest shows what a package that failed printed outside of tests, and in
@@ -170,7 +173,7 @@ func (r *report) close() bool {
 }
 
 func (r *report) short(pkg string) string {
-	return strings.TrimPrefix(strings.TrimPrefix(pkg, r.module), "/")
+	return strings.TrimPrefix(strings.TrimPrefix(pkg, r.module), "/") + r.suffix
 }
 
 // readAllowed reads lines of package, test and reason. The reason must be

@@ -62,6 +62,8 @@ func TestSkipsWithCI(t *testing.T) {
 		ok            bool
 	}{
 		{"a TestSkipped it is known", "1 passed, 0 failed, 1 skipped", true},
+		{"a * it is known", "1 passed, 0 failed, 1 skipped", true},
+		{"a[race] * it is known", "1 passed, 1 failed, 0 skipped", false},
 		{"# a TestSkipped it is known", "1 passed, 1 failed, 0 skipped", false},
 		{"b TestSkipped it is known", "1 passed, 1 failed, 0 skipped", false},
 	} {
