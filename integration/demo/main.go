@@ -104,6 +104,9 @@ func perform(ctx context.Context, topology *lab.Topology, keep bool) (err error)
 	t.title("Fairway: every application on its own addresses, reachable by its own addresses")
 	t.step("The lab", "A client, a database, a top-of-rack router (FRR) and two nodes, each a set of namespaces joined by veth links.")
 	l, err := lab.Up(ctx, topology, lab.Options{Persist: keep})
+	if errors.Is(err, lab.ErrUp) {
+		return fmt.Errorf("%w (make lab-down)", err)
+	}
 	if err != nil {
 		return err
 	}

@@ -44,5 +44,6 @@ func run(ctx context.Context, args []string) error {
 	case len(args) == 3 && args[0] == "stream":
 		return stream(ctx, args[1], args[2])
 	}
-	return errors.New("unknown command\n" + usage)
+	fmt.Fprint(os.Stderr, usage)
+	return errors.New("unknown command")
 }

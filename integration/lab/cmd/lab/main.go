@@ -43,7 +43,8 @@ func run(ctx context.Context, args []string) error {
 	case len(args) == 2 && args[0] == "down":
 		return down(args[1])
 	}
-	return errors.New("unknown command\n" + usage)
+	fmt.Fprint(os.Stderr, usage)
+	return errors.New("unknown command")
 }
 
 func up(ctx context.Context, file string) error {
