@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -41,17 +42,25 @@ func restart(ctx context.Context, b *bench, out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, a.stop()) }()
-	// All addresses of 1,000 blocks, less the gateway's; then but a few of them.
-	all := blocks*blockSize - 1
-	if err := errors.Join(a.preload(0, all), a.reset(preloadedIDs(leases, all))); err != nil {
+	// One chosen address in each block; then but a few of them.
+	addr := netip.MustParsePrefix(addresses).Addr().Next()
+	for n := range blocks {
+		addr = addr.Next()
+		if err := errors.Join(a.askFor("ADD", preloadedID(n), "IP="+addr.String()), ctx.Err()); err != nil {
+			return err
+		}
+		for range blockSize - 1 {
+			addr = addr.Next()
+		}
+	}
+	if err := a.reset(preloadedIDs(leases, blocks)); err != nil {
 		return err
 	}
 	var took []time.Duration
 	for n := range times {
-		if err := errors.Join(a.cmd.Process.Kill(), ctx.Err()); err != nil {
+		if err := a.kill(ctx); err != nil {
 			return err
 		}
-		_ = a.cmd.Wait() // it was killed
 		began := time.Now()
 		if err := a.start(); err != nil {
 			return err
@@ -70,6 +79,33 @@ func restart(ctx context.Context, b *bench, out io.Writer) (err error) {
 	return nil
 }
 
+// kill ends the agent by SIGKILL and waits until its child processes are gone
+// too.
+func (a *fairwayAgent) kill(ctx context.Context) error {
+	family := children(a.cmd.Process.Pid)
+	if err := a.cmd.Process.Kill(); err != nil {
+		return err
+	}
+	_ = a.cmd.Wait() // it was killed
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	deadline := time.Now().Add(5 * time.Second)
+	for _, pid := range family {
+		for isThere(pid) {
+			if ctx.Err() != nil || time.Now().After(deadline) {
+				return fmt.Errorf("process %d outlives the agent by 5 s", pid)
+			}
+			<-tick.C
+		}
+	}
+	return nil
+}
+
+func isThere(pid int) bool {
+	stat := readLine(fmt.Sprintf("/proc/%d/stat", pid))
+	return stat != "" && !strings.Contains(stat, ") Z ")
+}
+
 // firstADD asks until it is answered.
 func (a *fairwayAgent) firstADD(ctx context.Context, id string) error {
 	tick := time.NewTicker(100 * time.Microsecond)
@@ -80,8 +116,7 @@ func (a *fairwayAgent) firstADD(ctx context.Context, id string) error {
 			return ctx.Err()
 		}
 		if time.Now().After(deadline) {
-			said, _ := os.ReadFile(a.log.Name())
-			return fmt.Errorf("no ADD within 10 s of the restart: %w\n%s", err, said)
+			return fmt.Errorf("no ADD within 10 s of the restart: %w\n%s", err, a.said())
 		}
 	}
 }

@@ -143,23 +143,32 @@ func (a *fairwayAgent) awaitReady(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
-			said, _ := os.ReadFile(a.log.Name())
-			return fmt.Errorf("the agent is not ready after %v: %w\n%s", within, err, said)
+			return fmt.Errorf("the agent is not ready after %v: %w\n%s", within, err, a.said())
 		case <-tick.C:
 		}
 	}
 }
 
+// said is the end of the agent's log.
+func (a *fairwayAgent) said() []byte {
+	log, _ := os.ReadFile(a.log.Name())
+	return log[max(0, len(log)-2_000):]
+}
+
 // ask does what the plugin does, without a process.
 func (a *fairwayAgent) ask(command, containerID string) error {
+	return a.askFor(command, containerID, "")
+}
+
+// askFor is ask with CNI_ARGS.
+func (a *fairwayAgent) askFor(command, containerID, args string) error {
 	c, err := net.Dial("unix", a.socket)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	version := "1.1.0"
-	conf := fmt.Sprintf(`{"cniVersion":%q,"name":%q,"ipam":{"type":"fairway-ipam","pool":"bench"}}`, version, networkName)
-	env := []string{"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + containerID, "CNI_NETNS=/run/netns/bench", "CNI_IFNAME=eth0"}
+	conf := fmt.Sprintf(`{"cniVersion":"1.1.0","name":%q,"ipam":{"type":"fairway-ipam","pool":"bench"}}`, networkName)
+	env := []string{"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + containerID, "CNI_NETNS=/run/netns/bench", "CNI_IFNAME=eth0", "CNI_ARGS=" + args}
 	if _, err := c.Write(wire.AppendRequest(nil, env, []byte(conf))); err != nil {
 		return err
 	}
