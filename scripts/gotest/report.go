@@ -37,13 +37,19 @@ type report struct {
 	failures                map[string]int // by package
 	counts                  map[string]int // tests that ended, by package
 	passed, failed, skipped int
-	skips                   []string
+	skips                   map[skip][]string // names of tests
+}
+
+// skip is why tests of a package were skipped.
+type skip struct {
+	pkg, reason string
+	unexpected  bool
 }
 
 func newReport(out io.Writer) *report {
 	return &report{
 		out: out, output: map[test][]string{}, builds: map[string][]string{},
-		failures: map[string]int{}, counts: map[string]int{},
+		failures: map[string]int{}, counts: map[string]int{}, skips: map[skip][]string{},
 	}
 }
 
@@ -106,17 +112,17 @@ func (r *report) skip(t test) {
 	var reason []string
 	for _, line := range r.output[t] {
 		if line = strings.TrimSpace(line); !strings.HasPrefix(line, "=== ") && !strings.HasPrefix(line, "--- ") {
-			reason = append(reason, line)
+			_, said, _ := strings.Cut(line, ": ") // after the file and the line
+			reason = append(reason, said)
 		}
 	}
-	name := r.short(t.pkg) + " " + t.name
-	line := fmt.Sprintf("skip %s: %s", name, strings.Join(reason, " "))
-	if r.strict && !r.mayskip[name] && !r.mayskip[r.short(t.pkg)+" *"] {
+	s := skip{pkg: r.short(t.pkg), reason: strings.Join(reason, " ")}
+	if r.strict && !r.mayskip[s.pkg+" "+t.name] && !r.mayskip[s.pkg+" *"] {
+		s.unexpected = true
 		r.failed++
 		r.skipped--
-		line = "FAIL unexpected " + line
 	}
-	r.skips = append(r.skips, line)
+	r.skips[s] = append(r.skips[s], t.name)
 }
 
 func (r *report) endPackage(e event) {
@@ -164,8 +170,20 @@ func (r *report) show(t test) {
 
 // close prints the end and says whether all is well.
 func (r *report) close() bool {
-	slices.Sort(r.skips)
-	for _, line := range r.skips {
+	var lines []string
+	for s, tests := range r.skips {
+		names := strings.Join(tests, ", ")
+		if len(tests) > 1 && !s.unexpected {
+			names = fmt.Sprintf("%s and %d more", tests[0], len(tests)-1)
+		}
+		line := fmt.Sprintf("skip %s %s: %s", s.pkg, names, s.reason)
+		if s.unexpected {
+			line = "FAIL unexpected " + line
+		}
+		lines = append(lines, line)
+	}
+	slices.Sort(lines)
+	for _, line := range lines {
 		fmt.Fprintln(r.out, line)
 	}
 	fmt.Fprintf(r.out, "%d passed, %d failed, %d skipped\n", r.passed, r.failed, r.skipped)

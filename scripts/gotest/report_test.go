@@ -47,7 +47,7 @@ FAIL c (2.00s)
     panic: too late
 FAIL d (0.00s)
     d.go:1: does not compile
-skip a TestSkipped: a_test.go:2: needs root
+skip a TestSkipped: needs root
 1 passed, 3 failed, 1 skipped
 `
 	if out.String() != want {
