@@ -1,6 +1,7 @@
 // Package cni is the agent's side of the CNI plugin: it translates between the
-// CNI specification (1.1, 1.0 and 0.4) and leases. It knows no socket: it
-// takes a request in the format of package wire and gives an answer.
+// CNI specification (1.1, 1.0 and 0.4) and leases. A Handler's Serve takes a
+// request in the format of package wire and gives an answer; ServeSocket does
+// it for the plugins on a socket.
 package cni
 
 import (

@@ -1,0 +1,190 @@
+package cni
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/fairway-network/fairway/agent/wire"
+)
+
+const (
+	// standing is how many threads wait for plugins at rest.
+	standing = 4
+	// maxPlugins are served at once; more wait to be accepted.
+	maxPlugins = 1024
+)
+
+// Times bound one request.
+type Times struct {
+	Read   time.Duration // for a plugin to say what it wants
+	Answer time.Duration // for the agent to have the answer
+}
+
+// DefaultTimes are shorter than what the plugin waits.
+func DefaultTimes() Times { return Times{Read: 5 * time.Second, Answer: 50 * time.Second} }
+
+// ServeSocket answers plugins on l until ctx ends, then those that are under
+// way, and closes l. Requests that ctx cuts off are not answered, see Serve.
+//
+// It waits in the kernel with a thread for each plugin that it expects. The
+// runtime's poller would have two threads awake for each request, on the
+// processors that the plugin runs on: a fifth of what a plugin takes.
+func (h *Handler) ServeSocket(ctx context.Context, l *net.UnixListener, t Times, log *slog.Logger) error {
+	f, err := l.File() // blocks, unlike l itself
+	if err != nil {
+		return errors.Join(fmt.Errorf("CNI socket %s: %w", l.Addr(), err), l.Close())
+	}
+	s := &socket{h: h, fd: int(f.Fd()), times: t, log: log}
+	// A shutdown wakes whoever waits in accept; a close would not.
+	stop := context.AfterFunc(ctx, func() { _ = syscall.Shutdown(s.fd, syscall.SHUT_RDWR) })
+	defer stop()
+	for range standing {
+		s.start(ctx)
+	}
+	s.threads.Wait()
+	return errors.Join(f.Close(), l.Close())
+}
+
+type socket struct {
+	h       *Handler
+	fd      int // listening
+	times   Times
+	log     *slog.Logger
+	threads sync.WaitGroup
+
+	mu      sync.Mutex
+	waiting int // threads that accept
+	serving int
+}
+
+func (s *socket) start(ctx context.Context) {
+	s.mu.Lock()
+	s.waiting++
+	s.mu.Unlock()
+	s.threads.Go(func() { s.loop(ctx) })
+}
+
+func (s *socket) loop(ctx context.Context) {
+	buf := make([]byte, 0, 8<<10)
+	for {
+		conn, err := s.accept(ctx)
+		if err != nil {
+			return
+		}
+		if s.leave() {
+			s.start(ctx)
+		}
+		s.answer(ctx, conn, buf)
+		if !s.rejoin() {
+			return
+		}
+	}
+}
+
+// leave counts this thread among those that serve, and says whether another
+// one must take its place.
+func (s *socket) leave() (lacking bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiting--
+	s.serving++
+	return s.waiting == 0 && s.serving < maxPlugins
+}
+
+// rejoin counts this thread among those that wait unless there are enough.
+func (s *socket) rejoin() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.serving--
+	if s.waiting >= standing {
+		return false
+	}
+	s.waiting++
+	return true
+}
+
+// accept returns an error only when ctx has ended.
+func (s *socket) accept(ctx context.Context) (conn int, err error) {
+	for {
+		conn, _, err = syscall.Accept4(s.fd, syscall.SOCK_CLOEXEC)
+		switch {
+		case ctx.Err() != nil:
+			if err == nil {
+				_ = syscall.Close(conn) // the plugin asks the next agent
+			}
+			return -1, ctx.Err()
+		case err == nil:
+			return conn, nil
+		case errors.Is(err, syscall.EINTR), errors.Is(err, syscall.ECONNABORTED):
+			continue
+		}
+		s.log.Error("a plugin was not accepted", "err", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(50 * time.Millisecond): // out of file descriptors, most likely
+		}
+	}
+}
+
+func (s *socket) answer(ctx context.Context, conn int, buf []byte) {
+	defer func() { _ = syscall.Close(conn) }()
+	request, err := s.read(conn, buf)
+	if err != nil {
+		s.log.Warn("a plugin did not finish its request", "err", err)
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.times.Answer)
+	defer cancel()
+	if err := write(conn, s.h.Serve(ctx, request)); err != nil {
+		s.log.Warn("a plugin did not wait for its answer", "err", err)
+	}
+}
+
+// read reads to the end, one byte more than is allowed at most, so that Serve
+// sees the excess. It uses buf as long as that suffices.
+func (s *socket) read(conn int, buf []byte) ([]byte, error) {
+	// On each call, and below on all of them.
+	patience := syscall.NsecToTimeval(s.times.Read.Nanoseconds())
+	for _, option := range []int{syscall.SO_RCVTIMEO, syscall.SO_SNDTIMEO} {
+		if err := syscall.SetsockoptTimeval(conn, syscall.SOL_SOCKET, option, &patience); err != nil {
+			return nil, err
+		}
+	}
+	deadline := time.Now().Add(s.times.Read)
+	for len(buf) <= wire.MaxRequest {
+		if len(buf) == cap(buf) {
+			buf = append(make([]byte, 0, 4*cap(buf)), buf...)
+		}
+		n, err := syscall.Read(conn, buf[len(buf):cap(buf)])
+		switch {
+		case errors.Is(err, syscall.EINTR):
+		case err != nil:
+			return nil, err
+		case n == 0:
+			return buf, nil
+		default:
+			buf = buf[:len(buf)+n]
+		}
+		if time.Now().After(deadline) {
+			return nil, fmt.Errorf("more than %v for a request: %w", s.times.Read, syscall.ETIMEDOUT)
+		}
+	}
+	return buf, nil
+}
+
+func write(conn int, b []byte) error {
+	for len(b) > 0 {
+		n, err := syscall.Write(conn, b)
+		if err != nil && !errors.Is(err, syscall.EINTR) {
+			return err
+		}
+		b = b[max(n, 0):]
+	}
+	return nil
+}

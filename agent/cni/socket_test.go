@@ -1,0 +1,170 @@
+package cni
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/fairway-network/fairway/agent/wire"
+	"github.com/fairway-network/fairway/pools"
+)
+
+// serveSocket serves leases on a socket until stop is called.
+func serveSocket(t *testing.T, leases Leases, times Times) (path string, stop func()) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "s")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	h := &Handler{Leases: leases}
+	go func() { done <- h.ServeSocket(ctx, l, times, slog.New(slog.DiscardHandler)) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(stop)
+	return path, stop
+}
+
+func dialSocket(t *testing.T, path string) *net.UnixConn {
+	t.Helper()
+	c, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// send sends an ADD for container n.
+func send(t *testing.T, c *net.UnixConn, n int) {
+	t.Helper()
+	request := wire.AppendRequest(nil, attachmentEnv("ADD", fmt.Sprintf("CNI_CONTAINERID=c%d", n)), []byte(conf("1.0.0", plainIPAM, "")))
+	if _, err := c.Write(request); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// receive returns what the agent says, and nothing if it hangs up.
+func receive(t *testing.T, c *net.UnixConn) string {
+	t.Helper()
+	if err := c.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(c)
+	if err != nil && !strings.Contains(err.Error(), syscall.ECONNRESET.Error()) {
+		t.Fatal(err)
+	}
+	text, _, _ := wire.SplitAnswer(b)
+	return string(text)
+}
+
+// slow leases when told to, or not at all when its context ends.
+type slow struct {
+	Leases
+	asked chan struct{}
+	grant chan Grant
+}
+
+func (s slow) Lease(ctx context.Context, _ pools.Request) (Grant, error) {
+	s.asked <- struct{}{}
+	select {
+	case g := <-s.grant:
+		return g, nil
+	case <-ctx.Done():
+		return Grant{}, ctx.Err()
+	}
+}
+
+func TestSlowRequestsDoNotKeepOthersWaiting(t *testing.T) {
+	const many = 10 * standing
+	s := slow{asked: make(chan struct{}), grant: make(chan Grant)}
+	path, stop := serveSocket(t, s, DefaultTimes())
+	var conns []*net.UnixConn
+	for n := range many {
+		conns = append(conns, dialSocket(t, path))
+		send(t, conns[n], n)
+	}
+	for range many {
+		<-s.asked // all of them at the same time
+	}
+	for range many {
+		s.grant <- Grant{Addresses: newDesk().pools["v4"]}
+	}
+	for _, c := range conns {
+		if got := receive(t, c); !strings.Contains(got, "10.244.120.30/24") {
+			t.Errorf("answered %q", got)
+		}
+	}
+	stop()
+}
+
+func TestStopHangsUpOnThoseWhoWait(t *testing.T) {
+	s := slow{asked: make(chan struct{}), grant: make(chan Grant)}
+	path, stop := serveSocket(t, s, DefaultTimes())
+	c := dialSocket(t, path)
+	send(t, c, 1)
+	<-s.asked
+	stop()
+	if got := receive(t, c); got != "" {
+		t.Errorf("answered %q", got)
+	}
+	if _, err := net.Dial("unix", path); err == nil {
+		t.Error("somebody listens after the end")
+	}
+}
+
+func TestSocketBoundsWhatPluginsDo(t *testing.T) {
+	path, _ := serveSocket(t, newDesk(), Times{Read: 50 * time.Millisecond, Answer: 50 * time.Millisecond})
+	silent, trickling := dialSocket(t, path), dialSocket(t, path)
+	go func() {
+		for range time.Tick(5 * time.Millisecond) {
+			if _, err := trickling.Write([]byte("x")); err != nil {
+				return
+			}
+		}
+	}()
+	for _, c := range []*net.UnixConn{silent, trickling} {
+		if got := receive(t, c); got != "" {
+			t.Errorf("answered %q", got)
+		}
+	}
+	huge := dialSocket(t, path)
+	go func() { _, _ = huge.Write(make([]byte, 2*wire.MaxRequest)) }()
+	if got := receive(t, huge); got != "" && !strings.Contains(got, "1 MiB") {
+		t.Errorf("answered %.200q", got)
+	}
+	c := dialSocket(t, path)
+	send(t, c, 1)
+	if got := receive(t, c); !strings.Contains(got, "10.244.120.7/24") {
+		t.Errorf("answered %q", got)
+	}
+}
+
+// A slow lease is told apart from an agent that stops: the plugin gets to
+// know that it may try again.
+func TestSlowLeaseIsAnswered(t *testing.T) {
+	s := slow{asked: make(chan struct{}, 1), grant: make(chan Grant)}
+	path, _ := serveSocket(t, s, Times{Read: time.Second, Answer: 20 * time.Millisecond})
+	c := dialSocket(t, path)
+	send(t, c, 1)
+	if got := receive(t, c); !strings.Contains(got, `"code":11`) {
+		t.Errorf("answered %q", got)
+	}
+}
