@@ -45,6 +45,7 @@ type options struct {
 	sections []string
 	rounds   int
 	write    string
+	data     string
 }
 
 func parseOptions(args []string) (options, error) {
@@ -53,6 +54,7 @@ func parseOptions(args []string) (options, error) {
 	only := flags.String("only", "", "sections to run, of "+strings.Join(sectionNames(), ",")+" (all)")
 	flags.IntVar(&o.rounds, "rounds", 300, "rounds of each measurement; the slow ones take fewer")
 	flags.StringVar(&o.write, "write", "", "file whose benchmark part is to be replaced")
+	flags.StringVar(&o.data, "data", "", "folder for host-local's files, such as /var/lib/cni-bench (a tmpfs)")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
@@ -102,7 +104,7 @@ func run(ctx context.Context, args []string) error {
 	if os.Getenv(inside) == "" {
 		return enterNamespace(ctx, args)
 	}
-	b, err := newBench(ctx, o.rounds)
+	b, err := newBench(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -140,12 +142,13 @@ func enterNamespace(ctx context.Context, args []string) error {
 // bench is what all sections share.
 type bench struct {
 	dir    string // on a tmpfs
+	data   string // of host-local
 	rounds int
 	// programs, built alike
 	fairway, plugin, hostLocal, empty string
 }
 
-func newBench(ctx context.Context, rounds int) (*bench, error) {
+func newBench(ctx context.Context, o options) (*bench, error) {
 	if out, err := exec.CommandContext(ctx, "ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("ip link set lo up: %w: %s", err, out)
 	}
@@ -153,7 +156,10 @@ func newBench(ctx context.Context, rounds int) (*bench, error) {
 	if err != nil {
 		return nil, fmt.Errorf("a folder on a tmpfs: %w", err)
 	}
-	b := &bench{dir: dir, rounds: rounds}
+	b := &bench{dir: dir, data: filepath.Join(dir, "host-local"), rounds: o.rounds}
+	if o.data != "" {
+		b.data = filepath.Join(o.data, filepath.Base(dir))
+	}
 	bin := filepath.Join(dir, "bin")
 	if err := build(ctx, bin); err != nil {
 		b.cleanUp()
@@ -182,7 +188,7 @@ func build(ctx context.Context, bin string) error {
 	return nil
 }
 
-func (b *bench) cleanUp() { _ = os.RemoveAll(b.dir) }
+func (b *bench) cleanUp() { _ = errors.Join(os.RemoveAll(b.dir), os.RemoveAll(b.data)) }
 
 // describeMachine says under what conditions the numbers came about.
 func describeMachine(out io.Writer) {

@@ -34,7 +34,7 @@ type hostLocal struct {
 }
 
 func newHostLocal(b *bench, leases int) (*hostLocal, error) {
-	data := filepath.Join(b.dir, "host-local")
+	data := b.data
 	h := &hostLocal{
 		contestant: contestant{name: "host-local", path: b.hostLocal, conf: filepath.Join(b.dir, "host-local.json"), wants: `"address"`},
 		leases:     filepath.Join(data, networkName), kept: map[string]bool{},
