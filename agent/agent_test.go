@@ -272,6 +272,35 @@ func TestQuietPoolIsNeitherRoutedNorAnnounced(t *testing.T) {
 	}
 }
 
+// While the addresses of a pool that went still rest, its blocks are held, and
+// a quiet one stays quiet.
+func TestBlocksOfAPoolThatWentRestFirst(t *testing.T) {
+	h := newHost(t)
+	lan, web, other := resting(t, "lan", "10.1.0.0/24"), resting(t, "web", "10.3.0.0/24"), pool(t, "other", 4, "10.2.0.0/24")
+	lan.Quiet = true
+	a := h.start(settings(t, lan, web, other))
+	for n, name := range []string{"lan", "web"} {
+		lease(t, a, request(name, n))
+		if err := a.desk.Release(t.Context(), request(name, n).Owner); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := a.Reload(settings(t, other)); err != nil {
+		t.Fatal(err)
+	}
+	p := a.plan()
+	if a.desk.count() != 2 || len(p.closing) != 0 || len(p.announce) != 1 || !p.announce[0].Overlaps(netip.MustParsePrefix("10.3.0.0/24")) || len(p.deliver) != 1 {
+		t.Errorf("%d blocks held, closing %v, announced %v, delivered %v, want the block of web announced and delivered",
+			a.desk.count(), p.closing, p.announce, p.deliver)
+	}
+	a.desk.mu.Lock()
+	a.desk.now = func() time.Time { return time.Now().Add(time.Hour) }
+	a.desk.mu.Unlock()
+	a.call()
+	eventually(t, "both blocks are returned", func() bool { return a.desk.count() == 0 })
+	h.await("nothing is announced or routed", func() bool { return len(h.peer.Ranges())+len(h.kernel.Ranges()) == 0 })
+}
+
 func TestStopForwards(t *testing.T) {
 	h := newHost(t)
 	a := h.start(settings(t, pool(t, "web", 4, "10.1.0.0/24")))
@@ -416,7 +445,7 @@ func TestReturnedBlockIsNotReopened(t *testing.T) {
 	d := a.desk
 	d.mu.Lock()
 	b := d.ledger.Blocks()[0].Block
-	err := d.ledger.Close(b.Prefix)
+	err := d.ledger.Close(b.Prefix, d.now())
 	d.mu.Unlock()
 	if err != nil || !b.Prefix.Contains(got) {
 		t.Fatalf("close %v: %v", b, err)
@@ -425,7 +454,7 @@ func TestReturnedBlockIsNotReopened(t *testing.T) {
 		t.Error("a block whose return is not final was not reopened")
 	}
 	d.mu.Lock()
-	err = d.ledger.Close(b.Prefix)
+	err = d.ledger.Close(b.Prefix, d.now())
 	d.mu.Unlock()
 	if gone := d.forgetDoors([]pools.Block{b}); err != nil || len(gone) != 1 {
 		t.Fatalf("final for %v: %v", gone, err)

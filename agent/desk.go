@@ -50,8 +50,9 @@ type desk struct {
 	compactAt int64                  // size of the journal that calls for its rewriting
 	doors     map[netip.Prefix]*door // of every block held
 	claims    map[pools.NoFreeError]*claim
-	patience  time.Duration // how long a lease waits for its block's door
-	trouble   error         // what keeps doors closed, for messages; nil if nothing is known
+	patience  time.Duration   // how long a lease waits for its block's door
+	quiet     map[string]bool // of each pool configured or held, see Pool.Quiet
+	trouble   error           // what keeps doors closed, for messages; nil if nothing is known
 }
 
 // door opens once the network delivers a block's addresses to this node.
@@ -337,7 +338,7 @@ func (d *desk) Retain(_ context.Context, network string, valid []pools.Attachmen
 func (d *desk) Ready(context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if len(d.ledger.Usage()) == 0 {
+	if len(d.ledger.Usage(d.now())) == 0 {
 		return errors.New("no pool is configured: add one under pools")
 	}
 	return nil

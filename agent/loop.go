@@ -137,9 +137,8 @@ func (a *Agent) plan() plan {
 	defer d.mu.Unlock()
 	d.closeUnused(s)
 	p := plan{settings: s}
-	quiet := s.quiet()
 	for _, name := range poolsOf(d.ledger) {
-		if quiet[name] {
+		if d.quiet[name] {
 			continue
 		}
 		held := d.ledger.Effective(func(h pools.Held) bool { return h.Pool == name })
@@ -153,7 +152,7 @@ func (a *Agent) plan() plan {
 		case h.Closed:
 			p.closing = append(p.closing, h.Block)
 		case dr.isOpen():
-		case dr.known || quiet[h.Pool] || !s.waits():
+		case dr.known || d.quiet[h.Pool] || !s.waits():
 			p.ready = append(p.ready, dr)
 		default:
 			p.doors = append(p.doors, dr)
@@ -165,11 +164,12 @@ func (a *Agent) plan() plan {
 // closeUnused closes the blocks that are to be returned. One with a closed
 // door was claimed for somebody who is about to lease in it.
 func (d *desk) closeUnused(s *Settings) {
-	unused := slices.DeleteFunc(d.ledger.Idle(d.now(), s.idleAfter), func(b pools.Block) bool {
+	now := d.now()
+	unused := slices.DeleteFunc(d.ledger.Idle(now, s.idleAfter), func(b pools.Block) bool {
 		return !d.doors[b.Prefix].isOpen()
 	})
-	for _, b := range append(unused, d.ledger.Orphans()...) {
-		if err := d.ledger.Close(b.Prefix); err != nil {
+	for _, b := range append(unused, d.ledger.Orphans(now)...) {
+		if err := d.ledger.Close(b.Prefix, now); err != nil {
 			d.log.Error("an empty block can't be closed", "err", err)
 		}
 	}

@@ -117,6 +117,13 @@ func (d *desk) setPools(s *Settings) error {
 		return err
 	}
 	d.patience = s.patience()
+	quiet := s.quiet()
+	for _, name := range poolsOf(d.ledger) {
+		if _, stays := quiet[name]; !stays {
+			quiet[name] = d.quiet[name] // until its blocks are returned
+		}
+	}
+	d.quiet = quiet
 	return nil
 }
 

@@ -122,7 +122,7 @@ func (a *Agent) controlServer() *http.Server {
 func (a *Agent) status(ctx context.Context) (Status, error) {
 	s := Status{Node: a.Node}
 	a.desk.mu.Lock()
-	s.Blocks, s.Pools, s.Leases = a.desk.ledger.Blocks(), a.desk.ledger.Usage(), a.desk.ledger.Grants()
+	s.Blocks, s.Pools, s.Leases = a.desk.ledger.Blocks(), a.desk.ledger.Usage(a.desk.now()), a.desk.ledger.Grants()
 	a.desk.mu.Unlock()
 	var err error
 	s.BGP, err = a.Speaker.State(ctx)

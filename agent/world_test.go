@@ -235,7 +235,18 @@ func settings(t *testing.T, ps ...Pool) Settings {
 
 func pool(t testing.TB, name string, blockSize int, ranges ...string) Pool {
 	t.Helper()
-	d := pools.Definition{Name: name, BlockSize: blockSize, Gateways: []netip.Prefix{netip.MustParsePrefix("192.168.0.1/0")}}
+	return define(t, pools.Definition{Name: name, BlockSize: blockSize}, ranges...)
+}
+
+// resting is a pool whose addresses rest for an hour.
+func resting(t testing.TB, name string, ranges ...string) Pool {
+	t.Helper()
+	return define(t, pools.Definition{Name: name, BlockSize: 4, ReuseAfter: time.Hour}, ranges...)
+}
+
+func define(t testing.TB, d pools.Definition, ranges ...string) Pool {
+	t.Helper()
+	d.Gateways = []netip.Prefix{netip.MustParsePrefix("192.168.0.1/0")}
 	for _, s := range ranges {
 		r, err := pools.ParseRange(s)
 		if err != nil {

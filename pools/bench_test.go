@@ -109,7 +109,7 @@ func BenchmarkUsage(b *testing.B) {
 	sizes(b, func(b *testing.B, n int) {
 		d := fullLedger(b, n)
 		for b.Loop() {
-			d.Usage()
+			d.Usage(day)
 		}
 	})
 }

@@ -157,10 +157,11 @@ func (l *Ledger) Grants() []Record {
 	return inOrder(out)
 }
 
-// Restore brings a ledger that holds its blocks and no lease back to where
-// history (see Fold) left it. What rested in a block that was returned since
-// is passed over. A standing lease outside of all blocks held is left out and
-// returned in lost; err joins all other contradictions, left out as well.
+// Restore brings a ledger that holds its blocks, all of them open, and no lease
+// back to where history (see Fold) left it. What rested in a block that was
+// returned since is passed over. A standing lease outside of all blocks held is
+// left out and returned in lost; err joins all other contradictions, left out
+// as well.
 func (l *Ledger) Restore(history []Record) (lost []Record, err error) {
 	var errs []error
 	for _, rec := range history {

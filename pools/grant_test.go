@@ -82,14 +82,14 @@ func after(seconds int) time.Time { return day.Add(time.Duration(seconds) * time
 
 func TestFreedAddressRestsAndQueues(t *testing.T) {
 	d := newDesk(t, webPool(t, "10.0.0.0/24")).hold("web", "10.0.0.0/30")
-	for i, want := range []string{"10.0.0.0", "10.0.0.1", "10.0.0.2"} {
+	for i, want := range []string{"10.0.0.1", "10.0.0.2", "10.0.0.3"} {
 		if got := d.lease("web", fmt.Sprint("c", i), after(0)); got != want {
 			t.Errorf("lease %d is %s, want %s", i, got, want)
 		}
 	}
 	d.release("c1", after(1))
 	d.release("c0", after(2))
-	if got := d.lease("web", "c3", after(2)); got != "10.0.0.3" {
+	if got := d.lease("web", "c3", after(2)); got != "10.0.0.0" {
 		t.Errorf("the never used address goes first, got %s", got)
 	}
 	_, _, err := d.ProposeLease(request("web", "c4"), after(60))
@@ -98,7 +98,7 @@ func TestFreedAddressRestsAndQueues(t *testing.T) {
 		t.Errorf("error %v, want two cooling down until %v", err, after(61))
 	}
 	d.release("c3", after(60))
-	for i, want := range []string{"10.0.0.1", "10.0.0.0", "10.0.0.3"} {
+	for i, want := range []string{"10.0.0.2", "10.0.0.1", "10.0.0.0"} {
 		if got := d.lease("web", fmt.Sprint("d", i), after(200)); got != want {
 			t.Errorf("reuse %d is %s, want %s: least recently used first", i, got, want)
 		}
@@ -115,7 +115,7 @@ func TestClockSetBack(t *testing.T) {
 	d.release("c0", after(3600))
 	d.release("c1", after(2))
 	d.release("c2", after(1))
-	for i, want := range []string{"10.0.0.2", "10.0.0.1"} {
+	for i, want := range []string{"10.0.0.3", "10.0.0.2"} {
 		if got := d.lease("web", fmt.Sprint("d", i), after(62)); got != want {
 			t.Errorf("reuse %d is %s, want %s", i, got, want)
 		}
@@ -132,7 +132,7 @@ func TestRestSurvivesChangesOfThePool(t *testing.T) {
 	for i := range 4 {
 		d.lease("web", fmt.Sprint("c", i), after(0))
 	}
-	d.release("c1", after(0))
+	d.release("c0", after(0))
 	for _, p := range []*Pool{webPool(t, "10.0.0.0", "10.0.0.2-10.0.0.3"), webPool(t, "10.0.0.0/24")} {
 		if err := d.SetPools([]*Pool{p}); err != nil {
 			t.Fatal(err)
@@ -151,7 +151,7 @@ func TestRestEndsOutsideOfThePool(t *testing.T) {
 	for i := range 4 {
 		d.lease("web", fmt.Sprint("c", i), after(0))
 	}
-	d.release("c1", after(0))
+	d.release("c0", after(0))
 	if err := d.SetPools([]*Pool{webPool(t, "10.0.0.0", "10.0.0.2-10.0.0.3")}); err != nil {
 		t.Fatal(err)
 	}
@@ -160,21 +160,61 @@ func TestRestEndsOutsideOfThePool(t *testing.T) {
 	}
 }
 
-// TestBlockGoesWhileItsAddressesRest drops a block and claims it again.
-func TestBlockGoesWhileItsAddressesRest(t *testing.T) {
+// TestBlockStaysWhileItsAddressesRest returns a block and claims it again.
+func TestBlockStaysWhileItsAddressesRest(t *testing.T) {
 	d := newDesk(t, webPool(t, "10.0.0.0/24")).hold("web", "10.0.0.0/30")
 	d.lease("web", "c0", after(0))
 	d.release("c0", after(0))
 	prefix := netip.MustParsePrefix("10.0.0.0/30")
-	if err := errors.Join(d.Close(prefix), d.Drop(prefix)); err != nil {
+	if err := d.Close(prefix, after(59)); !errors.Is(err, ErrTaken) || !strings.Contains(err.Error(), "1 addresses of it are cooling down") {
+		t.Errorf("close while an address rests: %v", err)
+	}
+	if err := errors.Join(d.Close(prefix, after(60)), d.Drop(prefix)); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, err := d.ProposeLease(request("web", "c1"), after(60)); !errors.Is(err, ErrNoFree) {
 		t.Errorf("a lease without a block: %v", err)
 	}
 	d.hold("web", "10.0.0.0/30")
-	if got := d.Usage()[0]; got != (Usage{Pool: "web", Free: 4, Blocks: 1}) {
+	if got := d.Usage(after(60))[0]; got != (Usage{Pool: "web", Free: 4, Blocks: 1}) {
 		t.Errorf("a block claimed anew: %+v", got)
+	}
+}
+
+func TestUsageCountsWhatHasRestedAsFree(t *testing.T) {
+	d := newDesk(t, webPool(t, "10.0.0.0/24")).hold("web", "10.0.0.0/30")
+	d.lease("web", "c0", after(0))
+	d.lease("web", "c1", after(0))
+	d.release("c0", after(0))
+	for i, want := range []Usage{{Pool: "web", Leased: 1, Free: 2, Cooling: 1, Blocks: 1}, {Pool: "web", Leased: 1, Free: 3, Blocks: 1}} {
+		if got := d.Usage(after(59 + i))[0]; got != want {
+			t.Errorf("usage after %d s: %+v, want %+v", 59+i, got, want)
+		}
+	}
+}
+
+// TestLowestAddressGoesLast leases blocks empty: all of their addresses are
+// leased, the lowest one of each after the others.
+func TestLowestAddressGoesLast(t *testing.T) {
+	for _, c := range []struct {
+		pool   *Pool
+		blocks []string
+		want   string
+	}{
+		{webPool(t, "10.0.0.0/24"), []string{"10.0.0.0/30", "10.0.0.4/30"}, "[10.0.0.1 10.0.0.2 10.0.0.3 10.0.0.0 10.0.0.5 10.0.0.6 10.0.0.7 10.0.0.4]"},
+		{webPool(t, "10.0.0.2-10.0.0.9"), []string{"10.0.0.0/30"}, "[10.0.0.2 10.0.0.3]"},
+		{webPool(t, "10.0.0.0/24"), []string{"10.0.0.0/32"}, "[10.0.0.0]"},
+		{mustNew(t, Definition{Name: "web", BlockSize: 4, Ranges: ranges(t, "fd00::/64")}), []string{"fd00::/126"}, "[fd00::1 fd00::2 fd00::3 fd00::]"},
+		{mustNew(t, Definition{Name: "web", BlockSize: 4, Ranges: ranges(t, "10.0.0.0/24")}), []string{"10.0.0.0/30"}, "[10.0.0.2 10.0.0.3 10.0.0.0]"},
+	} {
+		d := newDesk(t, c.pool).hold("web", c.blocks...)
+		var got []string
+		for free := d.Usage(after(0))[0].Free; len(got) < free; {
+			got = append(got, d.lease("web", fmt.Sprint("c", len(got)), after(0)))
+		}
+		if fmt.Sprint(got) != c.want {
+			t.Errorf("%v of %v: leased %v, want %s", c.blocks, c.pool.Addresses().Ranges(), got, c.want)
+		}
 	}
 }
 
@@ -191,16 +231,19 @@ func TestBlockInsideABlock(t *testing.T) {
 	if _, _, err := d.ProposeLease(request("web", "e"), after(0)); !errors.Is(err, ErrNoFree) {
 		t.Errorf("five leases of four addresses: %v", err)
 	}
-	d.release("c0", after(1))
-	d.release("d2", after(2))
-	if err := errors.Join(d.Close(netip.MustParsePrefix("10.0.0.2/31")), d.Drop(netip.MustParsePrefix("10.0.0.2/31"))); err != nil {
+	d.release("d2", after(1))
+	d.release("c0", after(2))
+	inner := netip.MustParsePrefix("10.0.0.2/31")
+	if err := d.Close(inner, after(61)); !errors.Is(err, ErrTaken) {
+		t.Errorf("an inner block was closed while an address of it rests: %v", err)
+	}
+	if err := errors.Join(d.Close(inner, after(62)), d.Drop(inner)); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := d.ProposeLease(request("web", "e"), after(60)); !errors.Is(err, ErrNoFree) {
-		t.Errorf("an address that fell back to the outer block did not rest: %v", err)
-	}
-	if got := d.lease("web", "e", after(61)); got != "10.0.0.2" {
-		t.Errorf("lease of %s, want what fell back to the outer block", got)
+	for i, want := range []string{"10.0.0.3", "10.0.0.2"} {
+		if got := d.lease("web", fmt.Sprint("e", i), after(62)); got != want {
+			t.Errorf("lease of %s, want %s: what fell back to the outer block, least recently used first", got, want)
+		}
 	}
 }
 
@@ -210,7 +253,7 @@ func TestLeaseErrors(t *testing.T) {
 	d.lease("web", "c0", after(0), "10.0.0.5", "fd00::1")
 	d.lease("web", "c1", after(0), "10.0.0.6", "fd00::2")
 	d.release("c1", after(0))
-	if err := d.Close(netip.MustParsePrefix("10.0.0.8/30")); err != nil {
+	if err := d.Close(netip.MustParsePrefix("10.0.0.8/30"), after(0)); err != nil {
 		t.Fatal(err)
 	}
 	stranger := request("web", "c0")
@@ -287,12 +330,12 @@ func TestReleaseNamesItsOwner(t *testing.T) {
 func TestApplyRefuses(t *testing.T) {
 	db := mustNew(t, Definition{Name: "db", BlockSize: 4, Ranges: ranges(t, "10.1.0.0/24")})
 	d := newDesk(t, webPool(t, "10.0.0.0/24"), db).hold("web", "10.0.0.0/30", "10.0.0.4/30").hold("db", "10.1.0.4/30")
-	d.lease("web", "c0", after(0))
+	d.lease("web", "c0", after(0), "10.0.0.0")
 	rec := func(op Op, pool, id string, addrs ...string) Record {
 		r := request(pool, id, addrs...)
 		return Record{Op: op, Pool: pool, Owner: r.Owner, Addrs: r.Want, At: after(1)}
 	}
-	if err := d.Close(netip.MustParsePrefix("10.0.0.4/30")); err != nil {
+	if err := d.Close(netip.MustParsePrefix("10.0.0.4/30"), after(0)); err != nil {
 		t.Fatal(err)
 	}
 	any := errors.New("")
@@ -430,7 +473,7 @@ func TestPoolGrowsAndShrinks(t *testing.T) {
 	if _, _, err := d.ProposeLease(request("web", "c2"), after(0)); !errors.Is(err, ErrNoFree) {
 		t.Errorf("an address that left the pool was offered: %v", err)
 	}
-	if got := d.Usage(); len(got) != 1 || got[0] != (Usage{Pool: "web", Leased: 2, Blocks: 1}) {
+	if got := d.Usage(after(0)); len(got) != 1 || got[0] != (Usage{Pool: "web", Leased: 2, Blocks: 1}) {
 		t.Errorf("usage %+v", got)
 	}
 }
@@ -440,14 +483,14 @@ func TestBlocksOfAPoolThatIsGone(t *testing.T) {
 	if err := d.SetPools(nil); err != nil {
 		t.Fatal(err)
 	}
-	if got := d.Orphans(); len(got) != 2 {
+	if got := d.Orphans(after(0)); len(got) != 2 {
 		t.Errorf("orphans %v", got)
 	}
 	if _, _, err := d.ProposeLease(request("web", "c0"), after(0)); !errors.Is(err, ErrUnknownPool) {
 		t.Errorf("a pool that is gone leases: %v", err)
 	}
 	prefix := netip.MustParsePrefix("10.0.0.0/30")
-	if err := errors.Join(d.Close(prefix), d.Drop(prefix), d.Drop(prefix)); err != nil {
+	if err := errors.Join(d.Close(prefix, after(0)), d.Drop(prefix), d.Drop(prefix)); err != nil {
 		t.Error(err)
 	}
 	moved := mustNew(t, Definition{Name: "db", Ranges: ranges(t, "10.0.0.0/24"), BlockSize: 4})
@@ -461,8 +504,48 @@ func TestBlocksOfAPoolThatIsGone(t *testing.T) {
 	if err := d.SetPools([]*Pool{webPool(t, "10.0.0.0/24")}); err != nil {
 		t.Fatal(err)
 	}
-	if len(d.Orphans()) != 0 || d.lease("web", "c0", after(0)) != "10.0.0.4" {
+	if len(d.Orphans(after(0))) != 0 || d.lease("web", "c0", after(0)) != "10.0.0.5" {
 		t.Error("the pool came back, its block did not")
+	}
+}
+
+// TestPoolGoesWhileItsAddressesRest renames a pool, and puts it back.
+func TestPoolGoesWhileItsAddressesRest(t *testing.T) {
+	web := webPool(t, "10.0.0.0/24")
+	renamed := mustNew(t, Definition{Name: "db", BlockSize: 4, Ranges: ranges(t, "10.0.0.0/24")})
+	d := newDesk(t, web).hold("web", "10.0.0.0/30", "10.0.0.4/30")
+	d.lease("web", "c0", after(0), "10.0.0.1")
+	d.release("c0", after(0))
+	if err := d.SetPools([]*Pool{renamed}); err != nil {
+		t.Fatal(err)
+	}
+	resting := netip.MustParsePrefix("10.0.0.0/30")
+	if got := d.Orphans(after(59)); len(got) != 1 || got[0].Prefix == resting {
+		t.Errorf("orphans %v, want the block without an address that rests", got)
+	}
+	if err := d.Close(resting, after(59)); !errors.Is(err, ErrTaken) {
+		t.Errorf("closed while an address rests: %v", err)
+	}
+	if err := d.Hold(Block{Prefix: resting, Pool: "db", Node: "here"}); !errors.Is(err, ErrBlockExists) {
+		t.Errorf("held for the renamed pool while an address rests: %v", err)
+	}
+	if err := d.SetPools([]*Pool{web}); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := d.ProposeLease(request("web", "c1", "10.0.0.1"), after(59)); !errors.Is(err, ErrTaken) {
+		t.Errorf("the pool came back and leased what rests: %v", err)
+	}
+	if err := d.SetPools([]*Pool{renamed}); err != nil {
+		t.Fatal(err)
+	}
+	if got := d.Orphans(after(60)); len(got) != 2 {
+		t.Errorf("orphans %v, want both blocks", got)
+	}
+	if err := errors.Join(d.Close(resting, after(60)), d.Drop(resting)); err != nil {
+		t.Fatal(err)
+	}
+	if got := d.hold("db", "10.0.0.0/30").lease("db", "c1", after(60)); got != "10.0.0.2" {
+		t.Errorf("the renamed pool leased %s", got)
 	}
 }
 
@@ -481,9 +564,9 @@ func TestBlockErrors(t *testing.T) {
 		{"hold host bits", d.Hold(Block{Prefix: netip.MustParsePrefix("10.0.0.5/30"), Pool: "web", Node: "here"}), ErrOutside},
 		{"hold nothing", d.Hold(Block{Pool: "web", Node: "here"}), ErrOutside},
 		{"hold again", d.Hold(Block{Prefix: held, Pool: "web", Node: "here"}), nil},
-		{"close with a lease", d.Close(held), ErrTaken},
-		{"close what is not held", d.Close(absent), ErrOutside},
-		{"close nothing", d.Close(netip.Prefix{}), ErrOutside},
+		{"close with a lease", d.Close(held, after(0)), ErrTaken},
+		{"close what is not held", d.Close(absent, after(0)), ErrOutside},
+		{"close nothing", d.Close(netip.Prefix{}, after(0)), ErrOutside},
 		{"drop an open block", d.Drop(held), ErrTaken},
 		{"drop what is not held", d.Drop(absent), nil},
 	} {
@@ -508,7 +591,7 @@ func TestRecordsAreTheCallersOwn(t *testing.T) {
 	for _, r := range append(d.Grants(), rec, standing) {
 		r.Addrs[0] = netip.MustParseAddr("192.0.2.1")
 	}
-	if got := d.Grants()[0].Addrs[0].String(); got != "10.0.0.0" {
+	if got := d.Grants()[0].Addrs[0].String(); got != "10.0.0.1" {
 		t.Errorf("the lease became %s", got)
 	}
 }

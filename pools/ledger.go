@@ -108,7 +108,7 @@ func (e *NoFreeError) Unwrap() error { return ErrNoFree }
 // distinct, a standing lease must stay inside of its pool, and a pool in which
 // blocks are held keeps its block size; otherwise nothing changes and the error
 // names what stands in the way. A pool without leases may go: its blocks then
-// show up in Orphans.
+// show up in Orphans once their addresses have rested.
 func (l *Ledger) SetPools(ps []*Pool) error {
 	next := make(map[string]*Pool, len(ps))
 	for _, p := range ps {
@@ -210,12 +210,14 @@ func (l *Ledger) Hold(b Block) error {
 	return s.hold(b)
 }
 
-// Orphans are the blocks of pools that SetPools took away: to be returned.
-func (l *Ledger) Orphans() []Block {
+// Orphans are the blocks of pools that SetPools took away in which no address
+// is cooling down: to be returned. Until then they are held, so that nobody has
+// the addresses too early, should the pool come back or another one get them.
+func (l *Ledger) Orphans(now time.Time) []Block {
 	var out []Block
 	for _, s := range l.shares {
 		if s.retired() {
-			out = append(out, s.blocks()...)
+			out = append(out, s.rested(now)...)
 		}
 	}
 	return sorted(out)
@@ -235,14 +237,19 @@ func (l *Ledger) Idle(now time.Time, after func(pool string) time.Duration) []Bl
 
 // Close stops leases from a block that holds none, so that it can be
 // withdrawn and dropped; Reopen takes that back. The error wraps ErrOutside
-// when the block is not held, and ErrTaken when a lease stands in it.
-func (l *Ledger) Close(prefix netip.Prefix) error {
+// when the block is not held, and ErrTaken when a lease stands in it or an
+// address of it is cooling down: whoever claims the block next would not know.
+func (l *Ledger) Close(prefix netip.Prefix, now time.Time) error {
 	b := l.find(prefix)
-	switch {
-	case b == nil:
+	if b == nil {
 		return fmt.Errorf("block %s: %w", prefix, ErrOutside)
-	case b.leased() > 0:
-		return fmt.Errorf("block %s: %w: %d leases stand in it", prefix, ErrTaken, b.leased())
+	}
+	b.lot.advance(now)
+	if n := b.leased(); n > 0 {
+		return fmt.Errorf("block %s: %w: %d leases stand in it", prefix, ErrTaken, n)
+	}
+	if n := b.count(cooling); n > 0 {
+		return fmt.Errorf("block %s: %w: %d addresses of it are cooling down", prefix, ErrTaken, n)
 	}
 	b.lot.close(b)
 	return nil
@@ -258,7 +265,7 @@ func (l *Ledger) Reopen(prefix netip.Prefix) bool {
 	return true
 }
 
-// Drop forgets a closed block, and with it how long its addresses have to rest.
+// Drop forgets a closed block, and with it when its addresses were given back.
 // One that is not held is forgotten already; the error wraps ErrTaken for an
 // open one.
 func (l *Ledger) Drop(prefix netip.Prefix) error {
@@ -320,11 +327,11 @@ type Usage struct {
 	Leased, Free, Cooling, Blocks int
 }
 
-// Usage of every pool, by name.
-func (l *Ledger) Usage() []Usage {
+// Usage of every pool at now, by name.
+func (l *Ledger) Usage(now time.Time) []Usage {
 	var out []Usage
 	for _, name := range slices.Sorted(maps.Keys(l.shares)) {
-		out = append(out, l.shares[name].usage())
+		out = append(out, l.shares[name].usage(now))
 	}
 	return out
 }

@@ -52,7 +52,7 @@ type block struct {
 	lot    *lot
 	closed bool
 	uses   []use
-	queue  []uint32    // the free offsets, sorted by order, next one first
+	queue  []uint32    // the free offsets, next one first: see order
 	ended  []time.Time // when each was last given back; nil while none was
 	inHeap int         // index in ready, or -1
 }
@@ -168,16 +168,14 @@ func (l *lot) settle(b *block) {
 func (l *lot) close(b *block)  { b.closed = true; l.settle(b) }
 func (l *lot) reopen(b *block) { b.closed = false; l.settle(b) }
 
-// drop forgets b. Its addresses fall back to the block around it, if one is
-// held.
+// drop forgets b, in which nothing is leased or cools down. Its addresses fall
+// back to the block around it, if one is held.
 func (l *lot) drop(b *block) {
 	delete(l.blocks, b.Prefix)
 	l.countLength(b.Prefix.Bits(), -1)
 	if outer := l.around(b.Prefix); outer != nil {
 		l.move(b, outer)
-		return
 	}
-	l.cooling = slices.DeleteFunc(l.cooling, func(r rest) bool { return l.use(r.addr) != cooling })
 }
 
 // blockOf returns the smallest block around a.
@@ -328,8 +326,9 @@ func (b *block) free(o uint32) {
 // line makes the queue anew.
 func (b *block) line() {
 	b.queue = slices.Grow(b.queue[:0], len(b.uses))
-	for o, u := range b.uses {
-		if u == free {
+	for i := range b.uses {
+		o := (i + 1) % len(b.uses) // never used ones are in order then
+		if b.uses[o] == free {
 			b.queue = append(b.queue, uint32(o))
 		}
 	}
@@ -339,9 +338,12 @@ func (b *block) line() {
 }
 
 // order of leasing: the least recently used first, never used ones before all
-// others, and by address where that is equal.
+// others. Where that is equal, by address, but the block's lowest one last:
+// routers of an IPv6 subnet answer for its lowest address (RFC 4291, section
+// 2.6.1), and some hosts and firewalls take an IPv4 .0 for a network's.
 func (b *block) order(o, p uint32) int {
-	return cmp.Or(b.lastEnd(o).Compare(b.lastEnd(p)), cmp.Compare(o, p))
+	// Less one, the lowest address's 0 becomes the largest number.
+	return cmp.Or(b.lastEnd(o).Compare(b.lastEnd(p)), cmp.Compare(o-1, p-1))
 }
 
 // lastEnd is when o was last given back; zero for never.

@@ -18,7 +18,7 @@ import (
 // else out from them by looking at every address of a small universe.
 type model struct {
 	pools   map[string]*Pool
-	sizes   map[string]int // block size of pools with blocks, retired ones too
+	last    map[string]*Pool // as each was last defined, retired ones too
 	blocks  map[netip.Prefix]*modelBlock
 	grants  map[Attachment]Record
 	freed   map[netip.Addr]time.Time // last release of what is not leased now
@@ -32,7 +32,7 @@ type modelBlock struct {
 
 func newModel() *model {
 	return &model{
-		pools: map[string]*Pool{}, sizes: map[string]int{}, blocks: map[netip.Prefix]*modelBlock{},
+		pools: map[string]*Pool{}, last: map[string]*Pool{}, blocks: map[netip.Prefix]*modelBlock{},
 		grants: map[Attachment]Record{}, freed: map[netip.Addr]time.Time{}, history: map[netip.Addr]time.Time{},
 	}
 }
@@ -62,12 +62,12 @@ func (m *model) cools(p *Pool, a netip.Addr, now time.Time) bool {
 }
 
 // wantOffer is the address that anybody would get: of the longest held open
-// block, the least recently used, else the lowest address.
+// block, the least recently used, else the lowest address but the block's own.
 func (m *model) wantOffer(p *Pool, f Family, now time.Time) (best netip.Addr) {
 	better := func(a, b netip.Addr) bool {
 		x, y := m.blockOf(p.Name(), a), m.blockOf(p.Name(), b)
 		return cmp.Or(x.Created.Compare(y.Created), netipx.ComparePrefix(x.Prefix, y.Prefix),
-			m.freed[a].Compare(m.freed[b]), a.Compare(b)) < 0
+			m.freed[a].Compare(m.freed[b]), compareBool(a == x.Prefix.Addr(), b == y.Prefix.Addr()), a.Compare(b)) < 0
 	}
 	for a := range universe(f) {
 		b := m.blockOf(p.Name(), a)
@@ -152,7 +152,7 @@ func (m *model) mayBecome(ps []*Pool) bool {
 		}
 	}
 	for _, b := range m.blocks {
-		if p := next[b.Pool]; p != nil && p.BlockSize() != m.sizes[b.Pool] {
+		if p := next[b.Pool]; p != nil && p.BlockSize() != m.last[b.Pool].BlockSize() {
 			return false
 		}
 	}
@@ -163,7 +163,7 @@ func (m *model) setPools(ps []*Pool) {
 	clear(m.pools)
 	for _, p := range ps {
 		m.pools[p.Name()] = p
-		m.sizes[p.Name()] = p.BlockSize()
+		m.last[p.Name()] = p
 	}
 }
 
@@ -189,6 +189,16 @@ func (m *model) leases(b *modelBlock) (n int) {
 		}
 	}
 	return n
+}
+
+// rests says whether an address whose smallest block is b cools down.
+func (m *model) rests(b *modelBlock, now time.Time) bool {
+	for a := range universe(FamilyOf(b.Prefix.Addr())) {
+		if m.blockOf(b.Pool, a) == b && m.cools(m.last[b.Pool], a, now) {
+			return true
+		}
+	}
+	return false
 }
 
 // crash is what a ledger knows after it was rebuilt of its blocks and the
@@ -454,7 +464,7 @@ func (tr *trial) address() netip.Addr {
 
 func (tr *trial) hold() {
 	pool := []string{"web", "web", "db"}[tr.pick(3)]
-	size := max(1, tr.model.sizes[pool])
+	size := tr.model.last[pool].BlockSize()
 	if tr.pick(4) == 0 {
 		size = max(1, size>>tr.pick(4)) // as lent by another node
 	}
@@ -497,12 +507,12 @@ func (tr *trial) block() (netip.Prefix, *modelBlock) {
 }
 
 func (tr *trial) closeBlock(p netip.Prefix, b *modelBlock) {
-	err := tr.ledger.Close(p)
+	err := tr.ledger.Close(p, tr.now)
 	tr.notef("close %v: %v", p, err)
 	switch {
 	case b == nil:
 		tr.wantError(err, ErrOutside)
-	case tr.model.leases(b) > 0:
+	case tr.model.leases(b) > 0 || tr.model.rests(b, tr.now):
 		tr.wantError(err, ErrTaken)
 	case err != nil:
 		tr.fatalf("Close(%v): %v", p, err)
@@ -609,10 +619,22 @@ func (tr *trial) check() {
 		}
 	}
 	tr.checkSums()
-	for _, b := range tr.ledger.Orphans() {
-		if tr.model.pools[b.Pool] != nil || tr.model.blocks[b.Prefix] == nil {
-			tr.fatalf("%v is no orphan", b)
+	tr.checkOrphans()
+}
+
+func (tr *trial) checkOrphans() {
+	var want, got []netip.Prefix
+	for prefix, b := range tr.model.blocks {
+		if tr.model.pools[b.Pool] == nil && !tr.model.rests(b, tr.now) {
+			want = append(want, prefix)
 		}
+	}
+	for _, b := range tr.ledger.Orphans(tr.now) {
+		got = append(got, b.Prefix)
+	}
+	slices.SortFunc(want, netipx.ComparePrefix)
+	if !slices.Equal(got, want) {
+		tr.fatalf("orphans %v, want %v", got, want)
 	}
 }
 
@@ -651,7 +673,7 @@ func (tr *trial) checkSums() {
 			}
 		}
 	}
-	for _, u := range tr.ledger.Usage() {
+	for _, u := range tr.ledger.Usage(tr.now) {
 		if w := want[u.Pool]; tr.model.pools[u.Pool] != nil && u != w && w.Blocks > 0 {
 			tr.fatalf("usage %+v, want %+v", u, w)
 		}
@@ -785,6 +807,9 @@ func (l *lot) consistent() error {
 		}
 		if !slices.IsSortedFunc(b.queue, b.order) || len(slices.Compact(queued)) != len(b.queue) {
 			return fmt.Errorf("the queue of %s is out of order: %v", b.Prefix, b.queue)
+		}
+		if b.closed && b.count(leased)+b.count(cooling) > 0 {
+			return fmt.Errorf("%s is closed, but %d are leased and %d cool down", b.Prefix, b.count(leased), b.count(cooling))
 		}
 		if want := !b.closed && len(b.queue) > 0; want != (b.inHeap >= 0) || want && l.ready[b.inHeap] != b {
 			return fmt.Errorf("%s is in ready at %d, should be in: %v", b.Prefix, b.inHeap, want)

@@ -3,7 +3,8 @@ package pools
 import "time"
 
 // share is the node's part of one pool. A share whose pool was taken away is
-// retired: it leases nothing and waits until its blocks are returned.
+// retired: it leases nothing and waits until its addresses have rested and its
+// blocks are returned.
 type share struct {
 	pool *Pool
 	lots map[Family]*lot
@@ -36,10 +37,14 @@ func (s *share) become(p *Pool) {
 	}
 }
 
-func (s *share) blocks() (out []Block) {
+// rested are the blocks in which no address is cooling down.
+func (s *share) rested(now time.Time) (out []Block) {
 	for _, l := range s.lots {
+		l.advance(now)
 		for _, b := range l.blocks {
-			out = append(out, b.Block)
+			if b.count(cooling) == 0 {
+				out = append(out, b.Block)
+			}
 		}
 	}
 	return out
@@ -57,9 +62,10 @@ func (s *share) idle(now time.Time, after time.Duration) (out []Block) {
 	return out
 }
 
-func (s *share) usage() Usage {
+func (s *share) usage(now time.Time) Usage {
 	u := Usage{Pool: s.pool.Name()}
 	for _, l := range s.lots {
+		l.advance(now)
 		for _, b := range l.blocks {
 			if b.closed {
 				continue
