@@ -46,6 +46,7 @@ type options struct {
 	rounds   int
 	write    string
 	data     string
+	static   bool
 }
 
 func parseOptions(args []string) (options, error) {
@@ -55,6 +56,7 @@ func parseOptions(args []string) (options, error) {
 	flags.IntVar(&o.rounds, "rounds", 300, "rounds of each measurement; the slow ones take fewer")
 	flags.StringVar(&o.write, "write", "", "file whose benchmark part is to be replaced")
 	flags.StringVar(&o.data, "data", "", "folder for host-local's files, such as /var/lib/cni-bench (a tmpfs)")
+	flags.BoolVar(&o.static, "static", false, "build host-local without cgo, as its releases are")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
@@ -111,7 +113,7 @@ func run(ctx context.Context, args []string) error {
 	defer b.cleanUp()
 	var report bytes.Buffer
 	out := io.MultiWriter(os.Stdout, &report)
-	describeMachine(out)
+	describe(out, o)
 	for _, s := range sections() {
 		if !slices.Contains(o.sections, s.name) {
 			continue
@@ -161,7 +163,7 @@ func newBench(ctx context.Context, o options) (*bench, error) {
 		b.data = filepath.Join(o.data, filepath.Base(dir))
 	}
 	bin := filepath.Join(dir, "bin")
-	if err := build(ctx, bin); err != nil {
+	if err := errors.Join(os.Mkdir(bin, 0o755), buildAll(ctx, bin, o.static)); err != nil {
 		b.cleanUp()
 		return nil, err
 	}
@@ -171,17 +173,24 @@ func newBench(ctx context.Context, o options) (*bench, error) {
 	return b, nil
 }
 
-// build builds every contestant with the same flags.
-func build(ctx context.Context, bin string) error {
-	if err := os.Mkdir(bin, 0o755); err != nil {
-		return err
-	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", bin,
+// buildAll builds Fairway's programs as they are shipped, and host-local by a
+// plain go build, or as its releases are.
+func buildAll(ctx context.Context, bin string, static bool) error {
+	const hostLocal = "github.com/containernetworking/plugins/plugins/ipam/host-local"
+	shipped := []string{"-trimpath", "-ldflags=-s -w"}
+	err := build(ctx, bin, "0", append(slices.Clone(shipped),
 		"github.com/fairway-network/fairway/cmd/fairway",
 		"github.com/fairway-network/fairway/cmd/fairway-ipam",
-		"github.com/fairway-network/fairway/integration/bench/empty",
-		"github.com/containernetworking/plugins/plugins/ipam/host-local")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		"github.com/fairway-network/fairway/integration/bench/empty")...)
+	if static {
+		return errors.Join(err, build(ctx, bin, "0", append(shipped, hostLocal)...))
+	}
+	return errors.Join(err, build(ctx, bin, "1", hostLocal))
+}
+
+func build(ctx context.Context, bin, cgo string, args ...string) error {
+	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-o", bin}, args...)...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED="+cgo)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("go build: %w\n%s", err, out)
 	}
@@ -190,8 +199,8 @@ func build(ctx context.Context, bin string) error {
 
 func (b *bench) cleanUp() { _ = errors.Join(os.RemoveAll(b.dir), os.RemoveAll(b.data)) }
 
-// describeMachine says under what conditions the numbers came about.
-func describeMachine(out io.Writer) {
+// describe says under what conditions the numbers came about.
+func describe(out io.Writer, o options) {
 	model := "unknown processor"
 	if info, err := os.ReadFile("/proc/cpuinfo"); err == nil {
 		for line := range strings.Lines(string(info)) {
@@ -203,8 +212,12 @@ func describeMachine(out io.Writer) {
 	}
 	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
 	load, _, _ := strings.Cut(readLine("/proc/loadavg"), " ")
-	fmt.Fprintf(out, "%s, %d cores, Linux %s, %s, load %s at the start, %s.\n",
-		model, runtime.NumCPU(), strings.TrimSpace(string(kernel)), runtime.Version(), load, time.Now().UTC().Format("2 January 2006"))
+	build := "plain go build"
+	if o.static {
+		build = "static"
+	}
+	fmt.Fprintf(out, "%s, %d cores, Linux %s, %s, load %s at the start, %s. host-local: %s.\n",
+		model, runtime.NumCPU(), strings.TrimSpace(string(kernel)), runtime.Version(), load, time.Now().UTC().Format("2 January 2006"), build)
 }
 
 func readLine(path string) string {

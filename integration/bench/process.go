@@ -78,14 +78,15 @@ func alone(ctx context.Context, b *bench, out io.Writer) error {
 	})
 }
 
-// takeTurns has every contestant ADD and then DEL in each round, each time
-// with another one first. Its result is keyed by name and command.
+// takeTurns has every contestant ADD and then DEL in each round, in all orders
+// in turn: who follows host-local finds the processor's caches cold. Its
+// result is keyed by name and command.
 func takeTurns(ctx context.Context, rounds int, cs ...contestant) (map[string][]time.Duration, error) {
 	took := map[string][]time.Duration{}
 	for round := range rounds {
 		for _, command := range []string{"ADD", "DEL"} {
 			for i := range cs {
-				c := cs[(i+round)%len(cs)]
+				c := cs[turn(round, i, len(cs))]
 				d, err := c.invoke(command, fmt.Sprintf("round%d", round))
 				if err != nil {
 					return nil, err
@@ -98,6 +99,15 @@ func takeTurns(ctx context.Context, rounds int, cs ...contestant) (map[string][]
 		}
 	}
 	return took, nil
+}
+
+// turn says whose turn the ith is in a round of n: rotated, and backwards in
+// every other round.
+func turn(round, i, n int) int {
+	if round%2 == 1 {
+		i = n - 1 - i
+	}
+	return (i + round/2) % n
 }
 
 // sideBySide is how many ADDs run at once.
