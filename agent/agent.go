@@ -20,6 +20,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/fairway-network/fairway/agent/cni"
 	"github.com/fairway-network/fairway/internal/lockfile"
 	"github.com/fairway-network/fairway/routes"
 	"github.com/fairway-network/fairway/speaker"
@@ -114,20 +115,22 @@ func (a *Agent) Close() error {
 func (a *Agent) Run(ctx context.Context) (err error) {
 	serving, stopServing := context.WithCancel(ctx)
 	defer stopServing()
-	cniSocket, err := listen(serving, a.Socket)
+	cniSocket, err := listen(a.Socket)
 	if err != nil {
 		return errors.Join(err, a.Close())
 	}
-	control, err := listen(serving, filepath.Join(a.RunDir, ControlSocket))
+	control, err := listen(filepath.Join(a.RunDir, ControlSocket))
 	if err != nil {
 		return errors.Join(err, cniSocket.Close(), a.Close())
 	}
 	api := a.controlServer()
+	plugins := &cni.Handler{Leases: a.desk}
 	var work, serve sync.WaitGroup
+	var served error
 	work.Go(func() { a.loop(serving) })
 	work.Go(func() { a.flush(serving) })
 	work.Go(func() { a.watchKernel(serving) })
-	work.Go(func() { a.serveCNI(serving, cniSocket) })
+	work.Go(func() { served = plugins.ServeSocket(serving, cniSocket, cni.DefaultTimes(), a.Log) })
 	serve.Go(func() { _ = api.Serve(control) })
 	a.Log.Info("serving", "node", a.Node, "socket", a.Socket, "blocks", a.desk.count())
 	select {
@@ -138,7 +141,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	work.Wait()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
 	defer cancel()
-	a.ended = a.end(ctx)
+	a.ended = errors.Join(served, a.end(ctx))
 	close(a.drained)
 	err = errors.Join(a.ended, api.Shutdown(ctx)) // a drain's answer is under way
 	serve.Wait()
@@ -161,13 +164,11 @@ func (a *Agent) end(ctx context.Context) error {
 	return errors.Join(err, a.returnEmpty(ctx))
 }
 
-// returnEmpty gives back the blocks without a lease.
+// returnEmpty gives back the blocks in which nothing is leased or cools down.
 func (a *Agent) returnEmpty(ctx context.Context) error {
 	var errs []error
-	for _, h := range a.desk.blocks() {
-		if h.Leases == 0 {
-			errs = append(errs, a.Store.Return(ctx, h.Block))
-		}
+	for _, b := range a.desk.unused() {
+		errs = append(errs, a.Store.Return(ctx, b))
 	}
 	return errors.Join(errs...)
 }

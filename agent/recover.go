@@ -133,4 +133,11 @@ func (d *desk) blocks() []pools.Held {
 	return d.ledger.Blocks()
 }
 
+// unused are the blocks in which nothing is leased or cools down.
+func (d *desk) unused() []pools.Block {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.ledger.Idle(d.now(), func(string) time.Duration { return 0 })
+}
+
 func (d *desk) count() int { return len(d.blocks()) }

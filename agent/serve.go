@@ -5,15 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
-	"sync"
 	"time"
 
-	"github.com/fairway-network/fairway/agent/cni"
-	"github.com/fairway-network/fairway/agent/wire"
 	"github.com/fairway-network/fairway/pools"
 	"github.com/fairway-network/fairway/speaker"
 )
@@ -23,19 +19,16 @@ const (
 	// a running agent.
 	ControlSocket = "agent.sock"
 
-	requestTime = 50 * time.Second // for one CNI request, claim and all
-	readTime    = 5 * time.Second  // for a plugin to say what it wants
-	maxPlugins  = 1024             // at once; more wait to be accepted
+	readTime = 5 * time.Second // for the fairway command to say what it wants
 )
 
 // listen makes a unix socket for root alone. The caller holds a lock on the
 // socket's name, so what is there under it is left over.
-func listen(ctx context.Context, path string) (net.Listener, error) {
+func listen(path string) (*net.UnixListener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("socket %s: %w", path, err)
 	}
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "unix", path)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})
 	if err != nil {
 		return nil, fmt.Errorf("socket %s: %w", path, err)
 	}
@@ -43,52 +36,6 @@ func listen(ctx context.Context, path string) (net.Listener, error) {
 		return nil, fmt.Errorf("socket %s: %w", path, errors.Join(err, l.Close()))
 	}
 	return l, nil
-}
-
-// serveCNI answers plugins until ctx ends, then those that are under way.
-func (a *Agent) serveCNI(ctx context.Context, l net.Listener) {
-	h := &cni.Handler{Leases: a.desk}
-	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
-	defer stop()
-	var plugins sync.WaitGroup
-	defer plugins.Wait()
-	slots := make(chan struct{}, maxPlugins)
-	for {
-		conn, err := l.Accept()
-		if ctx.Err() != nil {
-			return
-		}
-		if err != nil {
-			a.Log.Error("a plugin was not accepted", "err", err)
-			select {
-			case <-ctx.Done():
-			case <-time.After(50 * time.Millisecond): // out of file descriptors, most likely
-			}
-			continue
-		}
-		slots <- struct{}{}
-		plugins.Go(func() {
-			a.answer(ctx, conn, h)
-			<-slots
-		})
-	}
-}
-
-func (a *Agent) answer(ctx context.Context, conn net.Conn, h *cni.Handler) {
-	defer conn.Close()
-	ctx, cancel := context.WithTimeout(ctx, requestTime)
-	defer cancel()
-	_ = conn.SetReadDeadline(time.Now().Add(readTime))
-	// One byte more than is allowed, so that the handler sees the excess.
-	request, err := io.ReadAll(io.LimitReader(conn, wire.MaxRequest+1))
-	if err != nil {
-		a.Log.Warn("a plugin did not finish its request", "err", err)
-		return
-	}
-	_ = conn.SetWriteDeadline(time.Now().Add(requestTime))
-	if _, err := conn.Write(h.Serve(ctx, request)); err != nil {
-		a.Log.Warn("a plugin did not wait for its answer", "err", err)
-	}
 }
 
 // Status is what a person is told of a running agent.
