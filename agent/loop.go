@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -137,16 +138,8 @@ func (a *Agent) plan() plan {
 	defer d.mu.Unlock()
 	d.closeUnused(s)
 	p := plan{settings: s}
-	for _, name := range poolsOf(d.ledger) {
-		if d.quiet[name] {
-			continue
-		}
-		held := d.ledger.Effective(func(h pools.Held) bool { return h.Pool == name })
-		open := d.ledger.Effective(func(h pools.Held) bool { return h.Pool == name && !h.Closed })
-		p.deliver = append(p.deliver, blackholes(held.Prefixes())...)
-		p.announce = append(p.announce, open.Prefixes()...)
-	}
-	for _, h := range d.ledger.Blocks() {
+	blocks := d.ledger.Blocks()
+	for _, h := range blocks {
 		dr := d.doors[h.Prefix]
 		switch {
 		case h.Closed:
@@ -157,6 +150,17 @@ func (a *Agent) plan() plan {
 		default:
 			p.doors = append(p.doors, dr)
 		}
+	}
+	for _, name := range poolsOf(blocks) {
+		if d.quiet[name] {
+			continue
+		}
+		held := d.ledger.Effective(name, func(pools.Held) bool { return true }).Prefixes()
+		p.deliver = append(p.deliver, blackholes(held)...)
+		if len(p.closing) > 0 {
+			held = d.ledger.Effective(name, func(h pools.Held) bool { return !h.Closed }).Prefixes()
+		}
+		p.announce = append(p.announce, held...)
 	}
 	return p
 }
@@ -183,13 +187,13 @@ func blackholes(prefixes []netip.Prefix) []routes.Route {
 	return out
 }
 
-func poolsOf(l *pools.Ledger) []string {
-	var names []string
-	for _, h := range l.Blocks() {
-		names = append(names, h.Pool)
+// poolsOf names the pools of some blocks, each once, in order.
+func poolsOf(blocks []pools.Held) []string {
+	seen := map[string]bool{}
+	for _, h := range blocks {
+		seen[h.Pool] = true
 	}
-	slices.Sort(names)
-	return slices.Compact(names)
+	return slices.Sorted(maps.Keys(seen))
 }
 
 // open opens doors, each once.

@@ -118,7 +118,7 @@ func (d *desk) setPools(s *Settings) error {
 	}
 	d.patience = s.patience()
 	quiet := s.quiet()
-	for _, name := range poolsOf(d.ledger) {
+	for _, name := range poolsOf(d.ledger.Blocks()) {
 		if _, stays := quiet[name]; !stays {
 			quiet[name] = d.quiet[name] // until its blocks are returned
 		}

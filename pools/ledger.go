@@ -304,21 +304,22 @@ func (l *Ledger) Blocks() []Held {
 	return out
 }
 
-// Effective is the effective set of the blocks that keep says yes to.
-func (l *Ledger) Effective(keep func(Held) bool) *netipx.IPSet {
-	var out netipx.IPSetBuilder
-	for _, s := range l.shares {
-		var blocks []Block
-		for _, lot := range s.lots {
-			for _, b := range lot.blocks {
-				if keep(Held{b.Block, b.closed, b.leased()}) {
-					blocks = append(blocks, b.Block)
-				}
+// Effective is the effective set in one pool of the blocks that keep says yes
+// to.
+func (l *Ledger) Effective(pool string, keep func(Held) bool) *netipx.IPSet {
+	s := l.shares[pool]
+	if s == nil {
+		return &netipx.IPSet{}
+	}
+	var blocks []Block
+	for _, lot := range s.lots {
+		for _, b := range lot.blocks {
+			if keep(Held{b.Block, b.closed, b.leased()}) {
+				blocks = append(blocks, b.Block)
 			}
 		}
-		out.AddSet(Effective(l.node, blocks, s.pool.Addresses()))
 	}
-	return mustSet(&out)
+	return Effective(l.node, blocks, s.pool.Addresses())
 }
 
 // Usage of one pool on this node: addresses in open blocks by what they are.

@@ -118,12 +118,14 @@ func (l *lot) move(from, to *block) {
 	for i := range inner.uses {
 		a := inner.addr(uint32(i))
 		have, get := from.offset(a), to.offset(a)
-		if from.uses[have] == outside {
-			continue
+		if ended := from.lastEnd(have); !ended.IsZero() {
+			// Also of an address that is out of the pool: it may come back.
+			to.end(get, ended)
+			from.end(have, time.Time{})
 		}
-		to.uses[get], from.uses[have] = from.uses[have], outside
-		to.end(get, from.lastEnd(have))
-		from.end(have, time.Time{})
+		if from.uses[have] != outside {
+			to.uses[get], from.uses[have] = from.uses[have], outside
+		}
 	}
 	for _, b := range []*block{from, to} {
 		b.line()

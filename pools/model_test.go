@@ -691,7 +691,11 @@ func (tr *trial) checkSums() {
 
 // checkEffective wants each address of the blocks held and of the pools.
 func (tr *trial) checkEffective(held *netipx.IPSetBuilder) {
-	got := tr.ledger.Effective(func(h Held) bool { return tr.model.pools[h.Pool] != nil })
+	var all netipx.IPSetBuilder
+	for name := range tr.model.pools {
+		all.AddSet(tr.ledger.Effective(name, func(Held) bool { return true }))
+	}
+	got := mustSet(&all)
 	covered := mustSet(held)
 	for _, f := range []Family{IPv4, IPv6} {
 		for a := range universe(f) {

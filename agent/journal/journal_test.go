@@ -281,6 +281,31 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
+// What scanRecord reads, decodeRecord reads as the same; and it reads what
+// appendRecord writes.
+func FuzzScan(f *testing.F) {
+	for _, op := range []pools.Op{pools.Leased, pools.Released, pools.Rested} {
+		line := appendRecord(nil, record(op, 5))
+		payload := line[crcLen : len(line)-1]
+		if _, ok := scanRecord(payload); !ok {
+			f.Fatalf("scanRecord does not read %s", payload)
+		}
+		f.Add(payload)
+	}
+	f.Add([]byte(`{"op":"rest","at":-01,"pool":"","addrs":["10.0.0.1"]}`))
+	f.Add([]byte(`{"op":"lease","at":1,"pool":"a\u0062","addrs":["10.0.0.1"]}`))
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		scanned, ok := scanRecord(payload)
+		if !ok {
+			return
+		}
+		decoded, err := decodeRecord(payload)
+		if err != nil || !reflect.DeepEqual(scanned, decoded) {
+			t.Errorf("%q: scanned %+v, decoded %+v, %v", payload, scanned, decoded, err)
+		}
+	})
+}
+
 // appendRecord, written by hand, is what encoding/json makes of an entry.
 func TestRecordIsJSON(t *testing.T) {
 	rec := record(pools.Leased, 7)

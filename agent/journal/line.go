@@ -165,6 +165,10 @@ func decode(data []byte, boot string) (decoded, error) {
 			}
 		default:
 			var rec pools.Record
+			if rec, ok := scanRecord(payload); ok {
+				d.Records = append(d.Records, rec)
+				break
+			}
 			rec, err = decodeRecord(payload)
 			d.Records = append(d.Records, rec)
 		}

@@ -4,10 +4,11 @@ package embedded
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/fairway-network/fairway/internal/lockfile"
@@ -15,7 +16,9 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// bucket maps a block's prefix, as text, to its record.
+// bucket maps a block's prefix, as text, to "POOL NODE CREATED", CREATED being
+// a Unix time in nanoseconds: short to read, because an agent reads all of its
+// blocks before it serves.
 const bucket = "blocks"
 
 // Store is the blocks of one node in one file. It is safe for concurrent use;
@@ -25,12 +28,6 @@ type Store struct {
 	db   *bbolt.DB
 	lock *lockfile.Lock
 	now  func() time.Time
-}
-
-type record struct {
-	Pool    string    `json:"pool"`
-	Node    string    `json:"node"`
-	Created time.Time `json:"created"`
 }
 
 // Open opens the file at path, made if it is missing, for node. The error
@@ -93,11 +90,15 @@ func decode(k, v []byte) (pools.Block, error) {
 	if err != nil {
 		return pools.Block{}, fmt.Errorf("damaged block %q: %w", k, err)
 	}
-	var r record
-	if err := json.Unmarshal(v, &r); err != nil {
+	fields := strings.Fields(string(v))
+	if len(fields) != 3 {
+		return pools.Block{}, fmt.Errorf("damaged block %s: %q", prefix, v)
+	}
+	created, err := strconv.ParseInt(fields[2], 10, 64)
+	if err != nil {
 		return pools.Block{}, fmt.Errorf("damaged block %s: %w", prefix, err)
 	}
-	return pools.Block{Prefix: prefix, Pool: r.Pool, Node: r.Node, Created: r.Created}, nil
+	return pools.Block{Prefix: prefix, Pool: fields[0], Node: fields[1], Created: time.Unix(0, created)}, nil
 }
 
 // Claim makes a block of pool for this node: the cell around want if that is
@@ -142,10 +143,7 @@ func cell(pool *pools.Pool, want netip.Addr, have []pools.Block) (netip.Prefix, 
 }
 
 func put(tx *bbolt.Tx, b pools.Block) error {
-	v, err := json.Marshal(record{Pool: b.Pool, Node: b.Node, Created: b.Created})
-	if err != nil {
-		return err
-	}
+	v := fmt.Appendf(nil, "%s %s %d", b.Pool, b.Node, b.Created.UnixNano())
 	return tx.Bucket([]byte(bucket)).Put([]byte(b.Prefix.String()), v)
 }
 
