@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/fairway-network/fairway/routes"
 	"github.com/vishvananda/netlink"
@@ -15,29 +16,27 @@ import (
 // all 10,000 routes fail, it is for one reason.
 const maxFailures = 20
 
-// apply makes the change, then deletes what is stale. A prefix that others
-// hold at our metric is left to them: the kernel's replacement would take
-// theirs.
-func (t *Table) apply(ctx context.Context, c routes.Change, stale []key) error {
-	var failed failures
-	added := t.each(ctx, c.Add, &failed, "add", t.add)
+// apply makes the change, then deletes what is stale, and notes what failed. A
+// prefix that others hold at our metric is left to them: the kernel's
+// replacement would take theirs.
+func (t *Table) apply(ctx context.Context, c routes.Change, stale []key, failed *failures) {
+	added := each(ctx, c.Add, "add", failed.missing, t.add)
 	replaced := 0
 	if len(c.Replace) > 0 {
 		others, err := t.others(ctx)
-		failed.note(err)
-		replaced = t.each(ctx, c.Replace, &failed, "replace", func(r routes.Route) error {
+		replaced = each(ctx, c.Replace, "replace", failed.missing, func(r routes.Route) error {
 			if err != nil {
-				return errors.New("others' routes could not be read")
+				return fmt.Errorf("whether another program has a route there is not known: %w", err)
 			}
 			return t.replace(r, others)
 		})
 	}
-	deleted := t.each(ctx, c.Delete, &failed, "delete", func(r routes.Route) error {
+	deleted := each(ctx, c.Delete, "delete", failed.lingering, func(r routes.Route) error {
 		return t.remove(key{r.Prefix, t.Metric})
 	})
 	for _, k := range stale {
 		if err := t.remove(k); err != nil {
-			failed.note(fmt.Errorf("delete stale route %s metric %d: %w", k.prefix, k.metric, err))
+			failed.lingering(k.prefix, fmt.Errorf("delete stale route %s metric %d: %w", k.prefix, k.metric, err))
 			continue
 		}
 		deleted++
@@ -45,26 +44,22 @@ func (t *Table) apply(ctx context.Context, c routes.Change, stale []key) error {
 	if added+replaced+deleted > 0 {
 		t.log.Info("kernel routes changed", "added", added, "replaced", replaced, "deleted", deleted, "table", t.Table)
 	}
-	return t.explain(ctx, &failed)
+	t.explain(ctx, failed)
 }
 
-// each does one step for each route and returns how often it went well.
-func (t *Table) each(ctx context.Context, list []routes.Route, failed *failures, verb string, do func(routes.Route) error) (done int) {
+// each does one step for each route, tells fail of those that did not go
+// well, and returns how many did.
+func each(ctx context.Context, list []routes.Route, verb string, fail func(netip.Prefix, error), do func(routes.Route) error) (done int) {
 	for _, r := range list {
 		err := ctx.Err()
+		if err == nil {
+			err = do(r)
+		}
 		if err != nil {
-			failed.note(fmt.Errorf("%s %s and what follows: %w", verb, r, err))
-			return done
-		}
-		if err = do(r); err == nil {
-			done++
+			fail(r.Prefix, fmt.Errorf("%s %s: %w", verb, r, err))
 			continue
 		}
-		if errors.Is(err, unix.EEXIST) {
-			failed.conflicts = append(failed.conflicts, r.Prefix)
-			continue
-		}
-		failed.note(fmt.Errorf("%s %s: %w", verb, r, err))
+		done++
 	}
 	return done
 }
@@ -96,21 +91,23 @@ func (t *Table) remove(k key) error {
 }
 
 // explain says who holds the prefixes that could not be ours.
-func (t *Table) explain(ctx context.Context, failed *failures) error {
+func (t *Table) explain(ctx context.Context, failed *failures) {
 	if len(failed.conflicts) == 0 {
-		return failed.err()
+		return
 	}
 	others, err := t.others(ctx)
 	failed.note(err)
 	for _, p := range failed.conflicts {
 		holder := others[p]
-		if holder == "" {
+		switch {
+		case err != nil:
+			holder = "another program"
+		case holder == "":
 			holder = "another program, which has let go of it since"
 		}
 		failed.note(fmt.Errorf("route %s metric %d in table %d is held by %s: remove it (ip route del %s metric %d table %d) or set another metric for ours",
 			p, t.Metric, t.Table, holder, p, t.Metric, t.Table))
 	}
-	return failed.err()
 }
 
 // others names who holds each prefix at our metric that is not ours.
@@ -135,9 +132,26 @@ func (t *Table) others(ctx context.Context) (map[netip.Prefix]string, error) {
 
 // failures gathers what went wrong in one Sync.
 type failures struct {
-	errs      []error
-	more      int
-	conflicts []netip.Prefix // that others hold
+	routes.SyncError // without Err
+	errs             []error
+	more             int
+	conflicts        []netip.Prefix // that others hold; explain tells of them
+}
+
+func (f *failures) missing(p netip.Prefix, err error) {
+	if p.IsValid() {
+		f.Missing = append(f.Missing, p)
+	}
+	if errors.Is(err, unix.EEXIST) {
+		f.conflicts = append(f.conflicts, p)
+		return
+	}
+	f.note(err)
+}
+
+func (f *failures) lingering(p netip.Prefix, err error) {
+	f.Lingering = append(f.Lingering, p)
+	f.note(err)
 }
 
 func (f *failures) note(err error) {
@@ -150,9 +164,19 @@ func (f *failures) note(err error) {
 	}
 }
 
+// err is nil or a *routes.SyncError.
 func (f *failures) err() error {
-	if f.more > 0 {
-		return errors.Join(append(f.errs, fmt.Errorf("and %d more routes failed", f.more))...)
+	if len(f.errs) == 0 {
+		return nil
 	}
-	return errors.Join(f.errs...)
+	if f.more > 0 {
+		f.errs = append(f.errs, fmt.Errorf("and %d more routes failed", f.more))
+	}
+	return &routes.SyncError{Missing: distinct(f.Missing), Lingering: distinct(f.Lingering), Err: errors.Join(f.errs...)}
+}
+
+// distinct sorts list and leaves each prefix once.
+func distinct(list []netip.Prefix) []netip.Prefix {
+	slices.SortFunc(list, netip.Prefix.Compare)
+	return slices.Compact(list)
 }

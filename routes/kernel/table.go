@@ -121,20 +121,26 @@ func by(name string) string {
 // Sync makes the kernel hold want and no other route of ours: it adds, then
 // replaces, then deletes. A blackhole is left out where a connected subnet of
 // this host covers it, since it would cut the pods on that link off; traffic
-// to the subnet does not follow the default route anyway. One route's failure
-// does not stop the others: the errors are joined, each naming its route.
+// to the subnet does not follow the default route anyway, so that the prefix
+// counts as delivered.
+//
+// One route's failure does not stop the others: the error is then a
+// *routes.SyncError, its lists sorted. A prefix that is not valid is named in
+// its Err alone. Any other error means that the table could not be read and
+// nothing was changed.
 func (t *Table) Sync(ctx context.Context, want []routes.Route) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	good, errs := accept(want)
 	held, err := t.read(ctx)
 	if err != nil {
-		return errors.Join(errs, err)
+		return err
 	}
-	good = slices.DeleteFunc(good, func(r routes.Route) bool {
+	var failed failures
+	good := slices.DeleteFunc(accept(want, &failed), func(r routes.Route) bool {
 		return r.Blackhole() && held.connects(r.Prefix)
 	})
-	return errors.Join(errs, t.apply(ctx, routes.Diff(held.ours, good), held.stale))
+	t.apply(ctx, routes.Diff(held.ours, good), held.stale, &failed)
+	return failed.err()
 }
 
 // Flush removes all routes of ours.
@@ -151,11 +157,10 @@ func (t *Table) List(ctx context.Context) ([]routes.Route, error) {
 }
 
 // accept copies the routes that a table can hold, their next hops sorted.
-func accept(want []routes.Route) (good []routes.Route, err error) {
-	var errs []error
+func accept(want []routes.Route, failed *failures) (good []routes.Route) {
 	for _, r := range want {
 		if err := check(r); err != nil {
-			errs = append(errs, fmt.Errorf("route %s: %w", r, err))
+			failed.missing(r.Prefix, fmt.Errorf("route %s: %w", r, err))
 			continue
 		}
 		if len(r.Via) > 1 {
@@ -163,7 +168,7 @@ func accept(want []routes.Route) (good []routes.Route, err error) {
 		}
 		good = append(good, r)
 	}
-	return good, errors.Join(errs...)
+	return good
 }
 
 func check(r routes.Route) error {
