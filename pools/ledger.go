@@ -337,6 +337,17 @@ func (l *Ledger) Usage(now time.Time) []Usage {
 	return out
 }
 
+// Leases counts the addresses of a family of a pool that are leased here; 0 if
+// there is no such pool.
+func (l *Ledger) Leases(pool string, f Family) (n int) {
+	if s := l.shares[pool]; s != nil {
+		for _, b := range s.lot(f).blocks {
+			n += b.leased()
+		}
+	}
+	return n
+}
+
 // BlockOf is the prefix of the smallest block held of a pool around a, the
 // zero prefix if there is none.
 func (l *Ledger) BlockOf(pool string, a netip.Addr) netip.Prefix {

@@ -1,8 +1,10 @@
 package pools
 
 import (
+	"bytes"
 	"cmp"
 	"container/heap"
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -36,8 +38,8 @@ type rest struct {
 	since time.Time
 }
 
-// use of one address of a block.
-type use uint8
+// use of one address of a block. Being a byte, many are counted fast.
+type use = byte
 
 const (
 	outside use = iota // not of the pool, reserved, or in a smaller block held
@@ -306,14 +308,7 @@ func (l *lot) rest(a netip.Addr, since time.Time) {
 // leased counts the leases in b.
 func (b *block) leased() int { return b.count(leased) }
 
-func (b *block) count(u use) (n int) {
-	for _, have := range b.uses {
-		if have == u {
-			n++
-		}
-	}
-	return n
-}
+func (b *block) count(u use) int { return bytes.Count(b.uses, []byte{u}) }
 
 // free puts o in the queue: at its back, as long as time runs forward.
 func (b *block) free(o uint32) {
@@ -378,20 +373,19 @@ func (b *block) idleSince() time.Time {
 }
 
 func (b *block) offset(a netip.Addr) uint32 {
-	bytes := a.As16()
-	host := uint32(bytes[12])<<24 | uint32(bytes[13])<<16 | uint32(bytes[14])<<8 | uint32(bytes[15])
+	b16 := a.As16()
+	host := binary.BigEndian.Uint32(b16[12:])
 	return host & uint32(len(b.uses)-1)
 }
 
 func (b *block) addr(offset uint32) netip.Addr {
-	bytes := b.Prefix.Addr().As16()
-	for i := range 4 {
-		bytes[15-i] |= byte(offset >> (8 * i))
-	}
+	b16 := b.Prefix.Addr().As16()
+	host := b16[12:]
+	binary.BigEndian.PutUint32(host, binary.BigEndian.Uint32(host)|offset)
 	if b.lot.family == IPv4 {
-		return netip.AddrFrom16(bytes).Unmap()
+		return netip.AddrFrom16(b16).Unmap()
 	}
-	return netip.AddrFrom16(bytes)
+	return netip.AddrFrom16(b16)
 }
 
 // readyHeap orders blocks by age.

@@ -673,6 +673,15 @@ func (tr *trial) checkSums() {
 			}
 		}
 	}
+	for name := range tr.model.pools {
+		n := 0
+		for _, f := range []Family{IPv4, IPv6} {
+			n += tr.ledger.Leases(name, f)
+		}
+		if n != want[name].Leased {
+			tr.fatalf("%d leases in pool %q, want %d", n, name, want[name].Leased)
+		}
+	}
 	for _, u := range tr.ledger.Usage(tr.now) {
 		if w := want[u.Pool]; tr.model.pools[u.Pool] != nil && u != w && w.Blocks > 0 {
 			tr.fatalf("usage %+v, want %+v", u, w)

@@ -70,14 +70,10 @@ func (s *share) usage(now time.Time) Usage {
 			if b.closed {
 				continue
 			}
-			var sum [cooling + 1]int
-			for _, use := range b.uses {
-				sum[use]++
-			}
 			u.Blocks++
-			u.Leased += sum[leased]
-			u.Free += sum[free]
-			u.Cooling += sum[cooling]
+			u.Leased += b.leased()
+			u.Free += b.count(free)
+			u.Cooling += b.count(cooling)
 		}
 	}
 	return u
