@@ -25,8 +25,9 @@ func (a *Agent) recover(ctx context.Context, s *Settings) (*desk, error) {
 		store: a.Store, log: a.Log, now: time.Now, changed: a.call,
 		ledger: pools.NewLedger(a.Node), journal: j,
 		doors: map[netip.Prefix]*door{}, claims: map[pools.NoFreeError]*claim{},
+		turns: map[pools.Attachment]*turn{}, trouble: trouble{flush: map[pools.Family]error{}},
 	}
-	if err := d.recover(ctx, s, found.Records); err != nil {
+	if err := d.recover(ctx, s, found.Records, a.told); err != nil {
 		return nil, errors.Join(fmt.Errorf("lease journal %s: %w", path, err), j.Close())
 	}
 	if found.Torn > 0 {
@@ -38,7 +39,7 @@ func (a *Agent) recover(ctx context.Context, s *Settings) (*desk, error) {
 	return d, nil
 }
 
-func (d *desk) recover(ctx context.Context, s *Settings, history []pools.Record) error {
+func (d *desk) recover(ctx context.Context, s *Settings, history []pools.Record, told *told) error {
 	folded, err := pools.Fold(history)
 	if err != nil {
 		return fmt.Errorf("%w: %w: drain the node (or reboot it), remove the file and start again", journal.ErrCorrupt, err)
@@ -46,10 +47,11 @@ func (d *desk) recover(ctx context.Context, s *Settings, history []pools.Record)
 	if err := d.setPools(s); err != nil {
 		return err
 	}
-	if err := d.holdAll(ctx); err != nil {
+	unfit, err := d.holdAll(ctx)
+	if err != nil {
 		return err
 	}
-	lost, err := d.ledger.Restore(folded)
+	lost, err := d.ledger.Restore(folded, d.now())
 	for _, rec := range lost {
 		err = errors.Join(err, d.reclaim(ctx, rec))
 	}
@@ -57,31 +59,41 @@ func (d *desk) recover(ctx context.Context, s *Settings, history []pools.Record)
 		return err
 	}
 	for _, h := range d.ledger.Blocks() {
-		d.doors[h.Prefix] = newDoor(h.Leases > 0)
+		d.doors[h.Prefix] = newDoor(told.has(h.Prefix))
 	}
+	d.planCompaction()
 	if len(history) > 2*len(folded) {
 		d.compact()
 	}
-	return nil
+	return d.dropUnfit(ctx, unfit)
 }
 
-// holdAll takes in the store's blocks of this node. A block of a pool that is
-// no longer configured, or that no longer fits it, is given back; if a lease
-// stands in it, Restore finds that out.
-func (d *desk) holdAll(ctx context.Context) error {
+// holdAll takes in the store's blocks of this node, but for those of a pool
+// that is no longer configured, or that no longer fit it.
+func (d *desk) holdAll(ctx context.Context) (unfit []pools.Block, err error) {
 	blocks, err := d.store.Blocks(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, b := range blocks {
-		err := d.ledger.Hold(b)
-		if errors.Is(err, pools.ErrUnknownPool) || errors.Is(err, pools.ErrOutside) {
-			d.log.Info("gave back a block that no pool has any more", "pool", b.Pool, "block", b.Prefix)
-			err = d.store.Return(ctx, b)
+		switch err := d.ledger.Hold(b); {
+		case errors.Is(err, pools.ErrUnknownPool), errors.Is(err, pools.ErrOutside):
+			unfit = append(unfit, b)
+		case err != nil:
+			return nil, err
 		}
-		if err != nil {
+	}
+	return unfit, nil
+}
+
+// dropUnfit returns blocks that no pool has any more. That comes last, when it
+// is certain that no lease stands in them.
+func (d *desk) dropUnfit(ctx context.Context, blocks []pools.Block) error {
+	for _, b := range blocks {
+		if err := d.store.Return(ctx, b); err != nil {
 			return err
 		}
+		d.log.Info("gave back a block that no pool has any more", "pool", b.Pool, "block", b.Prefix)
 	}
 	return nil
 }
@@ -102,11 +114,14 @@ func (d *desk) reclaim(ctx context.Context, rec pools.Record) error {
 			err = d.ledger.Hold(b)
 		}
 		if err != nil {
-			return fmt.Errorf("%s still leases %s: %w", rec.Owner, a, err)
+			return fmt.Errorf("%s still leases %s of pool %q: put it back into the pool until that pod is gone: %w", rec.Owner, a, rec.Pool, err)
 		}
 		d.log.Warn("claimed anew the block of a standing lease, which the store had lost", "pool", b.Pool, "block", b.Prefix, "owner", rec.Owner)
 	}
-	return d.ledger.Apply(rec)
+	if err := d.ledger.Apply(rec); err != nil {
+		return fmt.Errorf("%s still leases %v, which pool %q does not have any more: put them back until that pod is gone: %w", rec.Owner, rec.Addrs, rec.Pool, err)
+	}
+	return nil
 }
 
 // setPools makes the pools of s the desk's, or changes nothing.
@@ -127,12 +142,6 @@ func (d *desk) setPools(s *Settings) error {
 	return nil
 }
 
-func (d *desk) blocks() []pools.Held {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.ledger.Blocks()
-}
-
 // unused are the blocks in which nothing is leased or cools down.
 func (d *desk) unused() []pools.Block {
 	d.mu.Lock()
@@ -140,4 +149,8 @@ func (d *desk) unused() []pools.Block {
 	return d.ledger.Idle(d.now(), func(string) time.Duration { return 0 })
 }
 
-func (d *desk) count() int { return len(d.blocks()) }
+func (d *desk) count() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.ledger.Blocks())
+}

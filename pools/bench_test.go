@@ -81,7 +81,7 @@ func BenchmarkRestart(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			if lost, err := d.Restore(folded); err != nil || len(lost) > 0 {
+			if lost, err := d.Restore(folded, day); err != nil || len(lost) > 0 {
 				b.Fatal(lost, err)
 			}
 		}

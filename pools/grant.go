@@ -161,10 +161,14 @@ func (l *Ledger) Grants() []Record {
 // back to where history (see Fold) left it. What rested in a block that was
 // returned since is passed over. A standing lease outside of all blocks held is
 // left out and returned in lost; err joins all other contradictions, left out
-// as well.
-func (l *Ledger) Restore(history []Record) (lost []Record, err error) {
+// as well. What was given back after now, because the clock was set back
+// since, counts as given back at now: it would rest for the difference too.
+func (l *Ledger) Restore(history []Record, now time.Time) (lost []Record, err error) {
 	var errs []error
 	for _, rec := range history {
+		if rec.Op != Leased && rec.At.After(now) {
+			rec.At = now
+		}
 		if rec.Op == Rested {
 			l.rest(rec)
 			continue

@@ -409,15 +409,38 @@ func TestRestoreTellsWhatIsLost(t *testing.T) {
 	}
 	next := newDesk(t, webPool(t, "10.0.0.0/24")).hold("web", "10.0.0.0/30")
 	history := append(d.kept, Record{Op: Leased, Pool: "gone", Owner: request("", "x").Owner, Addrs: []netip.Addr{netip.MustParseAddr("10.3.0.1")}})
-	lost, err := next.Restore(history)
+	lost, err := next.Restore(history, after(6))
 	if err != nil || len(lost) != 3 || lost[0].Owner.Pod != "c4" || lost[1].Owner.Pod != "c5" || lost[2].Pool != "gone" {
 		t.Errorf("lost %v, %v, want c4, c5 and x", lost, err)
 	}
 	if got := len(next.Grants()); got != 4 {
 		t.Errorf("%d grants, want 4", got)
 	}
-	if _, err := next.Restore(d.kept[:1]); !errors.Is(err, ErrTaken) {
+	if _, err := next.Restore(d.kept[:1], after(6)); !errors.Is(err, ErrTaken) {
 		t.Errorf("a contradiction was passed over: %v", err)
+	}
+}
+
+func TestRestoreAfterTheClockWasSetBack(t *testing.T) {
+	d := newDesk(t, webPool(t, "10.0.0.0/24")).hold("web", "10.0.0.0/32")
+	d.lease("web", "c0", after(7000))
+	d.release("c0", after(7001))
+	for _, history := range [][]Record{d.History(after(7001)), d.kept} {
+		next := newDesk(t, webPool(t, "10.0.0.0/24")).hold("web", "10.0.0.0/32")
+		if lost, err := next.Restore(history, after(0)); err != nil || len(lost) > 0 {
+			t.Fatal(lost, err)
+		}
+		pool, err := next.Pool("web")
+		if err != nil {
+			t.Fatal(err)
+		}
+		rested := after(0).Add(pool.ReuseAfter())
+		if u := next.Usage(rested.Add(-time.Nanosecond)); u[0].Cooling != 1 {
+			t.Errorf("usage before the rest is over: %+v", u)
+		}
+		if u := next.Usage(rested); u[0].Free != 1 {
+			t.Errorf("usage after the rest: %+v", u)
+		}
 	}
 }
 

@@ -202,13 +202,17 @@ func (m *model) rests(b *modelBlock, now time.Time) bool {
 }
 
 // crash is what a ledger knows after it was rebuilt of its blocks and the
-// records kept: closed blocks are open again.
-func (m *model) crash() {
+// records kept: closed blocks are open again, and nothing was given back later
+// than now.
+func (m *model) crash(now time.Time) {
 	clear(m.freed)
 	for a, at := range m.history {
 		for _, b := range m.blocks {
 			if b.Prefix.Contains(a) {
 				m.freed[a] = at
+				if at.After(now) {
+					m.freed[a] = now
+				}
 			}
 		}
 	}
@@ -589,11 +593,15 @@ func (tr *trial) restart() {
 			tr.fatalf("Hold at restart: %v", err)
 		}
 	}
-	if lost, err := next.Restore(folded); err != nil || len(lost) > 0 {
+	if tr.pick(4) == 0 {
+		tr.now = tr.now.Add(-time.Duration(tr.pick(60)) * time.Second)
+		tr.notef("the clock is set back to %v", tr.now.Sub(day))
+	}
+	if lost, err := next.Restore(folded, tr.now); err != nil || len(lost) > 0 {
 		tr.fatalf("Restore lost %v, %v", lost, err)
 	}
 	tr.ledger = next
-	tr.model.crash()
+	tr.model.crash(tr.now)
 }
 
 // check holds all that can be seen of the ledger against the model.
