@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"runtime"
@@ -174,6 +175,9 @@ func (c *Child) wake() {
 	c.changed = make(chan struct{})
 }
 
+// errNoProcess: no process runs that could be asked.
+var errNoProcess = errors.New("no BGP speaker process answers")
+
 // answering waits for a process that answers.
 func (c *Child) answering(ctx context.Context) (*link, error) {
 	for {
@@ -189,7 +193,7 @@ func (c *Child) answering(ctx context.Context) (*link, error) {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return nil, fmt.Errorf("no BGP speaker process answers (%s): %w", cmp.Or(reason, "none was started"), ctx.Err())
+			return nil, fmt.Errorf("%w (%s): %w", errNoProcess, cmp.Or(reason, "none was started"), ctx.Err())
 		}
 	}
 }
@@ -244,8 +248,14 @@ func (d Desired) clone() Desired {
 }
 
 // Flush implements Speaker.
-func (c *Child) Flush(ctx context.Context) error {
-	_, err := c.call(ctx, request{Op: opFlush})
+func (c *Child) Flush(ctx context.Context, prefixes []netip.Prefix) error {
+	if len(prefixes) == 0 {
+		return nil
+	}
+	_, err := c.call(ctx, request{Op: opFlush, Prefixes: prefixes})
+	if errors.Is(err, errNoProcess) {
+		return fmt.Errorf("%w: %w", ErrNoPeer, err)
+	}
 	return err
 }
 

@@ -40,7 +40,7 @@ func TestChildSpeaks(t *testing.T) {
 	peer.Password = "secret"
 	d := Desired{Local: local(), Peers: []Peer{peer}, Prefixes: prefixes("10.1.0.0/26", "10.2.0.0/26")}
 	must(t, c.Set(t.Context(), d))
-	must(t, c.Flush(within(t, 10*time.Second)))
+	must(t, c.Flush(within(t, 10*time.Second), d.Prefixes))
 	r.has(t, "10.1.0.0/26", "10.2.0.0/26")
 	if p := stateOf(t, c, "tor"); !p.Established() || p.Advertised != 2 {
 		t.Errorf("state %+v", p)
@@ -51,7 +51,7 @@ func TestChildSpeaks(t *testing.T) {
 	}
 	must(t, c.Close(within(t, 5*time.Second), Withdraw))
 	r.has(t)
-	if err := c.Flush(t.Context()); !errors.Is(err, ErrClosed) {
+	if err := c.Flush(t.Context(), d.Prefixes); !errors.Is(err, ErrClosed) {
 		t.Errorf("Flush of a closed speaker: %v", err)
 	}
 }
@@ -59,14 +59,15 @@ func TestChildSpeaks(t *testing.T) {
 func TestChildFlushWithoutPeer(t *testing.T) {
 	t.Parallel()
 	c := newTestChild(t)
-	must(t, c.Set(t.Context(), Desired{Local: local(), Prefixes: prefixes("10.1.0.0/26")}))
-	err := c.Flush(within(t, 50*time.Millisecond))
+	d := Desired{Local: local(), Peers: []Peer{nobody("127.0.0.21")}, Prefixes: prefixes("10.1.0.0/26")}
+	must(t, c.Set(t.Context(), d))
+	err := c.Flush(within(t, 50*time.Millisecond), d.Prefixes)
 	if !errors.Is(err, ErrNoPeer) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Flush without a peer: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := c.Flush(ctx); !errors.Is(err, ErrNoPeer) || !errors.Is(err, context.Canceled) {
+	if err := c.Flush(ctx, d.Prefixes); !errors.Is(err, ErrNoPeer) || !errors.Is(err, context.Canceled) {
 		t.Errorf("Flush that is cancelled: %v", err)
 	}
 }
@@ -100,12 +101,12 @@ func TestDeadlyMessages(t *testing.T) {
 			child := newTestChild(t)
 			d := Desired{Local: local(), Peers: []Peer{good.peer("good"), evil.peer}, Prefixes: prefixes("10.1.0.0/26")}
 			must(t, child.Set(t.Context(), d))
-			must(t, child.Flush(within(t, 10*time.Second)))
+			must(t, child.Flush(within(t, 10*time.Second), d.Prefixes))
 			first := child.pid()
 			_, _ = (<-evil.sessions).Write(c.message) // cut short by the death
 			eventually(t, "the child dies", func() bool { return child.pid() != first })
 			must(t, child.Set(t.Context(), d))
-			must(t, child.Flush(within(t, 15*time.Second)))
+			must(t, child.Flush(within(t, 15*time.Second), d.Prefixes))
 			good.has(t, "10.1.0.0/26")
 		})
 	}
@@ -119,7 +120,7 @@ func TestFRRGracefulRestart(t *testing.T) {
 	c := newTestChild(t)
 	d := Desired{Local: local(), Peers: []Peer{v4.peer("tor4"), v6.peer("tor6")}, Prefixes: prefixes("10.1.0.0/26", "2001:db8:1::/64")}
 	must(t, c.Set(t.Context(), d))
-	must(t, c.Flush(within(t, 10*time.Second)))
+	must(t, c.Flush(within(t, 10*time.Second), d.Prefixes))
 	v4.has(t, "10.1.0.0/26")
 	v6.has(t, "2001:db8:1::/64")
 
@@ -133,7 +134,7 @@ func TestFRRGracefulRestart(t *testing.T) {
 		stale4, stale6 = stale4 || path4[0].Stale, stale6 || path6[0].Stale
 		return stale4 && stale6 && !path4[0].Stale && !path6[0].Stale
 	})
-	must(t, c.Flush(within(t, 10*time.Second)))
+	must(t, c.Flush(within(t, 10*time.Second), d.Prefixes))
 	must(t, c.Close(within(t, 5*time.Second), Withdraw))
 	v4.has(t)
 	v6.has(t)

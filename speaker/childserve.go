@@ -120,7 +120,7 @@ func (c *child) do(ctx context.Context, r request) (a answer) {
 	case opSet:
 		a.setError(c.server.Set(ctx, r.Desired.desired()))
 	case opFlush:
-		a.setError(c.server.Flush(ctx))
+		a.setError(c.server.Flush(ctx, r.Prefixes))
 	case opState:
 		st, err := c.server.State(ctx)
 		a.State = &st

@@ -30,6 +30,7 @@ type request struct {
 	Op       op
 	Deadline time.Time // zero for none
 	Desired  *wireDesired
+	Prefixes []netip.Prefix // of a flush
 	Stop     Stop
 }
 

@@ -23,7 +23,8 @@ func TestConverges(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed, 1))
 	d := Desired{Local: local(), Peers: []Peer{r.peer("tor")}}
 	must(t, s.Set(t.Context(), d))
-	must(t, s.Flush(within(t, 10*time.Second)))
+	comesUp(t, s, "tor")
+	all := candidates()
 	for range 60 {
 		before := d.Prefixes
 		d.Prefixes = randomSet(random)
@@ -31,7 +32,7 @@ func TestConverges(t *testing.T) {
 		must(t, s.Set(t.Context(), d))
 		flushed := random.IntN(3) > 0
 		if flushed {
-			must(t, s.Flush(within(t, 10*time.Second)))
+			must(t, s.Flush(within(t, 10*time.Second), all))
 			r.has(t, names(d.Prefixes)...)
 			checkOrder(t, r.log()[heard:], before, d.Prefixes)
 			continue
@@ -39,7 +40,7 @@ func TestConverges(t *testing.T) {
 		changed := d.Prefixes
 		d.Prefixes = before // taken back, perhaps before it was written
 		must(t, s.Set(t.Context(), d))
-		must(t, s.Flush(within(t, 10*time.Second)))
+		must(t, s.Flush(within(t, 10*time.Second), all))
 		eventually(t, "the router hears the change and its reversal", func() bool {
 			return len(r.log()) == heard+2*differences(before, changed)
 		})
@@ -59,11 +60,20 @@ func differences(a, b []netip.Prefix) int {
 	return n
 }
 
-func randomSet(random *rand.Rand) []netip.Prefix {
+// candidates are what randomSet draws from.
+func candidates() []netip.Prefix {
 	var set []netip.Prefix
 	for i := range 12 {
+		set = append(set, netip.MustParsePrefix(fmt.Sprintf("10.%d.0.0/24", i)))
+	}
+	return set
+}
+
+func randomSet(random *rand.Rand) []netip.Prefix {
+	var set []netip.Prefix
+	for _, p := range candidates() {
 		if random.IntN(2) == 0 {
-			set = append(set, netip.MustParsePrefix(fmt.Sprintf("10.%d.0.0/24", i)))
+			set = append(set, p)
 		}
 	}
 	random.Shuffle(len(set), func(i, j int) { set[i], set[j] = set[j], set[i] })
@@ -108,7 +118,12 @@ type naiveUpdate struct {
 	announced bool
 }
 
-// An outbox is settled exactly when nothing is on its way.
+func outboxPrefix(i byte) netip.Prefix {
+	return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, i, 0, 0}), 24)
+}
+
+// An outbox is settled exactly when nothing is on its way, and a prefix
+// when nothing of it is.
 func TestOutboxAgainstQueue(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(200) {
@@ -129,14 +144,21 @@ func TestOutboxAgainstQueue(t *testing.T) {
 					l.update(p.Address.String(), nil, []netip.Prefix{u.prefix})
 				}
 			} else {
-				x := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(random.IntN(4)), 0, 0}), 24)
+				x := outboxPrefix(byte(random.IntN(4)))
 				_, wanted := l.want[x]
 				l.expect(x, !wanted)
 				naive.queue = append(naive.queue, naiveUpdate{x, !wanted})
 			}
-			missing, _, _ := l.unwritten()
-			if missing != (len(naive.queue) > 0) {
+			behind, _ := l.unwritten()
+			if missing := len(behind) > 0; missing != (len(naive.queue) > 0) {
 				t.Fatalf("seed %d: missing is %v with %d UPDATEs on their way", seed, missing, len(naive.queue))
+			}
+			for i := range byte(4) {
+				p := outboxPrefix(i)
+				queued := slices.ContainsFunc(naive.queue, func(u naiveUpdate) bool { return u.prefix == p })
+				if (l.lacking(p) != nil) != queued {
+					t.Fatalf("seed %d: %s is on its way: %v, not %v", seed, p, queued, !queued)
+				}
 			}
 		}
 	}

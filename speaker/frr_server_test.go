@@ -30,7 +30,7 @@ func TestFRRFamilies(t *testing.T) {
 			s := newTestServer(t)
 			d := Desired{Local: local(), Peers: []Peer{v4.peer("tor4"), v6.peer("tor6")}, Prefixes: prefixes("10.1.0.0/26", "2001:db8:1::/64")}
 			must(t, s.Set(t.Context(), d))
-			must(t, s.Flush(within(t, 10*time.Second)))
+			must(t, s.Flush(within(t, 10*time.Second), d.Prefixes))
 			v4.has(t, "10.1.0.0/26")
 			v6.has(t, "2001:db8:1::/64")
 			r4, r6 := v4.routes(t, IPv4)["10.1.0.0/26"][0], v6.routes(t, IPv6)["2001:db8:1::/64"][0]
@@ -62,7 +62,7 @@ func TestFRRRefusedPeers(t *testing.T) {
 	s := newTestServer(t)
 	d := Desired{Local: local(), Prefixes: prefixes("10.1.0.0/26"), Peers: []Peer{with(good.peer("good"), "right", routerASN)}}
 	must(t, s.Set(t.Context(), d))
-	must(t, s.Flush(within(t, 10*time.Second)))
+	must(t, s.Flush(within(t, 10*time.Second), d.Prefixes))
 	since := stateOf(t, s, "good").Since
 	d.Peers = append(d.Peers, with(secret.peer("password"), "wrong", routerASN), with(ours.peer("asn"), "", routerASN+1), theirs.peer("their-asn"))
 	must(t, s.Set(t.Context(), d))

@@ -15,11 +15,14 @@ import (
 type ledger struct {
 	mu       sync.Mutex
 	want     map[netip.Prefix]struct{}
-	sessions map[string]*session // by the address, as GoBGP writes it
-	unsaid   map[Family]bool     // families changed since the last Flush that succeeded
-	changed  chan struct{}       // closed and replaced whenever a waiter should look again
-	tend     chan struct{}       // of size one: a session needs a hand, see Server.tend
-	apiError error               // why GoBGP could not serve its API; set once
+	sessions map[string]*session  // by the address, as GoBGP writes it
+	families map[Family]bool      // that some peer of the last Set carries by configuration
+	awaited  map[netip.Prefix]int // how many flushes look again when a prefix is written
+	comings  int                  // sessions that came up so far
+	replaced bool                 // another run has taken over
+	changed  chan struct{}        // closed and replaced whenever a waiter should look again
+	tend     chan struct{}        // of size one: a session needs a hand, see Server.tend
+	apiError error                // why GoBGP could not serve its API; set once
 }
 
 // session is what is known of one peer since it was added.
@@ -51,7 +54,7 @@ func newLedger() *ledger {
 	return &ledger{
 		want:     make(map[netip.Prefix]struct{}),
 		sessions: make(map[string]*session),
-		unsaid:   make(map[Family]bool),
+		awaited:  make(map[netip.Prefix]int),
 		changed:  make(chan struct{}),
 		tend:     make(chan struct{}, 1),
 	}
@@ -164,7 +167,6 @@ func (l *ledger) expect(p netip.Prefix, wanted bool) {
 		delete(l.want, p)
 	}
 	family := familyOf(p.Addr())
-	l.unsaid[family] = true
 	for _, s := range l.sessions {
 		if o := s.out[family]; s.up && o != nil {
 			o.expect(p, wanted, !s.restarting)
@@ -212,8 +214,14 @@ func (o *outbox) wrote(p netip.Prefix, announced, wanted bool) {
 
 func (o *outbox) settled() bool { return o.behind == 0 && len(o.extra) == 0 }
 
+// holds says whether a peer was written what is wanted of one prefix.
+func (o *outbox) holds(p netip.Prefix, wanted bool) bool {
+	_, sent := o.sent[p]
+	return sent == wanted && o.extra[p] == 0
+}
+
 // update records an UPDATE that was written to a peer, and wakes the waiters
-// when nothing more is queued for it.
+// when one waits for a prefix in it or nothing more is queued for the peer.
 func (l *ledger) update(address string, announced, withdrawn []netip.Prefix) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -222,13 +230,16 @@ func (l *ledger) update(address string, announced, withdrawn []netip.Prefix) {
 		return
 	}
 	s.restarting = false
+	awaited := false
 	for _, p := range withdrawn {
 		l.wrote(s, p, false)
+		awaited = awaited || l.awaited[p] > 0
 	}
 	for _, p := range announced {
 		l.wrote(s, p, true)
+		awaited = awaited || l.awaited[p] > 0
 	}
-	if s.settled() {
+	if awaited || s.settled() {
 		l.wake()
 	}
 }
@@ -282,6 +293,7 @@ func (l *ledger) established(address string) (Peer, bool) {
 			o.behind++
 		}
 	}
+	l.comings++
 	l.wake()
 	return s.peer, true
 }

@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -44,7 +43,7 @@ type Server struct {
 	log        *slog.Logger
 	limitRetry time.Duration
 
-	mu     sync.Mutex // serialises what changes GoBGP
+	turn   chan struct{} // of size one: serialises what changes GoBGP
 	closed atomic.Bool
 	run    atomic.Pointer[run] // nil until the first Set
 }
@@ -64,7 +63,21 @@ type run struct {
 var _ Speaker = (*Server)(nil)
 
 // NewServer makes a speaker that does nothing until its first Set.
-func NewServer(log *slog.Logger) *Server { return &Server{log: log, limitRetry: limitRetry} }
+func NewServer(log *slog.Logger) *Server {
+	return &Server{log: log, limitRetry: limitRetry, turn: make(chan struct{}, 1)}
+}
+
+// acquire waits for the turn to change GoBGP, which release ends.
+func (s *Server) acquire(ctx context.Context) error {
+	select {
+	case s.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("another call of the BGP speaker takes its time: %w", ctx.Err())
+	}
+}
+
+func (s *Server) release() { <-s.turn }
 
 // Set implements Speaker.
 func (s *Server) Set(ctx context.Context, d Desired) error {
@@ -73,8 +86,10 @@ func (s *Server) Set(ctx context.Context, d Desired) error {
 		return fmt.Errorf("BGP settings: %w", err)
 	}
 	peers, peersErr := checkPeers(d.Peers, d.Local)
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	if err := s.acquire(ctx); err != nil {
+		return err
+	}
+	defer s.release()
 	if s.closed.Load() {
 		return ErrClosed
 	}
@@ -83,6 +98,7 @@ func (s *Server) Set(ctx context.Context, d Desired) error {
 		return err
 	}
 	r.keepRefused(d.Peers, peers)
+	r.ledger.configure(d.Peers)
 	prefixesErr := r.setPrefixes(ctx, prefixes)
 	peersErr = errors.Join(peersErr, r.setPeers(ctx, peers))
 	if peersErr != nil && prefixesErr == nil {
@@ -165,6 +181,7 @@ func probeListen(ctx context.Context, l Local) error {
 // stop ends the BGP server with a Cease for every session.
 func (s *Server) stop(ctx context.Context, r *run) error {
 	s.run.Store(nil)
+	r.ledger.replace()
 	r.stop()
 	stopped := make(chan struct{})
 	go func() {
@@ -281,8 +298,10 @@ func (r *run) removePeer(ctx context.Context, p Peer) error {
 
 // Close implements Speaker. See Server for what Forward asks of the caller.
 func (s *Server) Close(ctx context.Context, how Stop) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	if err := s.acquire(ctx); err != nil {
+		return err
+	}
+	defer s.release()
 	r := s.run.Load()
 	if s.closed.Swap(true) || r == nil {
 		return nil

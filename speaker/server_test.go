@@ -38,13 +38,13 @@ func TestAnnounceFlushWithdraw(t *testing.T) {
 	s := newTestServer(t)
 	d := Desired{Local: local(), Peers: []Peer{r.peer("tor")}, Prefixes: prefixes("10.1.0.0/26", "10.2.0.0/26")}
 	must(t, s.Set(t.Context(), d))
-	must(t, s.Flush(within(t, 10*time.Second)))
+	must(t, s.Flush(within(t, 10*time.Second), d.Prefixes))
 	r.has(t, "10.1.0.0/26", "10.2.0.0/26")
 
 	d.Prefixes = prefixes("10.2.0.0/26", "10.3.0.0/26")
 	must(t, s.Set(t.Context(), d))
 	start := time.Now()
-	must(t, s.Flush(within(t, 10*time.Second)))
+	must(t, s.Flush(within(t, 10*time.Second), d.Prefixes))
 	t.Logf("Flush took %v", time.Since(start))
 	r.has(t, "10.2.0.0/26", "10.3.0.0/26")
 	if p := stateOf(t, s, "tor"); !p.Established() || p.Advertised != 2 || p.Since.IsZero() {
@@ -61,11 +61,48 @@ func TestAnnounceFlushWithdraw(t *testing.T) {
 func TestFlushWithoutPeer(t *testing.T) {
 	t.Parallel()
 	s := newTestServer(t)
-	must(t, s.Set(t.Context(), Desired{Local: local(), Prefixes: prefixes("10.1.0.0/26")}))
-	err := s.Flush(within(t, 50*time.Millisecond))
-	if !errors.Is(err, ErrNoPeer) || !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("Flush without a peer: %v", err)
+	d := Desired{Local: local(), Peers: []Peer{nobody("127.0.0.22")}, Prefixes: prefixes("10.1.0.0/26", "fd00:1::/64")}
+	must(t, s.Set(t.Context(), d))
+	err := s.Flush(within(t, 50*time.Millisecond), d.Prefixes[:1])
+	if !errors.Is(err, ErrNoPeer) || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "ipv4") {
+		t.Errorf("Flush without a session: %v", err)
 	}
+	err = s.Flush(t.Context(), d.Prefixes)
+	if !errors.Is(err, ErrNoPeer) || !strings.Contains(err.Error(), "no peer is configured") || !strings.Contains(err.Error(), "ipv6") {
+		t.Errorf("Flush of a family that no peer is configured for: %v", err)
+	}
+	must(t, s.Flush(t.Context(), nil))
+}
+
+// A prefix of a family that nobody carries does not hold up the others, and
+// neither does another prefix that a peer has not taken yet.
+func TestFlushOfOneFamily(t *testing.T) {
+	t.Parallel()
+	r := startRouter(t, "127.0.0.23", routerASN)
+	r.accept(t, "127.0.0.1", "")
+	v6 := nobody("::1")
+	s := newTestServer(t)
+	d := Desired{Local: local(), Peers: []Peer{r.peer("tor"), v6}, Prefixes: prefixes("10.1.0.0/26", "fd00:1::/64")}
+	must(t, s.Set(t.Context(), d))
+	must(t, s.Flush(within(t, 10*time.Second), d.Prefixes[:1]))
+	d.Peers = d.Peers[:1]
+	must(t, s.Set(t.Context(), d))
+	must(t, s.Flush(within(t, 10*time.Second), d.Prefixes[:1]))
+	d.Prefixes = nil
+	must(t, s.Set(t.Context(), d))
+	must(t, s.Flush(within(t, 10*time.Second), prefixes("10.1.0.0/26")))
+	r.has(t)
+}
+
+// nobody is a peer that is not there.
+func nobody(address string) Peer {
+	return Peer{Name: "nobody", Address: netip.MustParseAddr(address), ASN: routerASN, Port: 1}
+}
+
+// comesUp waits for a peer's session.
+func comesUp(t *testing.T, s Speaker, name string) {
+	t.Helper()
+	eventually(t, "the session with "+name, func() bool { return stateOf(t, s, name).Established() })
 }
 
 // A peer that sends too many prefixes loses its session, and nobody else does.
@@ -108,7 +145,7 @@ func TestFloodRetry(t *testing.T) {
 	s := newTestServer(t)
 	s.limitRetry = 200 * time.Millisecond
 	must(t, s.Set(t.Context(), Desired{Local: local(), Peers: []Peer{flood.peer}}))
-	must(t, s.Flush(within(t, 10*time.Second)))
+	comesUp(t, s, "flood")
 	conn := <-flood.sessions
 	for i := range 40 {
 		if writeMessage(conn, announcement(i*500, 500)) != nil {
@@ -165,7 +202,7 @@ func TestAPIReadOnly(t *testing.T) {
 	d.Local.APISocket = socket
 	d.Local.APIAddress = fmt.Sprintf("127.0.0.1:%d", apiPort)
 	must(t, s.Set(t.Context(), d))
-	must(t, s.Flush(within(t, 10*time.Second)))
+	must(t, s.Flush(within(t, 10*time.Second), d.Prefixes))
 
 	gobgp := func(args ...string) (string, error) {
 		out, err := exec.Command("gobgp", append([]string{"--target", "unix://" + socket}, args...)...).CombinedOutput()
@@ -274,7 +311,7 @@ func TestLateRouterSeesRestartBit(t *testing.T) {
 	d := Desired{Local: local(), Peers: []Peer{early.peer("early"), late.peer}, Prefixes: prefixes("10.1.0.0/26")}
 	d.Local.Restarting = true
 	must(t, s.Set(t.Context(), d))
-	must(t, s.Flush(within(t, 15*time.Second)))
+	must(t, s.Flush(within(t, 15*time.Second), d.Prefixes))
 	early.has(t, "10.1.0.0/26")
 	late.listen(t)
 	select {
@@ -296,7 +333,7 @@ func TestGarbage(t *testing.T) {
 	r := startRaw(t, "garbage", "127.0.0.14")
 	s := newTestServer(t)
 	must(t, s.Set(t.Context(), Desired{Local: local(), Peers: []Peer{r.peer}, Prefixes: prefixes("10.1.0.0/26")}))
-	must(t, s.Flush(within(t, 10*time.Second)))
+	comesUp(t, s, r.peer.Name)
 	short := header(bgp.BGP_MSG_KEEPALIVE)
 	short[17]--
 	_, err := (<-r.sessions).Write(short)
@@ -352,7 +389,7 @@ func TestListen(t *testing.T) {
 		dials := peerOf(p, Local{ASN: routerASN}, false)
 		dials.Transport.LocalAddress = r.address.String()
 		must(t, r.bgp.AddPeer(t.Context(), &api.AddPeerRequest{Peer: dials}))
-		must(t, s.Flush(within(t, 15*time.Second)))
+		must(t, s.Flush(within(t, 15*time.Second), d.Prefixes))
 		r.has(t, c.prefix)
 	}
 }
@@ -370,12 +407,12 @@ func TestFlushWaitsForSlowRouter(t *testing.T) {
 	s := newTestServer(t)
 	d := Desired{Local: local(), Peers: []Peer{r.peer}}
 	must(t, s.Set(t.Context(), d))
-	must(t, s.Flush(within(t, 10*time.Second)))
+	comesUp(t, s, "slow")
 	for i := range many {
 		d.Prefixes = append(d.Prefixes, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 32))
 	}
 	must(t, s.Set(t.Context(), d))
-	err := s.Flush(within(t, 300*time.Millisecond))
+	err := s.Flush(within(t, 300*time.Millisecond), d.Prefixes)
 	if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrNoPeer) || !strings.Contains(err.Error(), "slow") {
 		t.Errorf("Flush while the router does not read: %v", err)
 	}
@@ -383,6 +420,6 @@ func TestFlushWaitsForSlowRouter(t *testing.T) {
 		t.Errorf("advertised %d of %d to a router that does not read", p.Advertised, many)
 	}
 	close(r.gate)
-	must(t, s.Flush(within(t, 20*time.Second)))
+	must(t, s.Flush(within(t, 20*time.Second), d.Prefixes))
 	eventually(t, "the router has all", func() bool { return r.heard.Load() == many })
 }

@@ -18,7 +18,8 @@ import (
 	"time"
 )
 
-// ErrNoPeer: no session is established, so nothing can have left.
+// ErrNoPeer: no session is established that carries the family, so nothing can
+// have left.
 var ErrNoPeer = errors.New("no established BGP peer")
 
 // ErrPeers: some peers are not as desired, and everything else is: the
@@ -34,11 +35,15 @@ type Speaker interface {
 	// peer's failure does not stop the others: the errors are joined, under
 	// ErrPeers if nothing but peers failed.
 	Set(ctx context.Context, d Desired) error
-	// Flush returns when what the last Set changed (announcements and
-	// withdrawals) has been written to every established peer, at least one.
-	// It waits for a first peer until ctx ends, and then returns ErrNoPeer
-	// (also wrapped together with ctx's error).
-	Flush(ctx context.Context) error
+	// Flush returns when what the last Set made of each of these prefixes
+	// (announced; withdrawn, if it is not in the last Set) has been written
+	// to every established peer that carries the prefix's family, and there
+	// is at least one such peer for each of their families. Other prefixes do
+	// not hold it up. It waits for a first peer until ctx ends, and then
+	// returns an error that wraps ErrNoPeer and ctx's and names the family. For a
+	// family that no configured peer carries it returns ErrNoPeer at once:
+	// nothing will change that but a Set. No prefixes are written already.
+	Flush(ctx context.Context, prefixes []netip.Prefix) error
 	// State reports what is, not what was asked for.
 	State(ctx context.Context) (State, error)
 	// Close ends the speaker. With Forward the sessions are cut without a

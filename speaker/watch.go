@@ -7,49 +7,36 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"time"
 
 	api "github.com/osrg/gobgp/v3/api"
 )
-
-// Flush implements Speaker.
-func (s *Server) Flush(ctx context.Context) error {
-	r, err := s.current()
-	if err != nil {
-		return err
-	}
-	if r == nil {
-		return fmt.Errorf("%w: nothing was set yet", ErrNoPeer)
-	}
-	for {
-		r.negotiate(ctx)
-		done, changed, err := r.ledger.flushed()
-		if done {
-			return err
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return r.ledger.unflushed(ctx.Err())
-		}
-	}
-}
 
 // waitWritten returns when every session that is established now or later has
 // been written all it should hold; none is needed.
 func (r *run) waitWritten(ctx context.Context) error {
 	for {
 		r.negotiate(ctx)
-		missing, _, changed := r.ledger.unwritten()
-		if !missing {
+		behind, changed := r.ledger.unwritten()
+		if len(behind) == 0 {
 			return nil
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return r.ledger.unflushed(ctx.Err())
+			return fmt.Errorf("%s: not all was written yet: %w", peerNames(behind), ctx.Err())
 		}
 	}
+}
+
+func peerNames(peers []Peer) string {
+	var list []string
+	for _, p := range peers {
+		list = append(list, fmt.Sprintf("%s (%s)", p.Name, p.Address))
+	}
+	slices.Sort(list)
+	return "peer " + strings.Join(list, ", ")
 }
 
 // negotiate asks GoBGP for the families of the sessions that came up since.
@@ -82,82 +69,6 @@ func (l *ledger) negotiated(address string, families map[Family]bool) {
 	if s := l.sessions[address]; s != nil && s.up {
 		s.negotiated = families
 	}
-}
-
-// unwritten says whether an established session still waits for something,
-// which families are carried by one at all, and what to wait on.
-func (l *ledger) unwritten() (missing bool, carried map[Family]bool, changed <-chan struct{}) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	carried = make(map[Family]bool)
-	for _, s := range l.sessions {
-		if !s.up {
-			continue
-		}
-		missing = missing || !s.settled()
-		for _, f := range s.peer.Families {
-			carried[f] = carried[f] || s.carries(f)
-		}
-	}
-	return missing, carried, l.changed
-}
-
-// flushed says whether Flush can return, with what, and what to wait on if it
-// can't. Every family that was changed needs a session that carries it.
-func (l *ledger) flushed() (done bool, changed <-chan struct{}, err error) {
-	missing, carried, changed := l.unwritten()
-	if missing || len(carried) == 0 {
-		return false, changed, nil
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for f := range l.unsaid {
-		switch {
-		case carried[f]:
-		case l.configured(f):
-			return false, changed, nil
-		default:
-			err = errors.Join(err, fmt.Errorf("%w for %s prefixes: no peer is configured for them: add the family to a peer", ErrNoPeer, f))
-		}
-	}
-	if err == nil {
-		clear(l.unsaid)
-	}
-	return true, changed, err
-}
-
-// configured says whether a peer takes the family by configuration.
-func (l *ledger) configured(f Family) bool {
-	for _, s := range l.sessions {
-		if slices.Contains(s.peer.Families, f) {
-			return true
-		}
-	}
-	return false
-}
-
-// unflushed says why a wait ended early.
-func (l *ledger) unflushed(cause error) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	up := make(map[Family]bool)
-	for _, s := range l.sessions {
-		if !s.up {
-			continue
-		}
-		if !s.settled() {
-			return fmt.Errorf("peer %s (%s) has not taken all announcements yet: %w", s.peer.Name, s.peer.Address, cause)
-		}
-		for _, f := range s.peer.Families {
-			up[f] = up[f] || s.carries(f)
-		}
-	}
-	for f := range l.unsaid {
-		if len(up) > 0 && !up[f] {
-			return fmt.Errorf("%w for %s prefixes: %w", ErrNoPeer, f, cause)
-		}
-	}
-	return fmt.Errorf("%w: %w", ErrNoPeer, cause)
 }
 
 // State implements Speaker.
@@ -238,8 +149,10 @@ func (s *Server) tend(ctx context.Context, r *run) {
 }
 
 func (s *Server) tendOnce(ctx context.Context, r *run) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	if s.acquire(ctx) != nil {
+		return
+	}
+	defer s.release()
 	if s.closed.Load() || s.run.Load() != r {
 		return
 	}

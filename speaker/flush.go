@@ -1,0 +1,203 @@
+package speaker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// errReplaced: a change of Local has put another run in the place of the one
+// that was asked.
+var errReplaced = errors.New("BGP was restarted")
+
+// Flush implements Speaker.
+func (s *Server) Flush(ctx context.Context, prefixes []netip.Prefix) error {
+	if len(prefixes) == 0 {
+		return nil
+	}
+	for {
+		r, err := s.current()
+		if err != nil {
+			return err
+		}
+		if r == nil {
+			return fmt.Errorf("%w: nothing was set yet", ErrNoPeer)
+		}
+		if err := r.flush(ctx, prefixes); !errors.Is(err, errReplaced) {
+			return err
+		}
+		if err := s.acquire(ctx); err != nil { // until the Set that replaces it is done
+			return fmt.Errorf("%w: %w: %w", ErrNoPeer, errReplaced, err)
+		}
+		s.release()
+	}
+}
+
+func (r *run) flush(ctx context.Context, prefixes []netip.Prefix) error {
+	f := newFlush(prefixes)
+	defer r.ledger.leaveFlush(f)
+	for {
+		r.negotiate(ctx)
+		done, changed, err := r.ledger.flushed(f)
+		if done || err != nil {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return r.ledger.unflushed(f, ctx.Err())
+		}
+	}
+}
+
+// flush is one wait for prefixes to be written.
+type flush struct {
+	prefixes []netip.Prefix // each once
+	families []Family
+	// written counts the first of the prefixes, which every session that was up
+	// at the given number of comings has been told.
+	written int
+	comings int
+	awaits  netip.Prefix // what it looks again for; zero for nothing
+}
+
+// newFlush puts last first: prefixes are written in their order, so that
+// mostly one look more is enough.
+func newFlush(prefixes []netip.Prefix) *flush {
+	sorted := slices.Clone(prefixes)
+	slices.SortFunc(sorted, func(a, b netip.Prefix) int { return b.Compare(a) })
+	f := &flush{prefixes: slices.Compact(sorted)}
+	for _, p := range f.prefixes {
+		if family := familyOf(p.Addr()); !slices.Contains(f.families, family) {
+			f.families = append(f.families, family)
+		}
+	}
+	return f
+}
+
+// flushed says whether f is done, or what to wait on if it is not.
+func (l *ledger) flushed(f *flush) (done bool, changed <-chan struct{}, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.replaced {
+		return false, nil, errReplaced
+	}
+	for _, family := range f.families {
+		if !l.families[family] {
+			return false, nil, fmt.Errorf("%w for %s prefixes: no peer is configured for them: add the family to a peer", ErrNoPeer, family)
+		}
+	}
+	l.await(f, netip.Prefix{})
+	for _, family := range f.families {
+		if !l.carried(family) {
+			return false, l.changed, nil
+		}
+	}
+	if f.comings != l.comings {
+		f.written, f.comings = 0, l.comings
+	}
+	for ; f.written < len(f.prefixes); f.written++ {
+		if p := f.prefixes[f.written]; l.lacking(p) != nil {
+			l.await(f, p)
+			return false, l.changed, nil
+		}
+	}
+	return true, nil, nil
+}
+
+// await makes f look again when p is written, and no more for what it awaited
+// before. The lock is held.
+func (l *ledger) await(f *flush, p netip.Prefix) {
+	if f.awaits.IsValid() {
+		if l.awaited[f.awaits]--; l.awaited[f.awaits] == 0 {
+			delete(l.awaited, f.awaits)
+		}
+	}
+	if f.awaits = p; p.IsValid() {
+		l.awaited[p]++
+	}
+}
+
+func (l *ledger) leaveFlush(f *flush) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.await(f, netip.Prefix{})
+}
+
+// carried says whether an established session carries the family. The lock is
+// held.
+func (l *ledger) carried(family Family) bool {
+	for _, s := range l.sessions {
+		if s.up && s.carries(family) {
+			return true
+		}
+	}
+	return false
+}
+
+// lacking gives an established session that carries the prefix's family and
+// was not written what is wanted of the prefix, or nil. The lock is held.
+func (l *ledger) lacking(p netip.Prefix) *session {
+	_, wanted := l.want[p]
+	family := familyOf(p.Addr())
+	for _, s := range l.sessions {
+		if s.up && s.carries(family) && !s.out[family].holds(p, wanted) {
+			return s
+		}
+	}
+	return nil
+}
+
+// unflushed says why f ended early.
+func (l *ledger) unflushed(f *flush, cause error) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, family := range f.families {
+		if !l.carried(family) {
+			return fmt.Errorf("%w for %s prefixes: %w", ErrNoPeer, family, cause)
+		}
+	}
+	for _, p := range f.prefixes {
+		if s := l.lacking(p); s != nil {
+			return fmt.Errorf("peer %s (%s) was not told of %s yet: %w", s.peer.Name, s.peer.Address, p, cause)
+		}
+	}
+	return cause
+}
+
+// configure records which families the peers carry by configuration, those
+// included whose settings were refused.
+func (l *ledger) configure(peers []Peer) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.families = make(map[Family]bool)
+	for _, p := range peers {
+		for _, f := range p.withDefaults().Families {
+			l.families[f] = true
+		}
+	}
+	l.wake()
+}
+
+// replace ends the waits for a run that another takes the place of.
+func (l *ledger) replace() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.replaced = true
+	l.wake()
+}
+
+// unwritten gives the established sessions that were not written all they
+// should hold, and what to wait on.
+func (l *ledger) unwritten() (behind []Peer, changed <-chan struct{}) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.sessions {
+		if s.up && !s.settled() {
+			behind = append(behind, s.peer)
+		}
+	}
+	return behind, l.changed
+}
