@@ -11,10 +11,9 @@ package agent
 import (
 	"context"
 	"errors"
-	"io/fs"
+	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -22,12 +21,13 @@ import (
 
 	"github.com/fairway-network/fairway/agent/cni"
 	"github.com/fairway-network/fairway/internal/lockfile"
+	"github.com/fairway-network/fairway/pools"
 	"github.com/fairway-network/fairway/routes"
 	"github.com/fairway-network/fairway/speaker"
 )
 
-// stopTime bounds the agent's end, withdrawal included.
-const stopTime = 20 * time.Second
+// partTime bounds each step of the agent's end.
+const partTime = 10 * time.Second
 
 // Kernel is the node's own route table.
 type Kernel interface {
@@ -59,15 +59,24 @@ type Agent struct {
 	settings atomic.Pointer[Settings]
 	reload   sync.Mutex
 	calls    chan struct{} // of size one: look again
-	flushes  flusher
+	flushes  map[pools.Family]flusher
+	told     *told
+	started  chan struct{} // closed after the first pass
 	stop     chan struct{} // closed by the first Drain
 	drained  chan struct{} // closed when ended is set
+	how      speaker.Stop  // of end, like ended
 	ended    error         // how end went
 	draining sync.Once
 
-	// announced and spoken, the speaker's last state, belong to the loop.
-	announced []netip.Prefix
-	spoken    speaker.Local
+	// What follows belongs to the loop: what the kernel is known to deliver,
+	// the speaker's last state, what was withdrawn and may not have left yet,
+	// and since when blocks wait for that.
+	inKernel     []netip.Prefix
+	announced    []netip.Prefix
+	spoken       speaker.Local
+	withdrawn    map[netip.Prefix]bool
+	closingSince map[netip.Prefix]time.Time
+	startOnce    sync.Once
 }
 
 // New makes an agent that has read its journal and its blocks and knows which
@@ -77,8 +86,9 @@ type Agent struct {
 // address that is leased. Run or Close must follow.
 func New(ctx context.Context, parts Parts, s Settings) (*Agent, error) {
 	a := &Agent{
-		Parts: parts, calls: make(chan struct{}, 1), flushes: flusher{make(chan []*door, 1)},
-		stop: make(chan struct{}), drained: make(chan struct{}),
+		Parts: parts, calls: make(chan struct{}, 1), flushes: newFlushers(), started: make(chan struct{}),
+		stop: make(chan struct{}), drained: make(chan struct{}), told: newTold(parts.RunDir, parts.Boot, time.Now),
+		withdrawn: map[netip.Prefix]bool{}, closingSince: map[netip.Prefix]time.Time{},
 	}
 	for _, path := range []string{filepath.Join(a.RunDir, "agent.lock"), a.Socket + ".lock"} {
 		lock, err := lockfile.Acquire(path)
@@ -87,7 +97,7 @@ func New(ctx context.Context, parts Parts, s Settings) (*Agent, error) {
 		}
 		a.locks = append(a.locks, lock)
 	}
-	s.Local.Restarting = a.spokeBefore()
+	s.Local.Restarting = s.Local.Enabled && a.told.recall(s.Local.Time)
 	a.settings.Store(&s)
 	var err error
 	if a.desk, err = a.recover(ctx, &s); err != nil {
@@ -128,7 +138,8 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	var work, serve sync.WaitGroup
 	var served error
 	work.Go(func() { a.loop(serving) })
-	work.Go(func() { a.flush(serving) })
+	work.Go(func() { a.flush(serving, pools.IPv4) })
+	work.Go(func() { a.flush(serving, pools.IPv6) })
 	work.Go(func() { a.watchKernel(serving) })
 	work.Go(func() { served = plugins.ServeSocket(serving, cniSocket, cni.DefaultTimes(), a.Log) })
 	serve.Go(func() { _ = api.Serve(control) })
@@ -139,36 +150,56 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	}
 	stopServing()
 	work.Wait()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
-	defer cancel()
-	a.ended = errors.Join(served, a.end(ctx))
+	a.desk.settle()
+	a.ended = errors.Join(served, a.end(context.WithoutCancel(ctx)))
 	close(a.drained)
-	err = errors.Join(a.ended, api.Shutdown(ctx)) // a drain's answer is under way
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTime)
+	defer cancel()
+	err = errors.Join(a.ended, api.Shutdown(closing)) // a drain's answer is under way
 	serve.Wait()
 	return errors.Join(err, a.Close())
 }
 
-// end finishes the speaker, and with a withdrawal the kernel and the blocks.
+// end finishes the speaker and, with a withdrawal, the kernel and the blocks.
+// A step that fails leaves the later ones undone: what peers still send must
+// find its route, and what the kernel still delivers its block.
 func (a *Agent) end(ctx context.Context) error {
-	how := a.settings.Load().OnStop
+	a.how = a.settings.Load().OnStop
 	if a.isDraining() {
-		how = speaker.Withdraw
+		a.how = speaker.Withdraw
 	}
-	if how == speaker.Forward {
+	if a.how == speaker.Forward {
 		a.Log.Info("stopping; the peers and the kernel keep forwarding")
-		return a.Speaker.Close(ctx, speaker.Forward)
+		return bounded(ctx, partTime, func(ctx context.Context) error { return a.Speaker.Close(ctx, speaker.Forward) })
 	}
 	a.Log.Info("stopping; withdrawing everything")
-	err := errors.Join(a.Speaker.Close(ctx, speaker.Withdraw), a.forgetSpoken())
-	err = errors.Join(err, a.Kernel.Sync(ctx, nil))
-	return errors.Join(err, a.returnEmpty(ctx))
+	for _, step := range []func(context.Context) error{
+		func(ctx context.Context) error { return a.Speaker.Close(ctx, speaker.Withdraw) },
+		func(context.Context) error { return a.told.forget() },
+		func(ctx context.Context) error { return a.Kernel.Sync(ctx, nil) },
+		a.returnEmpty,
+	} {
+		if err := bounded(ctx, partTime, step); err != nil {
+			return fmt.Errorf("not everything was withdrawn: %w", err)
+		}
+	}
+	return nil
+}
+
+// bounded gives f so much time.
+func bounded(ctx context.Context, time time.Duration, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, time)
+	defer cancel()
+	return f(ctx)
 }
 
 // returnEmpty gives back the blocks in which nothing is leased or cools down.
 func (a *Agent) returnEmpty(ctx context.Context) error {
 	var errs []error
 	for _, b := range a.desk.unused() {
-		errs = append(errs, a.Store.Return(ctx, b))
+		if err := errors.Join(ctx.Err(), a.Store.Return(ctx, b)); err != nil {
+			errs = append(errs, err)
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -179,6 +210,9 @@ func (a *Agent) Drain(ctx context.Context) error {
 	a.draining.Do(func() { close(a.stop) })
 	select {
 	case <-a.drained:
+		if a.how != speaker.Withdraw {
+			return errors.New("the agent was stopping already, and keeps forwarding: start it and drain it again")
+		}
 		return a.ended
 	case <-ctx.Done():
 		return ctx.Err()
@@ -210,6 +244,10 @@ func (a *Agent) Reload(s Settings) error {
 // RouterID is the BGP identifier in force.
 func (a *Agent) RouterID() netip.Addr { return a.settings.Load().Local.RouterID }
 
+// Started is closed when the agent has brought kernel and speaker to what it
+// holds for the first time, or has tried.
+func (a *Agent) Started() <-chan struct{} { return a.started }
+
 // watchKernel calls the loop when the kernel's routes change under it.
 func (a *Agent) watchKernel(ctx context.Context) {
 	for ctx.Err() == nil {
@@ -221,28 +259,4 @@ func (a *Agent) watchKernel(ctx context.Context) {
 			}
 		}
 	}
-}
-
-// spokenFile marks that a speaker of this boot may have told a peer of this
-// node, whose forwarding then outlives the speaker.
-const spokenFile = "speaker.started"
-
-func (a *Agent) spokeBefore() bool {
-	boot, err := os.ReadFile(filepath.Join(a.RunDir, spokenFile))
-	return err == nil && string(boot) == a.Boot
-}
-
-func (a *Agent) markSpoken(p plan) error {
-	if len(p.settings.Peers) == 0 || a.spokeBefore() {
-		return nil
-	}
-	return os.WriteFile(filepath.Join(a.RunDir, spokenFile), []byte(a.Boot), 0o600)
-}
-
-func (a *Agent) forgetSpoken() error {
-	err := os.Remove(filepath.Join(a.RunDir, spokenFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fairway-network/fairway/agent/cni"
 	"github.com/fairway-network/fairway/agent/journal"
 	"github.com/fairway-network/fairway/internal/lockfile"
 	"github.com/fairway-network/fairway/pools"
@@ -59,7 +60,7 @@ func TestLeaseFailsWithoutAPeerAndLeasesNothing(t *testing.T) {
 	a := h.start(s)
 	for range 6 { // more often than there are addresses
 		_, err := a.desk.Lease(t.Context(), request("web", 1))
-		if !errors.Is(err, ErrNotReachable) || !errors.Is(err, speaker.ErrNoPeer) {
+		if !errors.Is(err, ErrNotReachable) || !errors.Is(err, cni.ErrTryAgain) {
 			t.Fatalf("lease without a peer: %v", err)
 		}
 	}
@@ -288,7 +289,7 @@ func TestBlocksOfAPoolThatWentRestFirst(t *testing.T) {
 	if err := a.Reload(settings(t, other)); err != nil {
 		t.Fatal(err)
 	}
-	p := a.plan()
+	p := a.desk.plan(a.settings.Load())
 	if a.desk.count() != 2 || len(p.closing) != 0 || len(p.announce) != 1 || !p.announce[0].Overlaps(netip.MustParsePrefix("10.3.0.0/24")) || len(p.deliver) != 1 {
 		t.Errorf("%d blocks held, closing %v, announced %v, delivered %v, want the block of web announced and delivered",
 			a.desk.count(), p.closing, p.announce, p.deliver)
@@ -328,7 +329,7 @@ func TestDrainWithdrawsEverything(t *testing.T) {
 	if err := a.stop(); err != nil {
 		t.Error(err)
 	}
-	if a.spokeBefore() {
+	if a.told.recall(time.Hour) {
 		t.Error("the next start would claim that forwarding was kept")
 	}
 }
@@ -377,9 +378,9 @@ func TestCorruptJournalStopsTheStart(t *testing.T) {
 	}
 }
 
-func TestIntersect(t *testing.T) {
+func TestWithin(t *testing.T) {
 	p := netip.MustParsePrefix
-	got := intersect([]netip.Prefix{p("10.0.0.0/24"), p("fd00::/64")}, []netip.Prefix{p("10.0.0.128/25"), p("10.0.1.0/24")})
+	got := within([]netip.Prefix{p("10.0.0.0/24"), p("fd00::/64")}, setOf([]netip.Prefix{p("10.0.0.128/25"), p("10.0.1.0/24")}))
 	if len(got) != 1 || got[0] != p("10.0.0.128/25") {
 		t.Errorf("got %v", got)
 	}
@@ -476,7 +477,7 @@ func TestClaimedBlockIsNotIdle(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 3 {
-		if p := a.plan(); len(p.closing) != 0 || len(p.doors) != 1 {
+		if p := a.desk.plan(a.settings.Load()); len(p.closing) != 0 || len(p.doors) != 1 {
 			t.Errorf("closing %v, %d doors", p.closing, len(p.doors))
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -47,7 +48,7 @@ func (noKernel) Watch(ctx context.Context, _ func()) error  { <-ctx.Done(); retu
 type noSpeaker struct{}
 
 func (noSpeaker) Set(context.Context, speaker.Desired) error   { return nil }
-func (noSpeaker) Flush(context.Context) error                  { return nil }
+func (noSpeaker) Flush(context.Context, []netip.Prefix) error  { return nil }
 func (noSpeaker) State(context.Context) (speaker.State, error) { return speaker.State{}, nil }
 func (noSpeaker) Close(context.Context, speaker.Stop) error    { return nil }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
@@ -30,13 +29,13 @@ type Store interface {
 
 // ErrNotReachable: an address was at hand, but the network was not told of it
 // in time. Nothing was leased; the request may be made again.
-var ErrNotReachable = errors.New("the pod would not be reachable")
+var ErrNotReachable = fmt.Errorf("the pod would not be reachable: %w", cni.ErrTryAgain)
 
 // claimTime bounds one claim of a block.
 const claimTime = 15 * time.Second
 
-// desk is where leases are made and ended. Its lock is held for
-// microseconds: never across a claim, a route or an announcement.
+// desk is where leases are made and ended. Its lock is never held across a
+// claim, a route or an announcement.
 type desk struct {
 	store Store
 	log   *slog.Logger
@@ -48,18 +47,43 @@ type desk struct {
 	ledger    *pools.Ledger
 	journal   *journal.Journal
 	compactAt int64                  // size of the journal that calls for its rewriting
-	doors     map[netip.Prefix]*door // of every block held
+	doors     map[netip.Prefix]*door // of every block held whose return is not final
+	turns     map[pools.Attachment]*turn
 	claims    map[pools.NoFreeError]*claim
+	returned  chan struct{}   // closed and replaced when a block was returned
 	patience  time.Duration   // how long a lease waits for its block's door
 	quiet     map[string]bool // of each pool configured or held, see Pool.Quiet
-	trouble   error           // what keeps doors closed, for messages; nil if nothing is known
+	trouble   trouble
+}
+
+// trouble is what a person should know when something does not work.
+type trouble struct {
+	pass    error                  // why the last pass of the loop failed
+	flush   map[pools.Family]error // why announcements have not left
+	journal error                  // why the last record could not be kept
+	since   time.Time              // when there began to be some; zero if there is none
+}
+
+func (t trouble) err() error {
+	return errors.Join(t.pass, t.flush[pools.IPv4], t.flush[pools.IPv6], t.journal)
+}
+
+// note changes the trouble. The lock is held.
+func (d *desk) note(change func(*trouble)) {
+	change(&d.trouble)
+	switch {
+	case d.trouble.err() == nil:
+		d.trouble.since = time.Time{}
+	case d.trouble.since.IsZero():
+		d.trouble.since = d.now()
+	}
 }
 
 // door opens once the network delivers a block's addresses to this node.
 type door struct {
 	open chan struct{}
-	// known says that leases of the block outlived a restart: the network has
-	// been told of it before.
+	// known says that peers were told of the block before a restart and have
+	// kept forwarding since.
 	known bool
 }
 
@@ -83,8 +107,44 @@ type claim struct {
 // Lease implements cni.Leases. It returns when the pod can be reached at its
 // addresses, and leases nothing when it returns an error.
 func (d *desk) Lease(ctx context.Context, r pools.Request) (cni.Grant, error) {
+	if grant, done, err := d.leaseAtOnce(r); done {
+		return grant, err
+	}
+	ctx, end, err := d.take(ctx, r.Owner, false)
+	if err != nil {
+		return cni.Grant{}, err
+	}
+	defer end()
+	return d.leaseInTurn(ctx, r)
+}
+
+// leaseAtOnce serves what needs no wait; done is false if r has to wait.
+func (d *desk) leaseAtOnce(r pools.Request) (grant cni.Grant, done bool, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.turns[r.Owner.Attachment] != nil {
+		return grant, false, nil
+	}
+	rec, fresh, err := d.ledger.ProposeLease(r, d.now())
+	if err != nil {
+		return grant, !errors.Is(err, pools.ErrNoFree), err
+	}
+	if len(d.closedDoors(rec)) > 0 {
+		return grant, false, nil
+	}
+	if fresh {
+		err = d.keep(rec)
+	}
+	if err == nil {
+		grant, err = d.grantOf(rec)
+	}
+	return grant, true, err
+}
+
+// leaseInTurn serves r, whose turn it is, with all waiting that it takes.
+func (d *desk) leaseInTurn(ctx context.Context, r pools.Request) (cni.Grant, error) {
 	for {
-		rec, fresh, doors, grant, err := d.lease(r)
+		rec, fresh, doors, err := d.leaseNow(r)
 		var lack *pools.NoFreeError
 		switch {
 		case errors.As(err, &lack):
@@ -95,48 +155,67 @@ func (d *desk) Lease(ctx context.Context, r pools.Request) (cni.Grant, error) {
 		case err != nil:
 			return cni.Grant{}, err
 		}
-		if err := d.waitOpen(ctx, doors); err != nil {
-			if fresh {
-				err = errors.Join(err, d.release(rec.Owner))
-			}
-			return cni.Grant{}, err
+		err = d.waitOpen(ctx, doors)
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if err == nil {
+			return d.grantOf(rec)
 		}
-		return grant, nil
+		if fresh {
+			// In its turn the lease is this request's own.
+			err = errors.Join(err, d.release(rec.Owner))
+		}
+		return cni.Grant{}, err
 	}
 }
 
-// lease makes the lease if the blocks held allow it, and returns the closed
-// doors of the blocks that it is in.
-func (d *desk) lease(r pools.Request) (rec pools.Record, fresh bool, doors []*door, grant cni.Grant, err error) {
+// leaseNow makes the lease if the blocks held allow it, and returns the
+// closed doors of the blocks that it is in.
+func (d *desk) leaseNow(r pools.Request) (rec pools.Record, fresh bool, doors []*door, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	rec, fresh, err = d.ledger.ProposeLease(r, d.now())
+	if err == nil && fresh {
+		err = d.keep(rec)
+	}
 	if err != nil {
-		return rec, false, nil, grant, err
+		return rec, false, nil, err
 	}
-	pool, err := d.ledger.Pool(rec.Pool)
-	if err != nil {
-		return rec, false, nil, grant, err
-	}
-	if fresh {
-		if err := d.keep(rec); err != nil {
-			return rec, false, nil, grant, err
-		}
-	}
+	return rec, fresh, d.closedDoors(rec), nil
+}
+
+// closedDoors of the blocks that rec's addresses are in. The lock is held.
+func (d *desk) closedDoors(rec pools.Record) (closed []*door) {
 	for _, a := range rec.Addrs {
 		if dr := d.doors[d.ledger.BlockOf(rec.Pool, a)]; dr != nil && !dr.isOpen() {
-			doors = append(doors, dr)
+			closed = append(closed, dr)
 		}
+	}
+	return closed
+}
+
+// grantOf is what a pod is told of rec. The lock is held.
+func (d *desk) grantOf(rec pools.Record) (grant cni.Grant, err error) {
+	pool, err := d.ledger.Pool(rec.Pool)
+	if err != nil {
+		return grant, err
+	}
+	for _, a := range rec.Addrs {
 		gw := pool.Gateway(pools.FamilyOf(a))
 		grant.Addresses = append(grant.Addresses, cni.Address{Addr: a, Bits: gw.Bits(), Gateway: gw.Addr()})
 	}
-	return rec, fresh, doors, grant, nil
+	return grant, nil
 }
 
 // keep writes rec to the journal and then applies it. The lock is held.
 func (d *desk) keep(rec pools.Record) error {
-	if err := d.journal.Append(rec); err != nil {
-		return err
+	err := d.journal.Append(rec)
+	if errors.Is(err, journal.ErrBroken) && d.journal.Rewrite(d.ledger.History(d.now())) == nil {
+		err = d.journal.Append(rec)
+	}
+	d.note(func(t *trouble) { t.journal = err })
+	if err != nil {
+		return fmt.Errorf("%w: %w", cni.ErrTryAgain, err)
 	}
 	if err := d.ledger.Apply(rec); err != nil {
 		return fmt.Errorf("a proposed record does not apply: %w", err)
@@ -147,11 +226,17 @@ func (d *desk) keep(rec pools.Record) error {
 	return nil
 }
 
-// compact shortens the journal. A failure costs nothing but room.
+// compact shortens the journal. A failure costs nothing but room. The lock is
+// held.
 func (d *desk) compact() {
 	if err := d.journal.Rewrite(d.ledger.History(d.now())); err != nil {
 		d.log.Warn("the lease journal was not shortened", "err", err)
 	}
+	d.planCompaction()
+}
+
+// planCompaction lets the journal grow to twice what it has now and a little.
+func (d *desk) planCompaction() {
 	const slack = 1 << 20
 	d.compactAt = 2*d.journal.Size() + slack
 }
@@ -160,51 +245,80 @@ func (d *desk) waitOpen(ctx context.Context, doors []*door) error {
 	if len(doors) == 0 {
 		return nil
 	}
-	patience, _ := d.waiting()
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
+	d.mu.Lock()
+	patience := d.patience
+	d.mu.Unlock()
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
 	for _, dr := range doors {
 		select {
 		case <-dr.open:
 		case <-ctx.Done():
-			_, trouble := d.waiting()
-			return fmt.Errorf("%w: the network was not told of its new block within %s (bgp.announceTimeout): %w", ErrNotReachable, patience, trouble)
+			return fmt.Errorf("wait for a new block to be announced: %w", context.Cause(ctx))
+		case <-timer.C:
+			return d.notReachable(patience)
 		}
 	}
 	return nil
 }
 
-func (d *desk) waiting() (time.Duration, error) {
+func (d *desk) notReachable(patience time.Duration) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.patience, d.trouble
+	why := d.trouble.err()
+	if why == nil {
+		why = errors.New("no peer has taken the announcement yet")
+	}
+	return fmt.Errorf("%w: a new block was not announced within %s (bgp.announceTimeout): %w", ErrNotReachable, patience, why)
 }
 
 // claim gets the block that lack asks for, once for all who lack the same.
 // The claim goes on when the one who asked first gives up.
 func (d *desk) claim(ctx context.Context, lack pools.NoFreeError) error {
-	key := pools.NoFreeError{Pool: lack.Pool, Family: lack.Family, Want: lack.Want}
-	d.mu.Lock()
-	c := d.claims[key]
-	if c == nil {
-		c = &claim{done: make(chan struct{})}
-		d.claims[key] = c
-		go func() {
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), claimTime)
-			defer cancel()
-			c.err = d.claimNow(ctx, lack)
-			d.mu.Lock()
-			delete(d.claims, key)
-			d.mu.Unlock()
-			close(c.done)
-		}()
-	}
-	d.mu.Unlock()
+	c := d.claimOnce(ctx, lack)
 	select {
 	case <-c.done:
 		return c.err
 	case <-ctx.Done():
-		return fmt.Errorf("claim a block of pool %q: %w", lack.Pool, ctx.Err())
+		return fmt.Errorf("claim a block of pool %q: %w", lack.Pool, context.Cause(ctx))
+	}
+}
+
+func (d *desk) claimOnce(ctx context.Context, lack pools.NoFreeError) *claim {
+	key := pools.NoFreeError{Pool: lack.Pool, Family: lack.Family, Want: lack.Want}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if c := d.claims[key]; c != nil {
+		return c
+	}
+	c := &claim{done: make(chan struct{})}
+	d.claims[key] = c
+	go func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), claimTime)
+		defer cancel()
+		c.err = d.claimNow(ctx, lack)
+		d.mu.Lock()
+		delete(d.claims, key)
+		d.mu.Unlock()
+		close(c.done)
+	}()
+	return c
+}
+
+// settle waits for the claims under way, so that none is made after the blocks
+// were given back. Nobody asks for new ones by then.
+func (d *desk) settle() {
+	for {
+		d.mu.Lock()
+		var some *claim
+		for _, some = range d.claims {
+			break
+		}
+		d.mu.Unlock()
+		if some == nil {
+			return
+		}
+		<-some.done
 	}
 }
 
@@ -214,14 +328,23 @@ func (d *desk) claimNow(ctx context.Context, lack pools.NoFreeError) error {
 		return err
 	}
 	b, err := d.store.Claim(ctx, pool, lack.Family, lack.Want)
-	switch {
-	case errors.Is(err, pools.ErrExhausted), errors.Is(err, pools.ErrBlockExists):
+	for errors.Is(err, pools.ErrExhausted) || errors.Is(err, pools.ErrBlockExists) {
 		if d.reopen(lack) {
 			d.changed()
 			return nil
 		}
-		return d.exhausted(pool, lack, err)
-	case err != nil:
+		returned := d.returning(lack)
+		if returned == nil {
+			return d.exhausted(pool, lack, err)
+		}
+		select {
+		case <-returned:
+			b, err = d.store.Claim(ctx, pool, lack.Family, lack.Want)
+		case <-ctx.Done():
+			return errors.Join(err, ctx.Err())
+		}
+	}
+	if err != nil {
 		return err
 	}
 	if err := d.hold(b); err != nil {
@@ -255,14 +378,38 @@ func (d *desk) reopen(lack pools.NoFreeError) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, h := range d.ledger.Blocks() {
-		if h.Pool != lack.Pool || !h.Closed || pools.FamilyOf(h.Prefix.Addr()) != lack.Family ||
-			lack.Want.IsValid() && !h.Prefix.Contains(lack.Want) || d.doors[h.Prefix] == nil {
+		if !fits(lack, h) || !h.Closed || d.doors[h.Prefix] == nil {
 			continue
 		}
 		d.doors[h.Prefix] = newDoor(false)
 		return d.ledger.Reopen(h.Prefix)
 	}
 	return false
+}
+
+// returning is closed when the next block is back, if one of those that lack
+// asks for is on its way: too far to be reopened, and about to be free.
+func (d *desk) returning(lack pools.NoFreeError) <-chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, h := range d.ledger.Blocks() {
+		if fits(lack, h) && h.Closed && d.doors[h.Prefix] == nil {
+			return d.returned
+		}
+	}
+	return nil
+}
+
+// back tells who waits that a block was returned. The lock is held.
+func (d *desk) back() {
+	close(d.returned)
+	d.returned = make(chan struct{})
+}
+
+// fits says whether a block is one that lack asks for.
+func fits(lack pools.NoFreeError, h pools.Held) bool {
+	return h.Pool == lack.Pool && pools.FamilyOf(h.Prefix.Addr()) == lack.Family &&
+		(!lack.Want.IsValid() || h.Prefix.Contains(lack.Want))
 }
 
 // exhausted says how full the pool is, for a person.
@@ -272,12 +419,7 @@ func (d *desk) exhausted(pool *pools.Pool, lack pools.NoFreeError, cause error) 
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	leased := 0
-	for _, rec := range d.ledger.Grants() {
-		if rec.Pool == pool.Name() && slices.ContainsFunc(rec.Addrs, func(a netip.Addr) bool { return pools.FamilyOf(a) == lack.Family }) {
-			leased++
-		}
-	}
+	leased := d.ledger.Leases(pool.Name(), lack.Family)
 	cooling := ""
 	if lack.Cooling > 0 {
 		cooling = fmt.Sprintf(", %d cooling down, the first until %s", lack.Cooling, lack.Next.Format(time.TimeOnly))
@@ -286,12 +428,27 @@ func (d *desk) exhausted(pool *pools.Pool, lack pools.NoFreeError, cause error) 
 		pool.Name(), lack.Family, pool.Size(lack.Family), leased, cooling, pools.ErrExhausted)
 }
 
-// Release implements cni.Leases.
-func (d *desk) Release(_ context.Context, owner pools.Owner) error { return d.release(owner) }
-
-func (d *desk) release(owner pools.Owner) error {
+// Release implements cni.Leases. A lease of the same attachment that still
+// waits gives up first.
+func (d *desk) Release(ctx context.Context, owner pools.Owner) error {
+	d.mu.Lock()
+	if d.turns[owner.Attachment] == nil {
+		defer d.mu.Unlock()
+		return d.release(owner)
+	}
+	d.mu.Unlock()
+	_, end, err := d.take(ctx, owner, true)
+	if err != nil {
+		return err
+	}
+	defer end()
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	return d.release(owner)
+}
+
+// release ends what owner holds. The lock is held.
+func (d *desk) release(owner pools.Owner) error {
 	rec, held, err := d.ledger.ProposeRelease(owner, d.now())
 	if err != nil || !held {
 		return err
@@ -316,7 +473,7 @@ func (d *desk) Held(a pools.Attachment) []pools.Lease {
 
 // Retain implements cni.Leases: it ends the leases of a network whose
 // attachments are not among valid.
-func (d *desk) Retain(_ context.Context, network string, valid []pools.Attachment) error {
+func (d *desk) Retain(ctx context.Context, network string, valid []pools.Attachment) error {
 	d.mu.Lock()
 	grants := d.ledger.Grants()
 	d.mu.Unlock()
@@ -328,18 +485,27 @@ func (d *desk) Retain(_ context.Context, network string, valid []pools.Attachmen
 	for _, rec := range grants {
 		if rec.Owner.Network == network && !keep[rec.Owner.Attachment] {
 			d.log.Info("released a lease that the runtime no longer knows", "owner", rec.Owner, "addresses", rec.Addrs)
-			errs = append(errs, d.release(rec.Owner))
+			errs = append(errs, d.Release(ctx, rec.Owner))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// Ready implements cni.Leases: the desk can make leases.
-func (d *desk) Ready(context.Context) error {
+// lasting is how long trouble lasts before the agent says that it can't serve.
+const lasting = time.Minute
+
+// Ready implements cni.Leases.
+func (d *desk) Ready(_ context.Context, pool string) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if len(d.ledger.Usage(d.now())) == 0 {
-		return errors.New("no pool is configured: add one under pools")
+	if _, err := d.ledger.Pool(pool); err != nil {
+		return err
+	}
+	if d.trouble.journal != nil {
+		return d.trouble.journal
+	}
+	if since := d.trouble.since; !since.IsZero() && d.now().Sub(since) >= lasting {
+		return fmt.Errorf("since %s: %w", since.Format(time.TimeOnly), d.trouble.err())
 	}
 	return nil
 }

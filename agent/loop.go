@@ -13,7 +13,6 @@ import (
 	"github.com/fairway-network/fairway/pools"
 	"github.com/fairway-network/fairway/routes"
 	"github.com/fairway-network/fairway/speaker"
-	"go4.org/netipx"
 )
 
 const (
@@ -23,23 +22,14 @@ const (
 	retry = time.Second
 	// setTime bounds a change of the speaker, which may be starting anew.
 	setTime = 15 * time.Second
-	// withdrawTime bounds how long a withdrawal may take to reach the peers
-	// before the block is taken out of the kernel all the same.
-	withdrawTime = 5 * time.Second
+	// flushTime bounds one wait for announcements or withdrawals to leave.
+	flushTime = time.Second
+	// storeTime bounds one return of a block.
+	storeTime = 5 * time.Second
 )
 
-// plan is what one pass of the loop wants, worked out under the desk's lock.
-type plan struct {
-	deliver  []routes.Route // blackholes for all that is held
-	announce []netip.Prefix // what is held and not about to be returned
-	ready    []*door        // doors that open as soon as the kernel delivers
-	doors    []*door        // doors that wait for the announcement as well
-	closing  []pools.Block
-	settings *Settings
-}
-
-// loop brings the kernel and the speaker to what the desk
-// holds, whenever it is called and every so often.
+// loop brings the kernel and the speaker to what the desk holds, whenever it
+// is called and every so often.
 func (a *Agent) loop(ctx context.Context) {
 	news := news{log: a.Log}
 	timer := time.NewTimer(0)
@@ -59,6 +49,7 @@ func (a *Agent) loop(ctx context.Context) {
 		if ctx.Err() == nil {
 			news.tell(err)
 		}
+		a.startOnce.Do(func() { close(a.started) })
 		timer.Reset(next)
 	}
 }
@@ -92,24 +83,40 @@ func (a *Agent) call() {
 }
 
 // pass keeps the order on the way up: kernel, announcement, then the doors;
-// and on the way down: withdrawal, kernel, then the block.
+// and on the way down: withdrawal, kernel, then the block. What fails for one
+// block holds up that block alone.
 func (a *Agent) pass(ctx context.Context) error {
-	p := a.plan()
-	kernel := a.Kernel.Sync(ctx, p.deliver)
-	if kernel != nil {
-		// What the kernel may not deliver is not announced anew.
-		p.announce = intersect(p.announce, a.announced)
-	} else {
-		a.desk.open(p.ready)
+	p := a.desk.plan(a.settings.Load())
+	errKernel := a.deliver(ctx, &p)
+	a.desk.open(p.delivered(p.ready))
+	errSpeaker := a.speak(ctx, p)
+	err := errors.Join(errKernel, errSpeaker)
+	a.desk.noteTrouble(func(t *trouble) { t.pass = err })
+	if errSpeaker == nil || errors.Is(errSpeaker, speaker.ErrPeers) {
+		a.offer(p.delivered(p.doors))
+		err = errors.Join(err, a.withdraw(ctx, p))
 	}
-	set := a.speak(ctx, p)
-	err := errors.Join(kernel, set)
-	a.desk.setTrouble(err)
-	if kernel == nil && (set == nil || errors.Is(set, speaker.ErrPeers)) {
-		a.flushes.offer(p.doors)
-		err = errors.Join(err, a.returnBlocks(ctx, p))
+	return errors.Join(err, a.giveBack(ctx, p, errKernel))
+}
+
+// deliver brings the kernel to p and takes out of p's announcements what is
+// new and can't be delivered. What peers know already stays announced: a
+// blackhole that is missing keeps no packet from a pod.
+func (a *Agent) deliver(ctx context.Context, p *plan) error {
+	err := a.Kernel.Sync(ctx, blackholes(p.deliver))
+	var partly *routes.SyncError
+	switch {
+	case err == nil:
+		a.inKernel = p.deliver
+		return nil
+	case errors.As(err, &partly):
+		p.missing = partly.Missing
+		a.inKernel = slices.DeleteFunc(slices.Clone(p.deliver), func(r netip.Prefix) bool { return slices.Contains(p.missing, r) })
+	default:
+		p.blind = true
 	}
-	return err
+	p.announce = within(p.announce, setOf(a.inKernel, a.announced, p.known))
+	return fmt.Errorf("kernel routes: %w", err)
 }
 
 // speak hands the speaker its part of p. Without BGP in the settings there is
@@ -122,174 +129,156 @@ func (a *Agent) speak(ctx context.Context, p plan) error {
 		}
 		d = speaker.Desired{Local: a.spoken}
 	}
+	if len(d.Peers) > 0 {
+		if err := a.told.begin(); err != nil {
+			a.Log.Warn("a restart will not be graceful", "err", err)
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, setTime)
 	defer cancel()
 	err := a.Speaker.Set(ctx, d)
 	if err != nil && !errors.Is(err, speaker.ErrPeers) {
-		return err
+		return fmt.Errorf("BGP: %w", err)
+	}
+	for _, old := range a.announced {
+		if !slices.Contains(d.Prefixes, old) {
+			a.withdrawn[old] = true
+		}
+	}
+	for _, new := range d.Prefixes {
+		delete(a.withdrawn, new)
 	}
 	a.announced, a.spoken = d.Prefixes, d.Local
-	return errors.Join(err, a.markSpoken(p))
+	if err != nil {
+		return fmt.Errorf("BGP: %w", err)
+	}
+	return nil
 }
 
-func (a *Agent) plan() plan {
-	d, s := a.desk, a.settings.Load()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.closeUnused(s)
-	p := plan{settings: s}
-	blocks := d.ledger.Blocks()
-	for _, h := range blocks {
-		dr := d.doors[h.Prefix]
-		switch {
-		case h.Closed:
-			p.closing = append(p.closing, h.Block)
-		case dr.isOpen():
-		case dr.known || d.quiet[h.Pool] || !s.waits():
-			p.ready = append(p.ready, dr)
-		default:
-			p.doors = append(p.doors, dr)
-		}
-	}
-	for _, name := range poolsOf(blocks) {
-		if d.quiet[name] {
-			continue
-		}
-		held := d.ledger.Effective(name, func(pools.Held) bool { return true }).Prefixes()
-		p.deliver = append(p.deliver, blackholes(held)...)
-		if len(p.closing) > 0 {
-			held = d.ledger.Effective(name, func(h pools.Held) bool { return !h.Closed }).Prefixes()
-		}
-		p.announce = append(p.announce, held...)
-	}
-	return p
-}
-
-// closeUnused closes the blocks that are to be returned. One with a closed
-// door was claimed for somebody who is about to lease in it.
-func (d *desk) closeUnused(s *Settings) {
-	now := d.now()
-	unused := slices.DeleteFunc(d.ledger.Idle(now, s.idleAfter), func(b pools.Block) bool {
-		return !d.doors[b.Prefix].isOpen()
+// withdraw waits until the peers have been told of the withdrawal that speak
+// handed over, and makes the return of the closed blocks final.
+func (a *Agent) withdraw(ctx context.Context, p plan) error {
+	maps.DeleteFunc(a.closingSince, func(prefix netip.Prefix, _ time.Time) bool {
+		return !slices.ContainsFunc(p.closing, func(b pools.Block) bool { return b.Prefix == prefix })
 	})
-	for _, b := range append(unused, d.ledger.Orphans(now)...) {
-		if err := d.ledger.Close(b.Prefix, now); err != nil {
-			d.log.Error("an empty block can't be closed", "err", err)
-		}
-	}
-}
-
-func blackholes(prefixes []netip.Prefix) []routes.Route {
-	out := make([]routes.Route, len(prefixes))
-	for i, p := range prefixes {
-		out[i].Prefix = p
-	}
-	return out
-}
-
-// poolsOf names the pools of some blocks, each once, in order.
-func poolsOf(blocks []pools.Held) []string {
-	seen := map[string]bool{}
-	for _, h := range blocks {
-		seen[h.Pool] = true
-	}
-	return slices.Sorted(maps.Keys(seen))
-}
-
-// open opens doors, each once.
-func (d *desk) open(doors []*door) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, dr := range doors {
-		if !dr.isOpen() {
-			close(dr.open)
-		}
-	}
-}
-
-func (d *desk) setTrouble(err error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if err == nil {
-		err = speaker.ErrNoPeer
-	}
-	d.trouble = err
-}
-
-// flusher opens doors when the announcements behind them have left. It runs
-// beside the loop, since a first peer may be long in coming.
-type flusher struct{ doors chan []*door }
-
-// offer hands over the doors of the newest pass, in place of older ones: the
-// newest pass has all that are still closed.
-func (f flusher) offer(doors []*door) {
-	select {
-	case <-f.doors:
-	default:
-	}
-	f.doors <- doors
-}
-
-func (a *Agent) flush(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case doors := <-a.flushes.doors:
-			a.flushOne(ctx, doors)
-		}
-	}
-}
-
-func (a *Agent) flushOne(ctx context.Context, doors []*door) {
-	if len(doors) == 0 {
-		return
-	}
-	// Bounded, so that a later pass's doors get their turn.
-	ctx, cancel := context.WithTimeout(ctx, retry)
-	defer cancel()
-	if err := a.Speaker.Flush(ctx); err != nil {
-		a.call() // the next pass offers what is still closed
-		return
-	}
-	a.desk.open(doors)
-}
-
-// returnBlocks gives back the closed blocks of p, whose withdrawal the
-// speaker was just handed.
-func (a *Agent) returnBlocks(ctx context.Context, p plan) error {
-	if len(p.closing) == 0 {
-		return nil
-	}
-	a.awaitWithdrawal(ctx)
-	gone := a.desk.forgetDoors(p.closing)
-	if err := a.Kernel.Sync(ctx, blackholes(p.announce)); err != nil {
-		return err
-	}
 	var errs []error
-	for _, b := range gone {
-		if err := a.Store.Return(ctx, b); err != nil {
-			errs = append(errs, err)
+	for _, f := range []pools.Family{pools.IPv4, pools.IPv6} {
+		closing := slices.DeleteFunc(slices.Clone(p.closing), func(b pools.Block) bool { return pools.FamilyOf(b.Prefix.Addr()) != f })
+		if len(closing) == 0 {
 			continue
 		}
-		a.Log.Info("returned a block", "pool", b.Pool, "block", b.Prefix)
-		errs = append(errs, a.desk.drop(b))
+		if err := a.withdrawalLeft(ctx, p.settings, f, closing); err != nil && !a.forgotten(closing, p.settings) {
+			errs = append(errs, fmt.Errorf("withdraw %d blocks: %w", len(closing), err))
+			continue
+		}
+		for _, b := range a.desk.forgetDoors(closing) {
+			errs = append(errs, a.told.remove(b.Prefix))
+		}
+		a.call() // the next pass takes them out of the kernel
 	}
 	return errors.Join(errs...)
 }
 
-// awaitWithdrawal waits until the peers that are there have been told. With
-// none there is nobody to wait for.
-func (a *Agent) awaitWithdrawal(ctx context.Context) {
-	state, err := a.Speaker.State(ctx)
-	if err != nil || !slices.ContainsFunc(state.Peers, speaker.PeerState.Established) {
-		return
+// withdrawalLeft waits until every withdrawal of a family has left.
+func (a *Agent) withdrawalLeft(ctx context.Context, s *Settings, f pools.Family, closing []pools.Block) error {
+	if !s.carries(f) {
+		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, withdrawTime)
+	var withdrawn []netip.Prefix
+	for p := range a.withdrawn {
+		if pools.FamilyOf(p.Addr()) == f {
+			withdrawn = append(withdrawn, p)
+		}
+	}
+	for _, b := range closing {
+		// Peers may know it from the agent before this one.
+		withdrawn = append(withdrawn, b.Prefix)
+	}
+	ctx, cancel := context.WithTimeout(ctx, flushTime)
 	defer cancel()
-	if err := a.Speaker.Flush(ctx); err != nil {
-		a.Log.Warn("a withdrawal did not reach all peers in time", "err", err)
+	if err := a.Speaker.Flush(ctx, withdrawn); err != nil {
+		return err
 	}
+	for _, p := range withdrawn {
+		delete(a.withdrawn, p)
+	}
+	return nil
+}
+
+// forgotten says whether blocks have been closed for so long that no peer
+// forwards to them any more, if none could be told: that is what graceful
+// restart bounds.
+func (a *Agent) forgotten(closing []pools.Block, s *Settings) bool {
+	now := a.desk.time()
+	all := true
+	for _, b := range closing {
+		since, seen := a.closingSince[b.Prefix]
+		if !seen {
+			since = now
+			a.closingSince[b.Prefix] = now
+		}
+		all = all && now.Sub(since) > s.Local.Time
+	}
+	return all
+}
+
+// giveBack returns the blocks that were withdrawn, once they are out of the
+// kernel.
+func (a *Agent) giveBack(ctx context.Context, p plan, errKernel error) error {
+	var partly *routes.SyncError
+	if errKernel != nil && !errors.As(errKernel, &partly) {
+		return nil // nobody knows what the kernel holds
+	}
+	var errs []error
+	for _, b := range p.gone {
+		if partly != nil && slices.ContainsFunc(partly.Lingering, b.Prefix.Overlaps) {
+			continue
+		}
+		if err := a.giveBackOne(ctx, b); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		a.Log.Info("returned a block", "pool", b.Pool, "block", b.Prefix)
+	}
+	return errors.Join(errs...)
+}
+
+func (a *Agent) giveBackOne(ctx context.Context, b pools.Block) error {
+	ctx, cancel := context.WithTimeout(ctx, storeTime)
+	defer cancel()
+	if err := a.Store.Return(ctx, b); err != nil {
+		return err
+	}
+	a.desk.mu.Lock()
+	defer a.desk.mu.Unlock()
+	if err := a.desk.ledger.Drop(b.Prefix); err != nil {
+		return fmt.Errorf("after its return: %w", err)
+	}
+	a.desk.back()
+	return nil
+}
+
+// open opens doors, each once.
+func (d *desk) open(ws []waiting) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, w := range ws {
+		if !w.door.isOpen() {
+			close(w.door.open)
+		}
+	}
+}
+
+func (d *desk) time() time.Time {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.now()
+}
+
+func (d *desk) noteTrouble(change func(*trouble)) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.note(change)
 }
 
 // forgetDoors makes the return of those blocks that are still closed final:
@@ -304,34 +293,4 @@ func (d *desk) forgetDoors(closing []pools.Block) (gone []pools.Block) {
 		}
 	}
 	return gone
-}
-
-func (d *desk) drop(b pools.Block) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if err := d.ledger.Drop(b.Prefix); err != nil {
-		return fmt.Errorf("after its return: %w", err)
-	}
-	return nil
-}
-
-// intersect is the fewest prefixes that cover what both sides cover.
-func intersect(a, b []netip.Prefix) []netip.Prefix {
-	var x, y netipx.IPSetBuilder
-	for _, p := range a {
-		x.AddPrefix(p)
-	}
-	for _, p := range b {
-		y.AddPrefix(p)
-	}
-	ys, errY := y.IPSet()
-	if errY != nil {
-		return nil
-	}
-	x.Intersect(ys)
-	both, err := x.IPSet()
-	if err != nil {
-		return nil
-	}
-	return both.Prefixes()
 }

@@ -25,7 +25,7 @@ func (a *Agent) recover(ctx context.Context, s *Settings) (*desk, error) {
 		store: a.Store, log: a.Log, now: time.Now, changed: a.call,
 		ledger: pools.NewLedger(a.Node), journal: j,
 		doors: map[netip.Prefix]*door{}, claims: map[pools.NoFreeError]*claim{},
-		turns: map[pools.Attachment]*turn{}, trouble: trouble{flush: map[pools.Family]error{}},
+		turns: map[pools.Attachment]*turn{}, returned: make(chan struct{}), trouble: trouble{flush: map[pools.Family]error{}},
 	}
 	if err := d.recover(ctx, s, found.Records, a.told); err != nil {
 		return nil, errors.Join(fmt.Errorf("lease journal %s: %w", path, err), j.Close())

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"time"
 
@@ -40,11 +41,17 @@ func listen(path string) (*net.UnixListener, error) {
 
 // Status is what a person is told of a running agent.
 type Status struct {
-	Node   string         `json:"node"`
-	Blocks []pools.Held   `json:"blocks"`
-	Pools  []pools.Usage  `json:"pools"`
-	Leases []pools.Record `json:"leases"`
-	BGP    speaker.State  `json:"bgp"`
+	Node string `json:"node"`
+	// Trouble is what does not work now, empty if all does.
+	Trouble string `json:"trouble,omitempty"`
+	// Returning and Waiting are the blocks that are being given back, and
+	// those of which the network has not been told yet.
+	Returning []netip.Prefix `json:"returning,omitempty"`
+	Waiting   []netip.Prefix `json:"waiting,omitempty"`
+	Blocks    []pools.Held   `json:"blocks"`
+	Pools     []pools.Usage  `json:"pools"`
+	Leases    []pools.Record `json:"leases"`
+	BGP       speaker.State  `json:"bgp"`
 }
 
 func (a *Agent) controlServer() *http.Server {
@@ -68,9 +75,23 @@ func (a *Agent) controlServer() *http.Server {
 
 func (a *Agent) status(ctx context.Context) (Status, error) {
 	s := Status{Node: a.Node}
-	a.desk.mu.Lock()
-	s.Blocks, s.Pools, s.Leases = a.desk.ledger.Blocks(), a.desk.ledger.Usage(a.desk.now()), a.desk.ledger.Grants()
-	a.desk.mu.Unlock()
+	d := a.desk
+	d.mu.Lock()
+	s.Blocks, s.Pools, s.Leases = d.ledger.Blocks(), d.ledger.Usage(d.now()), d.ledger.Grants()
+	if err := d.trouble.err(); err != nil {
+		s.Trouble = err.Error()
+	}
+	for _, h := range s.Blocks {
+		switch dr := d.doors[h.Prefix]; {
+		case h.Closed:
+			s.Returning = append(s.Returning, h.Prefix)
+		case !dr.isOpen():
+			s.Waiting = append(s.Waiting, h.Prefix)
+		}
+	}
+	d.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, readTime)
+	defer cancel()
 	var err error
 	s.BGP, err = a.Speaker.State(ctx)
 	return s, err

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"slices"
 	"time"
 
 	"github.com/fairway-network/fairway/pools"
@@ -55,14 +56,21 @@ func (s *Settings) idleAfter(pool string) time.Duration {
 	return 0
 }
 
-// waits says whether leases of a new block wait for its announcement.
-func (s *Settings) waits() bool { return s.AnnounceTimeout > 0 && len(s.Peers) > 0 }
+// carries says whether a peer is configured that carries family f.
+func (s *Settings) carries(f pools.Family) bool {
+	family := map[pools.Family]speaker.Family{pools.IPv4: speaker.IPv4, pools.IPv6: speaker.IPv6}[f]
+	return slices.ContainsFunc(s.Peers, func(p speaker.Peer) bool { return slices.Contains(p.Families, family) })
+}
+
+// waits says whether leases of a new block of family f wait for its
+// announcement: not where there is nobody to tell.
+func (s *Settings) waits(f pools.Family) bool { return s.AnnounceTimeout > 0 && s.carries(f) }
 
 // patience bounds a lease's wait for its block. The kernel is waited for in
 // any case.
 func (s *Settings) patience() time.Duration {
 	const kernel = 5 * time.Second
-	if s.waits() {
+	if s.AnnounceTimeout > 0 {
 		return s.AnnounceTimeout
 	}
 	return kernel

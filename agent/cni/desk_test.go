@@ -109,4 +109,4 @@ func (d *desk) Retain(_ context.Context, network string, valid []pools.Attachmen
 	return nil
 }
 
-func (d *desk) Ready(context.Context) error { return d.unfit }
+func (d *desk) Ready(context.Context, string) error { return d.unfit }

@@ -8,6 +8,10 @@ import (
 	"github.com/fairway-network/fairway/pools"
 )
 
+// ErrTryAgain: the request failed for now and changed nothing. It may be made
+// again as it was.
+var ErrTryAgain = errors.New("try again later")
+
 // render gives err as the plugin prints it. It says no more than a message
 // should: err may quote what came in.
 func render(err error, version string) []byte {
@@ -38,7 +42,8 @@ func faultOf(err error) *wire.Fault {
 	case errors.Is(err, pools.ErrNotOwner):
 		f.Code = wire.NotOwner
 		f.Details = "nothing was changed; delete the sandbox that holds it first"
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+	case errors.Is(err, ErrTryAgain), errors.Is(err, pools.ErrBlockExists),
+		errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		f.Code = wire.TryAgainLater
 	}
 	return f

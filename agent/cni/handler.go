@@ -31,8 +31,8 @@ type Leases interface {
 	Held(a pools.Attachment) []pools.Lease
 	// Retain releases the leases of network whose attachment is not valid.
 	Retain(ctx context.Context, network string, valid []pools.Attachment) error
-	// Ready says why Lease cannot be served now.
-	Ready(ctx context.Context) error
+	// Ready says why Lease cannot be served from pool now.
+	Ready(ctx context.Context, pool string) error
 }
 
 // Grant is what an attachment is lent.
@@ -141,10 +141,11 @@ func (h *Handler) del(ctx context.Context, c call, n *network) error {
 }
 
 func (h *Handler) status(ctx context.Context, n *network) error {
-	if _, err := h.settings.of(n.ipam); err != nil {
+	s, err := h.settings.of(n.ipam)
+	if err != nil {
 		return err
 	}
-	if err := h.Leases.Ready(ctx); err != nil {
+	if err := h.Leases.Ready(ctx, s.pool); err != nil {
 		return &wire.Fault{Code: wire.NotAvailable, Msg: "the Fairway agent cannot lease addresses now: " + err.Error()}
 	}
 	return nil

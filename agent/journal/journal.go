@@ -16,13 +16,15 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 
 	"github.com/fairway-network/fairway/pools"
 )
 
 // maxSize bounds what Open reads: a million leases take about a quarter.
 const maxSize = 1 << 30
+
+// ErrBroken: a failed append could not be undone. Rewrite mends it.
+var ErrBroken = errors.New("an earlier record could not be taken back")
 
 // ErrCorrupt: the file is damaged in a way that a crash can't have caused.
 var ErrCorrupt = errors.New("corrupt lease journal")
@@ -92,14 +94,19 @@ func (j *Journal) Append(rec pools.Record) error {
 
 func (j *Journal) append(line []byte) error {
 	if j.broken != nil {
-		return fmt.Errorf("lease journal %s: an earlier record could not be taken back: %w", j.path, j.broken)
+		return fmt.Errorf("lease journal %s: %w: %w", j.path, ErrBroken, j.broken)
 	}
 	n, err := j.file.WriteAt(line, j.size)
 	if err == nil {
 		j.size += int64(n)
 		return nil
 	}
-	err = fmt.Errorf("lease journal: %w: make room on the file system of %s", err, filepath.Dir(j.path))
+	// Not the file's own name: a rewritten one still has that of its making.
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		err = path.Err
+	}
+	err = fmt.Errorf("lease journal %s: %w: see to the file system", j.path, err)
 	if undo := j.undo(); undo != nil {
 		j.broken = undo
 		return errors.Join(err, undo)
