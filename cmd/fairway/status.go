@@ -7,7 +7,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -74,17 +76,31 @@ func call(ctx context.Context, runDir, method, path string) ([]byte, error) {
 	return body, nil
 }
 
+// stateOf says in a word how far a block is.
+func stateOf(s agent.Status, block netip.Prefix) string {
+	switch {
+	case slices.Contains(s.Returning, block):
+		return "returning"
+	case slices.Contains(s.Waiting, block):
+		return "waiting"
+	}
+	return "ready"
+}
+
 // show prints s as tables.
 func show(out io.Writer, s agent.Status, now time.Time) error {
 	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
 	fmt.Fprintf(w, "NODE\t%s\n", s.Node)
+	if s.Trouble != "" {
+		fmt.Fprintf(w, "TROUBLE\t%s\n", strings.ReplaceAll(s.Trouble, "\n", "; "))
+	}
 	fmt.Fprintf(w, "\nPOOL\tLEASED\tFREE\tCOOLING\tBLOCKS\n")
 	for _, p := range s.Pools {
 		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\n", p.Pool, p.Leased, p.Free, p.Cooling, p.Blocks)
 	}
-	fmt.Fprintf(w, "\nBLOCK\tPOOL\tLEASES\tAGE\n")
+	fmt.Fprintf(w, "\nBLOCK\tPOOL\tLEASES\tAGE\tSTATE\n")
 	for _, b := range s.Blocks {
-		fmt.Fprintf(w, "%s\t%s\t%d\t%s\n", b.Prefix, b.Pool, b.Leases, now.Sub(b.Created).Round(time.Second))
+		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\n", b.Prefix, b.Pool, b.Leases, now.Sub(b.Created).Round(time.Second), stateOf(s, b.Prefix))
 	}
 	fmt.Fprintf(w, "\nADDRESS\tPOOL\tOWNER\tAGE\n")
 	for _, rec := range s.Leases {
