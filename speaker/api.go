@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path"
 	"path/filepath"
@@ -31,19 +32,25 @@ type endpoints struct {
 }
 
 // newEndpoints checks that the places are free, since GoBGP would end the
-// process over one that is not.
-func newEndpoints(ctx context.Context, l Local) (*endpoints, error) {
+// process over one that is not, or held by the run that is to be replaced.
+func newEndpoints(ctx context.Context, l Local, h held) (*endpoints, error) {
 	e := &endpoints{socket: l.APISocket, address: l.APIAddress}
 	if e.address != "" {
-		if err := probe(ctx, e.address); err != nil {
+		a, err := netip.ParseAddrPort(e.address)
+		if err == nil {
+			err = probe(ctx, a, h)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("BGP API address %s: %w", e.address, err)
 		}
 	}
 	if e.socket == "" {
 		return e, nil
 	}
-	if conn, err := new(net.Dialer).DialContext(ctx, "unix", e.socket); err == nil {
-		return nil, errors.Join(fmt.Errorf("BGP API socket %s: another process answers on it: stop that one or name another socket", e.socket), conn.Close())
+	if h.socket != e.socket {
+		if conn, err := new(net.Dialer).DialContext(ctx, "unix", e.socket); err == nil {
+			return nil, errors.Join(fmt.Errorf("BGP API socket %s: another process answers on it: stop that one or name another socket", e.socket), conn.Close())
+		}
 	}
 	if info, err := os.Lstat(e.socket); err == nil && info.Mode()&os.ModeSocket == 0 {
 		return nil, fmt.Errorf("BGP API socket %s: a file that is no socket stands there: move it away or name another socket", e.socket)
@@ -57,15 +64,6 @@ func newEndpoints(ctx context.Context, l Local) (*endpoints, error) {
 		return nil, errors.Join(fmt.Errorf("BGP API socket %s: the path is %d bytes too long", e.socket, longest-maxSocketPath), e.close())
 	}
 	return e, nil
-}
-
-// probe says whether a TCP address can be listened on.
-func probe(ctx context.Context, address string) error {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
-	if err != nil {
-		return err
-	}
-	return l.Close()
 }
 
 // bound is where GoBGP binds the unix socket.

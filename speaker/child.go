@@ -26,6 +26,9 @@ const (
 	healthyTime = 30 * time.Second
 	// startTime bounds the wait for a new process to answer.
 	startTime = 10 * time.Second
+	// killTime bounds the wait for the kernel to end a process that was killed.
+	killTime        = 2 * time.Second
+	defaultPatience = 10 * time.Second
 )
 
 // Spawn says how to start the process of a Child: Path with Args must end up
@@ -35,26 +38,33 @@ type Spawn struct {
 	Args []string
 	Env  []string // added to this process's own
 	Log  *slog.Logger
+	// Patience is how long the process may leave a question unanswered before
+	// it is killed and another started in its place; 0 is 10 s.
+	Patience time.Duration
 }
 
-// Child is a Speaker in a process of its own. When that process dies, it is
-// started again at once (more slowly when it dies repeatedly), with the last
-// Desired and as one that restarts gracefully: peers that help keep
-// forwarding meanwhile. When this process dies, the child ends with it,
-// without a Cease.
+func (s Spawn) patience() time.Duration { return cmp.Or(s.Patience, defaultPatience) }
+
+// Child is a Speaker in a process of its own. When that process dies, or does
+// not answer for a while and is killed, it is started again at once (more
+// slowly when it dies repeatedly), with the last Desired and as one that
+// restarts gracefully: peers that help keep forwarding meanwhile. When this
+// process dies, the child ends with it, without a Cease.
 type Child struct {
 	spawn Spawn
-	quit  chan struct{} // closed by Close
+	quit  chan struct{} // closed when no other process shall be started
 	done  chan struct{} // closed when no process runs any more
-
-	setting sync.Mutex // one Set at a time
+	turn  chan struct{} // of size one: one Set at a time
 
 	mu      sync.Mutex
-	closed  bool
+	closed  bool // Close was called
+	over    bool // and the process is to end
 	want    *Desired
-	begun   bool   // there was a Set
-	deaths  int    // so far, of processes that had answered
-	reason  string // of the last death
+	good    *Desired // the last whose Local was not refused
+	begun   bool     // there was a Set
+	spoke   bool     // some process was handed a Desired: peers may hold routes
+	restart bool     // the process that runs follows one that spoke
+	reason  string   // of the last death
 	process *os.Process
 	link    *link         // nil while no process answers
 	changed chan struct{} // closed and replaced when link changes
@@ -66,7 +76,10 @@ var _ Speaker = (*Child)(nil)
 // before: an agent without BGP needs none, and an agent that starts has
 // leases to serve first.
 func NewChild(spawn Spawn) *Child {
-	return &Child{spawn: spawn, quit: make(chan struct{}), done: make(chan struct{}), changed: make(chan struct{})}
+	return &Child{
+		spawn: spawn, quit: make(chan struct{}), done: make(chan struct{}),
+		turn: make(chan struct{}, 1), changed: make(chan struct{}),
+	}
 }
 
 // begin starts the supervision, once.
@@ -87,8 +100,8 @@ func (c *Child) supervise() {
 	backoff := time.Duration(0)
 	for {
 		begun := time.Now()
-		answered, err := c.life()
-		if c.ended(answered, err) {
+		err := c.life()
+		if c.ended(err) {
 			return
 		}
 		if time.Since(begun) > healthyTime {
@@ -107,66 +120,126 @@ func (c *Child) supervise() {
 	}
 }
 
-// life is one process from start to end. It says whether the process ever
-// answered, and why it ended.
-func (c *Child) life() (answered bool, err error) {
+// life is one process from start to end. It says why the process ended.
+func (c *Child) life() error {
 	p, err := c.spawn.start()
 	if err != nil {
-		return false, err
+		return err
 	}
 	c.mu.Lock()
 	c.process = p.cmd.Process
-	if c.closed { // Close came before there was something to kill
+	if c.over { // Close came before there was something to kill
 		_ = p.cmd.Process.Kill()
 	}
-	want, deaths := c.want, c.deaths
+	c.restart = c.spoke
 	c.mu.Unlock()
-	ready := make(chan bool, 1)
-	go func() { ready <- c.prepare(p.link, want, deaths > 0) }()
+	watched := make(chan error, 1)
+	go func() { watched <- c.attend(p.link) }()
 	err = p.wait()
-	return <-ready, err
+	if verdict := <-watched; verdict != nil {
+		return verdict
+	}
+	return err
 }
 
-// prepare brings a new process to the last Desired and lets calls go to it.
-func (c *Child) prepare(l *link, want *Desired, restarted bool) bool {
+// attend brings a new process to the last Desired, lets calls go to it, and
+// kills it when it is no good. It says why it did.
+func (c *Child) attend(l *link) error {
+	defer c.kill() // a process without a link is of no use
 	ctx, cancel := context.WithTimeout(context.Background(), startTime)
 	defer cancel()
-	if _, err := l.call(ctx, request{Op: opState}); err != nil {
-		c.kill() // alive or not, it is no speaker
-		return false
+	if _, err := l.call(ctx, request{Op: opState}); errors.Is(err, errSilent) {
+		return fmt.Errorf("it did not answer within %v of its start", startTime)
+	} else if err != nil {
+		return nil // it has its own reason
 	}
-	if want != nil {
-		if _, err := l.call(ctx, request{Op: opSet, Desired: toWire(asRestarted(*want, restarted))}); errors.Is(err, errLinkDown) {
-			return true
-		} else if err != nil {
-			c.spawn.Log.Error("the new BGP speaker process did not take all settings", "error", err)
-		}
+	if err := c.hand(ctx, l); errors.Is(err, errLinkDown) {
+		return nil
+	} else if err != nil {
+		c.spawn.Log.Error("the new BGP speaker process did not take all settings", "error", err)
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.link = l
 	c.wake()
-	return true
+	c.mu.Unlock()
+	return c.watch(l)
 }
 
-// asRestarted is d for a process that follows one which died: the kernel has
-// gone on forwarding.
-func asRestarted(d Desired, restarted bool) Desired {
-	d.Local.Restarting = d.Local.Restarting || restarted
-	return d
+// hand gives a new process the last Desired, with the Local and the peers of
+// the one before if those of the last are refused.
+func (c *Child) hand(ctx context.Context, l *link) error {
+	c.mu.Lock()
+	want, good := c.want, c.good
+	c.mu.Unlock()
+	if want == nil {
+		return nil
+	}
+	_, err := l.call(ctx, c.setOf(*want))
+	if good == nil || !errors.Is(err, ErrLocal) {
+		return err
+	}
+	d := *good
+	d.Prefixes = want.Prefixes
+	_, goodErr := l.call(ctx, c.setOf(d))
+	return errors.Join(err, goodErr)
+}
+
+// setOf is the request that hands d to the process that runs. For one that
+// follows a process which died, the kernel has gone on forwarding.
+func (c *Child) setOf(d Desired) request {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.spoke = true
+	d.Local.Restarting = d.Local.Restarting || c.restart
+	return request{Op: opSet, Desired: toWire(d)}
+}
+
+// quarters is how many times in a row a process is found silent before it is
+// given up. A pause of the whole machine counts as one of them.
+const quarters = 4
+
+// watch asks a process for signs of life until its link is down, and gives it up
+// if it has none.
+func (c *Child) watch(l *link) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	tick := time.NewTicker(c.spawn.patience() / quarters)
+	defer tick.Stop()
+	gaveUp := fmt.Errorf("it did not answer for %v and was killed", c.spawn.patience())
+	var answered chan struct{} // nil when nothing is asked
+	for silent := 0; silent < quarters; {
+		select {
+		case <-l.down:
+			if l.stuck() {
+				return gaveUp
+			}
+			return nil
+		case <-answered:
+			answered, silent = nil, 0
+		case <-tick.C:
+			if answered != nil {
+				silent++
+				continue
+			}
+			answered = make(chan struct{})
+			go func(answered chan struct{}) {
+				if _, err := l.call(ctx, request{Op: opState}); !errors.Is(err, errLinkDown) {
+					close(answered)
+				}
+			}(answered)
+		}
+	}
+	return gaveUp
 }
 
 // ended records the end of a process, and says whether it was the last.
-func (c *Child) ended(answered bool, err error) bool {
+func (c *Child) ended(err error) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.link, c.process = nil, nil
-	if answered {
-		c.deaths++
-	}
 	c.reason = err.Error()
 	c.wake()
-	return c.closed
+	return c.over || c.closed && errors.Is(err, errExited)
 }
 
 // wake makes every waiter look again. The lock is held.
@@ -178,20 +251,23 @@ func (c *Child) wake() {
 // errNoProcess: no process runs that could be asked.
 var errNoProcess = errors.New("no BGP speaker process answers")
 
-// answering waits for a process that answers.
-func (c *Child) answering(ctx context.Context) (*link, error) {
+// answering waits for a process that answers. For Close the speaker is closed
+// only when no process runs any more.
+func (c *Child) answering(ctx context.Context, closing bool) (*link, error) {
 	for {
 		c.mu.Lock()
 		l, closed, reason, changed := c.link, c.closed, c.reason, c.changed
 		c.mu.Unlock()
 		switch {
-		case closed:
+		case closed && !closing:
 			return nil, ErrClosed
 		case l != nil:
 			return l, nil
 		}
 		select {
 		case <-changed:
+		case <-c.done:
+			return nil, ErrClosed
 		case <-ctx.Done():
 			return nil, fmt.Errorf("%w (%s): %w", errNoProcess, cmp.Or(reason, "none was started"), ctx.Err())
 		}
@@ -199,13 +275,13 @@ func (c *Child) answering(ctx context.Context) (*link, error) {
 }
 
 // call asks the process, and the one after it if it dies meanwhile.
-func (c *Child) call(ctx context.Context, r request) (answer, error) {
+func (c *Child) call(ctx context.Context, ask func() request, closing bool) (answer, error) {
 	for {
-		l, err := c.answering(ctx)
+		l, err := c.answering(ctx, closing)
 		if err != nil {
 			return answer{}, err
 		}
-		a, err := l.call(ctx, r)
+		a, err := l.call(ctx, ask())
 		if !errors.Is(err, errLinkDown) {
 			return a, err
 		}
@@ -224,15 +300,27 @@ func (c *Child) lost(l *link) {
 
 // Set implements Speaker. While the process is being started again it waits.
 func (c *Child) Set(ctx context.Context, d Desired) error {
-	c.setting.Lock()
-	defer c.setting.Unlock()
+	select {
+	case c.turn <- struct{}{}:
+		defer func() { <-c.turn }()
+	case <-ctx.Done():
+		return fmt.Errorf("another Set of the BGP speaker takes its time: %w", ctx.Err())
+	}
 	d = d.clone()
 	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return ErrClosed
+	}
 	c.want = &d
-	restarted := c.deaths > 0
 	c.mu.Unlock()
 	c.begin()
-	_, err := c.call(ctx, request{Op: opSet, Desired: toWire(asRestarted(d, restarted))})
+	_, err := c.call(ctx, func() request { return c.setOf(d) }, false)
+	if err == nil || errors.Is(err, ErrPeers) {
+		c.mu.Lock()
+		c.good = &d
+		c.mu.Unlock()
+	}
 	return err
 }
 
@@ -252,15 +340,15 @@ func (c *Child) Flush(ctx context.Context, prefixes []netip.Prefix) error {
 	if len(prefixes) == 0 {
 		return nil
 	}
-	_, err := c.call(ctx, request{Op: opFlush, Prefixes: prefixes})
+	_, err := c.call(ctx, func() request { return request{Op: opFlush, Prefixes: prefixes} }, false)
 	if errors.Is(err, errNoProcess) {
 		return fmt.Errorf("%w: %w", ErrNoPeer, err)
 	}
 	return err
 }
 
-// State implements Speaker. While the process is being started again every
-// peer is Idle, and says so.
+// State implements Speaker. While the process is being started again, or does
+// not answer, every peer is Idle, and says so.
 func (c *Child) State(ctx context.Context) (State, error) {
 	c.mu.Lock()
 	l, closed, want, reason := c.link, c.closed, c.want, c.reason
@@ -269,12 +357,16 @@ func (c *Child) State(ctx context.Context) (State, error) {
 		return State{}, ErrClosed
 	}
 	if l == nil {
-		return idle(want, reason), nil
+		return idle(want, "speaker restarting: "+reason), nil
 	}
-	a, err := l.call(ctx, request{Op: opState})
+	asking, cancel := leaving(ctx, graceTime)
+	defer cancel()
+	a, err := l.call(asking, request{Op: opState})
 	switch {
 	case errors.Is(err, errLinkDown):
-		return idle(want, "the process is gone"), nil
+		return idle(want, "speaker restarting: the process is gone"), nil
+	case errors.Is(err, errSilent):
+		return idle(want, errSilent.Error()), nil
 	case err != nil || a.State == nil:
 		return State{}, err
 	}
@@ -286,14 +378,14 @@ func (c *Child) State(ctx context.Context) (State, error) {
 	return *a.State, nil
 }
 
-// idle is the state of a speaker that has no process.
-func idle(want *Desired, reason string) State {
+// idle is the state of a speaker whose process can't be asked.
+func idle(want *Desired, why string) State {
 	var st State
 	if want == nil {
 		return st
 	}
 	for _, p := range want.Peers {
-		st.Peers = append(st.Peers, PeerState{Name: p.Name, Address: p.Address, ASN: p.ASN, Session: "Idle", LastError: "speaker restarting: " + reason})
+		st.Peers = append(st.Peers, PeerState{Name: p.Name, Address: p.Address, ASN: p.ASN, Session: "Idle", LastError: why})
 	}
 	slices.SortFunc(st.Peers, func(a, b PeerState) int { return strings.Compare(a.Name, b.Name) })
 	return st
@@ -301,27 +393,70 @@ func idle(want *Desired, reason string) State {
 
 // Close implements Speaker. It returns when the process is gone.
 func (c *Child) Close(ctx context.Context, how Stop) error {
-	c.mu.Lock()
-	if c.closed {
-		c.mu.Unlock()
-		<-c.done
-		return nil
+	if !c.closing() {
+		return c.gone(ctx)
 	}
-	l := c.link
+	var err error
+	if how == Withdraw {
+		err = c.withdraw(ctx)
+	}
+	c.mu.Lock()
+	c.over = true
+	close(c.quit)
+	c.mu.Unlock()
+	c.kill()
+	// The process was killed: its end takes no time that ctx would be for.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), killTime)
+	defer cancel()
+	return errors.Join(err, c.gone(ctx))
+}
+
+// closing refuses all other calls from now on. It says whether this is the
+// first Close.
+func (c *Child) closing() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return false
+	}
 	c.closed = true
 	if !c.begun {
 		close(c.done)
 	}
-	close(c.quit)
 	c.wake()
-	c.mu.Unlock()
-	var err error
-	if how == Withdraw && l != nil {
-		_, err = l.call(ctx, request{Op: opClose, Stop: how})
+	return true
+}
+
+// gone waits until no process runs.
+func (c *Child) gone(ctx context.Context) error {
+	select {
+	case <-c.done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("the BGP speaker process does not end: %w", ctx.Err())
 	}
-	c.kill()
-	<-c.done
-	return err
+}
+
+// withdraw has the process, or the one that is being started, withdraw all
+// prefixes and end.
+func (c *Child) withdraw(ctx context.Context) error {
+	c.mu.Lock()
+	if !c.begun || c.want == nil {
+		c.mu.Unlock()
+		return nil
+	}
+	last := *c.want
+	c.want = &Desired{Local: last.Local, Peers: last.Peers} // for a process yet to be started
+	mayHold := c.spoke || last.Local.Restarting
+	c.mu.Unlock()
+	_, err := c.call(ctx, func() request { return request{Op: opClose, Stop: Withdraw} }, true)
+	if !errors.Is(err, errNoProcess) && !errors.Is(err, errSilent) {
+		return err
+	}
+	if !mayHold || len(last.Peers) == 0 {
+		return nil
+	}
+	return untoldError(last.Peers, err)
 }
 
 // kill ends the process if there is one.
@@ -364,7 +499,7 @@ func (s Spawn) start() (*running, error) {
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	return &running{cmd: cmd, link: newLink(conn), output: output}, nil
+	return &running{cmd: cmd, link: newLink(conn, s.patience()), output: output}, nil
 }
 
 // runtimeSettings make the child's Go runtime small, and its listeners plain
@@ -377,6 +512,9 @@ func runtimeSettings() []string {
 	return []string{"GODEBUG=" + debug, "GOGC=50"}
 }
 
+// errExited: the process ended of its own will.
+var errExited = errors.New("it exited")
+
 // wait returns why the process ended.
 func (r *running) wait() error {
 	err := r.cmd.Wait()
@@ -384,7 +522,7 @@ func (r *running) wait() error {
 	<-r.link.down
 	said := r.output.rest()
 	if err == nil {
-		err = errors.New("it exited")
+		err = errExited
 	}
 	return &deathError{cause: err, output: said}
 }

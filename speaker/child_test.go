@@ -13,13 +13,17 @@ import (
 
 func newTestChild(t *testing.T) *Child {
 	t.Helper()
-	c := NewChild(Spawn{Path: os.Args[0], Env: []string{asChild + "=1"}, Log: testLog(t)})
+	c := NewChild(testSpawn(t))
 	t.Cleanup(func() {
 		if err := c.Close(within(t, 5*time.Second), Forward); err != nil {
 			t.Error(err)
 		}
 	})
 	return c
+}
+
+func testSpawn(t *testing.T) Spawn {
+	return Spawn{Path: os.Args[0], Env: []string{asChild + "=1"}, Log: testLog(t)}
 }
 
 func (c *Child) pid() int {

@@ -65,16 +65,25 @@ func serveLink(ctx context.Context, conn io.ReadWriteCloser, log *slog.Logger) e
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
 	c := &child{server: NewServer(log), encoder: json.NewEncoder(conn), cancels: make(map[uint64]context.CancelFunc)}
+	closed := make(chan error, 1)
 	for d := json.NewDecoder(conn); ; {
 		var r request
 		if err := d.Decode(&r); err != nil {
-			return fmt.Errorf("%w: %w", ErrParentGone, err)
+			select {
+			case answerErr := <-closed:
+				return answerErr
+			default:
+				return fmt.Errorf("%w: %w", ErrParentGone, err)
+			}
 		}
 		switch r.Op {
 		case opCancel:
 			c.cancel(r.ID)
 		case opClose:
-			return c.answer(r.ID, c.do(ctx, r))
+			go func() { // other requests have answers meanwhile
+				closed <- c.answer(r.ID, c.do(ctx, r))
+				_ = conn.Close() // ends the loop
+			}()
 		default:
 			callCtx := c.begin(ctx, r)
 			go func() {

@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
+	"fmt"
+	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
 )
@@ -79,6 +81,7 @@ func sentinels() map[string]error {
 	return map[string]error{
 		"no peer":           ErrNoPeer,
 		"peers":             ErrPeers,
+		"local":             ErrLocal,
 		"closed":            ErrClosed,
 		"deadline exceeded": context.DeadlineExceeded,
 		"canceled":          context.Canceled,
@@ -120,23 +123,40 @@ func (a answer) err() error {
 	return e
 }
 
-// errLinkDown: the other process is gone.
-var errLinkDown = errors.New("the BGP speaker process is gone")
+var (
+	// errLinkDown: the other process is gone.
+	errLinkDown = errors.New("the BGP speaker process is gone")
+	// errSilent: it is there and says nothing.
+	errSilent = errors.New("the BGP speaker process does not answer")
+)
 
-// link is the parent's end.
+const (
+	// graceTime is how long a call that was cancelled may take to say how far
+	// it came: its own error says more than "deadline exceeded".
+	graceTime = 200 * time.Millisecond
+	// maxQueued is how many messages wait for a process that does not read.
+	maxQueued = 64
+)
+
+// link is the parent's end. No call depends on the other process reading or
+// answering: what it does not read is given up with the link.
 type link struct {
-	conn io.ReadWriteCloser
-	down chan struct{} // closed when nothing more is read
+	conn  net.Conn
+	down  chan struct{} // closed when nothing more is read
+	queue chan []byte   // to be written
 
 	mu      sync.Mutex
-	encoder *json.Encoder
 	last    uint64
 	waiting map[uint64]chan answer
+	unread  bool // the other process did not take a message in time
 }
 
-func newLink(conn io.ReadWriteCloser) *link {
-	l := &link{conn: conn, down: make(chan struct{}), encoder: json.NewEncoder(conn), waiting: make(map[uint64]chan answer)}
+// newLink takes over conn. A message that is not taken within patience ends
+// the link.
+func newLink(conn net.Conn, patience time.Duration) *link {
+	l := &link{conn: conn, down: make(chan struct{}), queue: make(chan []byte, maxQueued), waiting: make(map[uint64]chan answer)}
 	go l.read()
+	go l.write(patience)
 	return l
 }
 
@@ -156,25 +176,74 @@ func (l *link) read() {
 	}
 }
 
-// send numbers a request and gives where its answer will come.
-func (l *link) send(r request) (uint64, <-chan answer, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.last++
-	r.ID = l.last
-	ch := make(chan answer, 1)
-	l.waiting[r.ID] = ch
-	if err := l.encoder.Encode(r); err != nil {
-		delete(l.waiting, r.ID)
-		return 0, nil, errors.Join(errLinkDown, err)
+// write sends what is queued. A message cut short makes all after it unreadable,
+// so that the link ends with it, and read with the link.
+func (l *link) write(patience time.Duration) {
+	for {
+		select {
+		case b := <-l.queue:
+			err := l.conn.SetWriteDeadline(time.Now().Add(patience))
+			if err == nil {
+				_, err = l.conn.Write(b)
+			}
+			if err != nil {
+				l.mu.Lock()
+				l.unread = errors.Is(err, os.ErrDeadlineExceeded)
+				l.mu.Unlock()
+				_ = l.conn.Close() // the error is that there is no link
+				return
+			}
+		case <-l.down:
+			return
+		}
 	}
-	return r.ID, ch, nil
 }
 
-// call is one request and its answer. errLinkDown says that there is none.
+// send numbers a request and gives where its answer will come.
+func (l *link) send(ctx context.Context, r request) (uint64, <-chan answer, error) {
+	ch := make(chan answer, 1)
+	l.mu.Lock()
+	l.last++
+	r.ID = l.last
+	l.waiting[r.ID] = ch
+	l.mu.Unlock()
+	b, err := json.Marshal(r)
+	if err == nil {
+		select { // also for a ctx that has ended: the answer says how things stand
+		case l.queue <- b:
+			return r.ID, ch, nil
+		default:
+		}
+		select {
+		case l.queue <- b:
+			return r.ID, ch, nil
+		case <-l.down:
+			err = errLinkDown
+		case <-ctx.Done():
+			err = fmt.Errorf("%w: %w", errSilent, ctx.Err())
+		}
+	}
+	l.forget(r.ID)
+	return 0, nil, err
+}
+
+func (l *link) stuck() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.unread
+}
+
+func (l *link) forget(id uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.waiting, id)
+}
+
+// call is one request and its answer. errLinkDown says that there is none, and
+// errSilent that there is none yet although ctx has ended.
 func (l *link) call(ctx context.Context, r request) (answer, error) {
 	r.Deadline, _ = ctx.Deadline()
-	id, ch, err := l.send(r)
+	id, ch, err := l.send(ctx, r)
 	if err != nil {
 		return answer{}, err
 	}
@@ -189,20 +258,20 @@ func (l *link) call(ctx context.Context, r request) (answer, error) {
 			return answer{}, errLinkDown
 		}
 	case <-ctx.Done():
-		return l.abandon(ctx, id, ch)
+		grace := graceTime
+		if r.Op == opState {
+			grace = 0 // its error would say no more
+		}
+		return l.abandon(ctx, id, ch, grace)
 	}
 }
 
-// graceTime is how long a call that was cancelled may take to say how far it
-// came: its own error says more than "deadline exceeded".
-const graceTime = 200 * time.Millisecond
-
-func (l *link) abandon(ctx context.Context, id uint64, ch <-chan answer) (answer, error) {
+func (l *link) abandon(ctx context.Context, id uint64, ch <-chan answer, grace time.Duration) (answer, error) {
 	timedOut := errors.Is(ctx.Err(), context.DeadlineExceeded) // the child has the same deadline
 	if !timedOut {
 		l.cancel(id)
 	}
-	timer := time.NewTimer(graceTime)
+	timer := time.NewTimer(grace)
 	defer timer.Stop()
 	select {
 	case a := <-ch:
@@ -213,16 +282,19 @@ func (l *link) abandon(ctx context.Context, id uint64, ch <-chan answer) (answer
 	if timedOut {
 		l.cancel(id)
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.waiting, id)
-	return answer{}, ctx.Err()
+	l.forget(id)
+	return answer{}, fmt.Errorf("%w: %w", errSilent, ctx.Err())
 }
 
-// cancel tells the child that nobody waits for a call any more. A link that is
-// down has none.
+// cancel tells the child that nobody waits for a call any more. One that has
+// stopped reading has no use for it.
 func (l *link) cancel(id uint64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	_ = l.encoder.Encode(request{ID: id, Op: opCancel})
+	b, err := json.Marshal(request{ID: id, Op: opCancel})
+	if err != nil {
+		return
+	}
+	select {
+	case l.queue <- b:
+	default:
+	}
 }

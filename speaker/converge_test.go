@@ -128,7 +128,7 @@ func TestOutboxAgainstQueue(t *testing.T) {
 	t.Parallel()
 	for seed := range uint64(200) {
 		random := rand.New(rand.NewPCG(seed, 2))
-		l := newLedger()
+		l := newLedger(GracefulRestart{})
 		p := Peer{Name: "tor", Address: netip.MustParseAddr("192.0.2.1")}.withDefaults()
 		l.add(p, false)
 		l.established(p.Address.String())
@@ -149,7 +149,7 @@ func TestOutboxAgainstQueue(t *testing.T) {
 				l.expect(x, !wanted)
 				naive.queue = append(naive.queue, naiveUpdate{x, !wanted})
 			}
-			behind, _ := l.unwritten()
+			behind, _ := l.untold(time.Now())
 			if missing := len(behind) > 0; missing != (len(naive.queue) > 0) {
 				t.Fatalf("seed %d: missing is %v with %d UPDATEs on their way", seed, missing, len(naive.queue))
 			}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
+	"time"
 )
 
 // errReplaced: a change of Local has put another run in the place of the one
@@ -181,6 +183,13 @@ func (l *ledger) configure(peers []Peer) {
 	l.wake()
 }
 
+// wanted gives what is to be announced, and the families that are configured.
+func (l *ledger) wanted() (map[netip.Prefix]struct{}, map[Family]bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.want), l.families
+}
+
 // replace ends the waits for a run that another takes the place of.
 func (l *ledger) replace() {
 	l.mu.Lock()
@@ -189,15 +198,15 @@ func (l *ledger) replace() {
 	l.wake()
 }
 
-// unwritten gives the established sessions that were not written all they
-// should hold, and what to wait on.
-func (l *ledger) unwritten() (behind []Peer, changed <-chan struct{}) {
+// untold gives the peers that hold, or may hold at the time, something else than
+// they should, and what to wait on.
+func (l *ledger) untold(now time.Time) (peers []Peer, changed <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, s := range l.sessions {
-		if s.up && !s.settled() {
-			behind = append(behind, s.peer)
+		if s.up && !s.settled() || !s.up && s.freed == nil && now.Before(s.holds) {
+			peers = append(peers, s.peer)
 		}
 	}
-	return behind, l.changed
+	return peers, l.changed
 }

@@ -193,6 +193,17 @@ func carriedBy(p *api.Peer) map[Family]bool {
 	return families
 }
 
+// helpsRestart says whether a peer offered in its OPEN to keep this node's
+// routes while it restarts (RFC 4724).
+func helpsRestart(p *api.Peer) bool {
+	for _, c := range p.GetState().GetRemoteCap() {
+		if c.MessageIs(new(api.GracefulRestartCapability)) {
+			return true
+		}
+	}
+	return false
+}
+
 // sessionWords are the states of RFC 4271 section 8.
 func sessionWords(s api.PeerState_SessionState) string {
 	switch s {

@@ -22,6 +22,7 @@ type ledger struct {
 	replaced bool                 // another run has taken over
 	changed  chan struct{}        // closed and replaced whenever a waiter should look again
 	tend     chan struct{}        // of size one: a session needs a hand, see Server.tend
+	keeps    time.Duration        // how long peers keep forwarding without a session
 	apiError error                // why GoBGP could not serve its API; set once
 }
 
@@ -36,6 +37,10 @@ type session struct {
 	restarting bool      // GoBGP sets the restart bit and defers its first UPDATE
 	lostBit    bool      // the restart bit was cleared by another peer's progress before this one came up
 	limited    time.Time
+	noHelper   bool // the peer of this session does not help restarts; false while that is unknown
+	// holds is until when the peer, while it has no session, may keep routes
+	// of this node as a helper of its restart; zero if it can't.
+	holds      time.Time
 	freed      chan struct{} // closed when GoBGP has let go of a deleted peer; nil while it is configured
 	negotiated map[Family]bool
 	out        map[Family]*outbox
@@ -50,14 +55,18 @@ type outbox struct {
 	extra map[netip.Prefix]int
 }
 
-func newLedger() *ledger {
-	return &ledger{
+func newLedger(g GracefulRestart) *ledger {
+	l := &ledger{
 		want:     make(map[netip.Prefix]struct{}),
 		sessions: make(map[string]*session),
 		awaited:  make(map[netip.Prefix]int),
 		changed:  make(chan struct{}),
 		tend:     make(chan struct{}, 1),
 	}
+	if g.Enabled {
+		l.keeps = g.Time
+	}
+	return l
 }
 
 // wake makes every waiter look again. The lock is held.
@@ -78,11 +87,23 @@ func (l *ledger) add(p Peer, restarting bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := &session{peer: p, restarting: restarting}
+	if restarting {
+		s.holds = l.holdsFromNow(p)
+	}
 	if old := l.sessions[p.Address.String()]; old != nil {
 		s.since, s.ended = old.since, old.ended
 	}
 	l.sessions[p.Address.String()] = s
 	l.wake()
+}
+
+// holdsFromNow is until when a peer that loses its session now may keep this
+// node's routes: it can take the hold time until the peer notices.
+func (l *ledger) holdsFromNow(p Peer) time.Time {
+	if l.keeps == 0 {
+		return time.Time{}
+	}
+	return time.Now().Add(p.HoldTime + l.keeps)
 }
 
 // rename gives a peer its new name.
@@ -94,24 +115,26 @@ func (l *ledger) rename(p Peer) {
 	}
 }
 
-// leave marks a peer as deleted and returns what is closed when GoBGP is done
-// with it: until then its last reports still come.
-func (l *ledger) leave(address string) <-chan struct{} {
+// leave marks a peer as deleted. It returns what is closed when GoBGP is done
+// with it, since until then its last reports still come, and whether there was
+// a session.
+func (l *ledger) leave(address string) (freed <-chan struct{}, wasUp bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := l.sessions[address]
 	if s == nil {
 		done := make(chan struct{})
 		close(done)
-		return done
+		return done, false
 	}
 	s.freed = make(chan struct{})
-	if s.up {
+	wasUp = s.up
+	if wasUp {
 		s.since = time.Now()
 	}
 	s.up = false
 	l.wake()
-	return s.freed
+	return s.freed, wasUp
 }
 
 // gone ends the wait of leave.
@@ -283,7 +306,7 @@ func (l *ledger) established(address string) (Peer, bool) {
 	if s == nil || s.freed != nil {
 		return Peer{}, false
 	}
-	s.up, s.since, s.negotiated, s.notice, s.trouble = true, time.Now(), nil, "", ""
+	s.up, s.since, s.negotiated, s.noHelper, s.notice, s.trouble = true, time.Now(), nil, false, "", ""
 	s.out = make(map[Family]*outbox)
 	for _, f := range s.peer.Families {
 		s.out[f] = &outbox{sent: make(map[netip.Prefix]struct{}), extra: make(map[netip.Prefix]int)}
@@ -314,12 +337,27 @@ func (l *ledger) down(address, reason string) (p Peer, why string, wasUp, news b
 	wasUp = s.up
 	if wasUp {
 		s.since, s.ended = time.Now(), why
+		if s.noHelper {
+			s.holds = time.Time{}
+		} else if s.toldSomething() {
+			s.holds = l.holdsFromNow(s.peer)
+		}
 	} else {
 		news, s.trouble = s.trouble != why, why
 	}
 	s.up, s.out, s.negotiated, s.notice = false, nil, nil, ""
 	l.wake()
 	return s.peer, why, wasUp, news
+}
+
+// toldSomething says whether the peer of this session holds a route of ours.
+func (s *session) toldSomething() bool {
+	for _, o := range s.out {
+		if len(o.sent) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // note keeps the words of a notification for the state change that follows.

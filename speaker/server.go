@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"net"
 	"net/netip"
 	"slices"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -26,6 +24,8 @@ const (
 	limitRetry = time.Minute
 	// stopTime bounds the wait for GoBGP to let go of a peer.
 	stopTime = 5 * time.Second
+	// lastWordsTime is what Close leaves of its time for the Cease.
+	lastWordsTime = time.Second
 	// listenTime bounds the wait for GoBGP's API to listen.
 	listenTime = 5 * time.Second
 )
@@ -46,6 +46,9 @@ type Server struct {
 	turn   chan struct{} // of size one: serialises what changes GoBGP
 	closed atomic.Bool
 	run    atomic.Pointer[run] // nil until the first Set
+	// later says that a run was ended with a Cease: those after it restart
+	// nothing.
+	later bool
 }
 
 // run is one life of the BGP server inside: from a start to a change of Local.
@@ -58,6 +61,9 @@ type run struct {
 	begun  time.Time
 	stop   context.CancelFunc // ends tend
 	tended chan struct{}
+	// ceased are the peers that were told of the end of a session in this run:
+	// for them the next one is no restart.
+	ceased map[netip.Addr]bool
 }
 
 var _ Speaker = (*Server)(nil)
@@ -82,10 +88,9 @@ func (s *Server) release() { <-s.turn }
 // Set implements Speaker.
 func (s *Server) Set(ctx context.Context, d Desired) error {
 	prefixes, err := checkPrefixes(d.Prefixes)
-	if err := errors.Join(err, d.Local.check()); err != nil {
+	if err != nil {
 		return fmt.Errorf("BGP settings: %w", err)
 	}
-	peers, peersErr := checkPeers(d.Peers, d.Local)
 	if err := s.acquire(ctx); err != nil {
 		return err
 	}
@@ -93,10 +98,14 @@ func (s *Server) Set(ctx context.Context, d Desired) error {
 	if s.closed.Load() {
 		return ErrClosed
 	}
-	r, err := s.running(ctx, d.Local)
-	if err != nil {
-		return err
+	r, localErr := s.running(ctx, d.Local)
+	if r == nil {
+		return localErr
 	}
+	if localErr != nil {
+		return errors.Join(localErr, r.setPrefixes(ctx, prefixes))
+	}
+	peers, peersErr := checkPeers(d.Peers, d.Local)
 	r.keepRefused(d.Peers, peers)
 	r.ledger.configure(d.Peers)
 	prefixesErr := r.setPrefixes(ctx, prefixes)
@@ -107,24 +116,6 @@ func (s *Server) Set(ctx context.Context, d Desired) error {
 	return errors.Join(prefixesErr, peersErr)
 }
 
-// running gives the BGP server for local, started or restarted if need be.
-func (s *Server) running(ctx context.Context, local Local) (*run, error) {
-	r := s.run.Load()
-	if r != nil && r.local.same(local) {
-		return r, nil
-	}
-	if r != nil {
-		s.log.Info("restarting BGP: this node's own settings changed")
-		if err := s.stop(ctx, r); err != nil {
-			return nil, fmt.Errorf("stop BGP: %w", err)
-		}
-	}
-	if err := s.start(ctx, local); err != nil {
-		return nil, fmt.Errorf("start BGP: %w", err)
-	}
-	return s.run.Load(), nil
-}
-
 // keepRefused leaves the session of a peer whose new settings were refused as
 // it is.
 func (r *run) keepRefused(asked []Peer, good map[netip.Addr]Peer) {
@@ -133,66 +124,6 @@ func (r *run) keepRefused(asked []Peer, good map[netip.Addr]Peer) {
 		if _, ok := good[p.Address]; had && !ok {
 			good[p.Address] = old
 		}
-	}
-}
-
-func (s *Server) start(ctx context.Context, local Local) error {
-	if err := probeListen(ctx, local); err != nil {
-		return err
-	}
-	ends, err := newEndpoints(ctx, local)
-	if err != nil {
-		return err
-	}
-	l := newLedger()
-	options := append(ends.options(), gobgp.LoggerOption(tap{log: s.log, ledger: l}))
-	r := &run{local: local, peers: make(map[netip.Addr]Peer), bgp: gobgp.NewBgpServer(options...), ledger: l, ends: ends, begun: time.Now()}
-	go r.bgp.Serve()
-	err = r.bgp.StartBgp(ctx, &api.StartBgpRequest{Global: globalOf(local)})
-	if err == nil {
-		err = onlyLocal(ctx, r.bgp)
-	}
-	if err == nil {
-		err = ends.publish(ctx, l)
-	}
-	if err != nil {
-		r.bgp.Stop()
-		return errors.Join(err, ends.close())
-	}
-	tendCtx, stop := context.WithCancel(context.Background())
-	r.stop, r.tended = stop, make(chan struct{})
-	go s.tend(tendCtx, r)
-	s.run.Store(r)
-	return nil
-}
-
-// probeListen binds what GoBGP is going to bind: its own failure would leave a
-// half-started server behind.
-func probeListen(ctx context.Context, l Local) error {
-	for _, a := range l.Listen {
-		address := net.JoinHostPort(a.String(), strconv.Itoa(int(l.port())))
-		if err := probe(ctx, address); err != nil {
-			return fmt.Errorf("%w: if another BGP speaker runs on this node, stop it or choose another address or port", err)
-		}
-	}
-	return nil
-}
-
-// stop ends the BGP server with a Cease for every session.
-func (s *Server) stop(ctx context.Context, r *run) error {
-	s.run.Store(nil)
-	r.ledger.replace()
-	r.stop()
-	stopped := make(chan struct{})
-	go func() {
-		defer close(stopped)
-		r.bgp.Stop()
-	}()
-	select {
-	case <-stopped:
-		return r.ends.close()
-	case <-ctx.Done():
-		return errors.Join(ctx.Err(), r.ends.close())
 	}
 }
 
@@ -254,7 +185,7 @@ func (r *run) setPeers(ctx context.Context, peers map[netip.Addr]Peer) error {
 }
 
 func (r *run) addPeer(ctx context.Context, p Peer) error {
-	restarting := r.restarting()
+	restarting := r.restarting() && !r.ceased[p.Address]
 	r.ledger.add(p, restarting)
 	if err := r.bgp.AddPeer(ctx, &api.AddPeerRequest{Peer: peerOf(p, r.local, restarting)}); err != nil {
 		r.ledger.forget(p.Address.String())
@@ -275,7 +206,8 @@ func (r *run) restarting() bool {
 // reports is not taken for the next session with that address.
 func (r *run) removePeer(ctx context.Context, p Peer) error {
 	address := p.Address.String()
-	freed := r.ledger.leave(address)
+	freed, wasUp := r.ledger.leave(address)
+	r.ceased[p.Address] = r.ceased[p.Address] || wasUp
 	if err := r.bgp.DeletePeer(ctx, &api.DeletePeerRequest{Address: address}); err != nil {
 		return fmt.Errorf("peer %s (%s): %w", p.Name, p.Address, err)
 	}
@@ -307,14 +239,26 @@ func (s *Server) Close(ctx context.Context, how Stop) error {
 		return nil
 	}
 	if how == Forward {
+		r.ledger.replace()
 		r.stop()
 		return r.ends.close()
 	}
-	err := r.setPrefixes(ctx, nil)
+	telling, cancel := leaving(ctx, lastWordsTime)
+	defer cancel()
+	err := r.setPrefixes(telling, nil)
 	if err == nil {
-		err = r.waitWritten(ctx)
+		err = r.waitTold(telling)
 	}
 	return errors.Join(err, s.stop(ctx, r))
+}
+
+// leaving is ctx less a time at its end, at most a quarter of what is left.
+func leaving(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithDeadline(ctx, deadline.Add(-min(d, max(time.Until(deadline), 0)/4)))
 }
 
 // current is the BGP server of the last Set, nil before it.

@@ -26,6 +26,11 @@ var ErrNoPeer = errors.New("no established BGP peer")
 // announcements stand for the other peers.
 var ErrPeers = errors.New("not all BGP peers are as configured")
 
+// ErrLocal: the Local of a Set can't be had. If the speaker ran before, it
+// runs on with the Local and the peers that it had, and with the prefixes of
+// the new Set.
+var ErrLocal = errors.New("this node's own BGP settings were refused")
+
 // Speaker is a BGP speaker steered by desired states.
 type Speaker interface {
 	// Set makes the speaker what d says and returns when every difference was
@@ -33,7 +38,8 @@ type Speaker interface {
 	// before a peer is added, and no session dropped but those whose own
 	// settings changed. It may be called again with the same state. One
 	// peer's failure does not stop the others: the errors are joined, under
-	// ErrPeers if nothing but peers failed.
+	// ErrPeers if nothing but peers failed. A Local that can't be had is tried
+	// before anything is stopped, and refused with ErrLocal.
 	Set(ctx context.Context, d Desired) error
 	// Flush returns when what the last Set made of each of these prefixes
 	// (announced; withdrawn, if it is not in the last Set) has been written
@@ -49,7 +55,10 @@ type Speaker interface {
 	// Close ends the speaker. With Forward the sessions are cut without a
 	// Cease notification, so that peers with graceful restart keep
 	// forwarding to this node; with Withdraw all prefixes are withdrawn and the
-	// sessions closed with a Cease.
+	// sessions closed with a Cease. It waits, within ctx, for peers without a
+	// session that may still hold routes of this node (they help its graceful
+	// restart), and names those that it could not tell. Whatever it returns, the
+	// speaker has ended.
 	Close(ctx context.Context, how Stop) error
 }
 
@@ -68,8 +77,8 @@ type Desired struct {
 	Prefixes []netip.Prefix // masked; order and duplicates do not matter
 }
 
-// Local is this node's side of every session. A change of it restarts the
-// speaker as a whole.
+// Local is this node's side of every session. A change of it restarts BGP as a
+// whole: all sessions are ended with a Cease and begun anew.
 type Local struct {
 	ASN      uint32
 	RouterID netip.Addr // IPv4
@@ -93,7 +102,9 @@ type GracefulRestart struct {
 	// End-of-RIB before it sends its own.
 	Deferral time.Duration
 	// Restarting says that this start follows a loss of the speaker with the
-	// kernel's forwarding kept: set the restart bit in the first OPENs.
+	// kernel's forwarding kept: set the restart bit in the first OPENs. It is
+	// about the first start of a speaker alone: a change of Local is no
+	// restart in this sense.
 	Restarting bool
 }
 

@@ -13,21 +13,30 @@ import (
 	api "github.com/osrg/gobgp/v3/api"
 )
 
-// waitWritten returns when every session that is established now or later has
-// been written all it should hold; none is needed.
-func (r *run) waitWritten(ctx context.Context) error {
+// waitTold returns when every established session was written all it should
+// hold, and every peer that may still hold routes of this node without a
+// session has one.
+func (r *run) waitTold(ctx context.Context) error {
+	again := time.NewTicker(time.Second) // what a peer may hold ends with time
+	defer again.Stop()
 	for {
 		r.negotiate(ctx)
-		behind, changed := r.ledger.unwritten()
-		if len(behind) == 0 {
+		untold, changed := r.ledger.untold(time.Now())
+		if len(untold) == 0 {
 			return nil
 		}
 		select {
 		case <-changed:
+		case <-again.C:
 		case <-ctx.Done():
-			return fmt.Errorf("%s: not all was written yet: %w", peerNames(behind), ctx.Err())
+			return untoldError(untold, ctx.Err())
 		}
 	}
+}
+
+// untoldError is about peers that may go on sending traffic here.
+func untoldError(peers []Peer, cause error) error {
+	return fmt.Errorf("%s: not told that the prefixes are withdrawn, may hold routes to this node until graceful restart or hold time ends: %w", peerNames(peers), cause)
 }
 
 func peerNames(peers []Peer) string {
@@ -44,9 +53,9 @@ func (r *run) negotiate(ctx context.Context) {
 	for _, address := range r.ledger.unknownFamilies() {
 		// A session that went away meanwhile stays unknown.
 		_ = r.bgp.ListPeer(ctx, &api.ListPeerRequest{Address: address}, func(p *api.Peer) {
-			if p.GetState().GetSessionState() == api.PeerState_ESTABLISHED {
-				r.ledger.negotiated(address, carriedBy(p))
-			}
+			r.ledger.mu.Lock()
+			defer r.ledger.mu.Unlock()
+			r.ledger.sessions[address].negotiate(p)
 		})
 	}
 }
@@ -63,12 +72,13 @@ func (l *ledger) unknownFamilies() []string {
 	return unknown
 }
 
-func (l *ledger) negotiated(address string, families map[Family]bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if s := l.sessions[address]; s != nil && s.up {
-		s.negotiated = families
+// negotiate records what the peer offered for a session that came up; there
+// may be no such session any more. The lock is held.
+func (s *session) negotiate(p *api.Peer) {
+	if s == nil || !s.up || s.negotiated != nil || p.GetState().GetSessionState() != api.PeerState_ESTABLISHED {
+		return
 	}
+	s.negotiated, s.noHelper = carriedBy(p), !helpsRestart(p)
 }
 
 // State implements Speaker.
@@ -94,6 +104,7 @@ func (l *ledger) state(peers map[string]*api.Peer) State {
 	st := State{Prefixes: len(l.want)}
 	for address, s := range l.sessions {
 		p := peers[address]
+		s.negotiate(p)
 		ps := PeerState{
 			Name:      s.peer.Name,
 			Address:   s.peer.Address,

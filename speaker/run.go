@@ -1,0 +1,210 @@
+package speaker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"time"
+
+	api "github.com/osrg/gobgp/v3/api"
+	gobgp "github.com/osrg/gobgp/v3/pkg/server"
+)
+
+// reviveTime bounds the return to the run before, when the new one failed.
+const reviveTime = 10 * time.Second
+
+// running gives the BGP server for local, started or restarted if need be.
+// With an error it gives the one before, if there is one: it runs on.
+func (s *Server) running(ctx context.Context, local Local) (*run, error) {
+	old := s.run.Load()
+	if old != nil && old.local.same(local) {
+		return old, nil
+	}
+	ends, err := prepare(ctx, old, local)
+	if err != nil {
+		return old, refused(old, err)
+	}
+	if old == nil {
+		r, err := s.start(ctx, local, ends)
+		return r, refused(nil, err)
+	}
+	return s.replace(ctx, old, local, ends)
+}
+
+// refused is the error for a Local that can't be had.
+func refused(old *run, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case old == nil:
+		return fmt.Errorf("%w: %w", ErrLocal, err)
+	}
+	return fmt.Errorf("%w: the old ones, and the peers as they were, stay in force: %w", ErrLocal, err)
+}
+
+// prepare checks all that can be checked of local while old, if there is one,
+// runs on.
+func prepare(ctx context.Context, old *run, local Local) (*endpoints, error) {
+	if err := local.check(); err != nil {
+		return nil, err
+	}
+	held := old.holds()
+	if err := probeListen(ctx, local, held); err != nil {
+		return nil, err
+	}
+	ends, err := newEndpoints(ctx, local, held)
+	if err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, errors.Join(err, ends.close())
+	}
+	return ends, nil
+}
+
+// replace ends old with a Cease and starts a run for local, or one as old was
+// if that fails.
+func (s *Server) replace(ctx context.Context, old *run, local Local, ends *endpoints) (*run, error) {
+	s.log.Info("restarting BGP: this node's own settings changed")
+	stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
+	defer cancel()
+	if err := s.stop(stopCtx, old); err != nil {
+		s.log.Warn("BGP did not end cleanly before its restart", "error", err)
+	}
+	r, err := s.start(ctx, local, ends)
+	if err == nil {
+		return r, nil
+	}
+	s.log.Error("BGP does not start with the new settings; returning to the old ones", "error", err)
+	revived, reviveErr := s.revive(ctx, old)
+	if reviveErr != nil {
+		return revived, fmt.Errorf("%w: %w; and the old ones do not start again: %w", ErrLocal, err, reviveErr)
+	}
+	return revived, refused(old, err)
+}
+
+// revive starts a run with what old had. It takes its own time: ctx's may be
+// what ended the attempt before.
+func (s *Server) revive(ctx context.Context, old *run) (*run, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reviveTime)
+	defer cancel()
+	ends, err := prepare(ctx, nil, old.local)
+	if err != nil {
+		return nil, err
+	}
+	r, err := s.start(ctx, old.local, ends)
+	if err != nil {
+		return nil, err
+	}
+	prefixes, families := old.ledger.wanted()
+	r.ledger.families = families
+	return r, errors.Join(r.setPrefixes(ctx, prefixes), r.setPeers(ctx, old.peers))
+}
+
+func (s *Server) start(ctx context.Context, local Local, ends *endpoints) (*run, error) {
+	local.Restarting = local.Restarting && !s.later
+	l := newLedger(local.GracefulRestart)
+	options := append(ends.options(), gobgp.LoggerOption(tap{log: s.log, ledger: l}))
+	r := &run{
+		local: local, peers: make(map[netip.Addr]Peer), ceased: make(map[netip.Addr]bool),
+		bgp: gobgp.NewBgpServer(options...), ledger: l, ends: ends, begun: time.Now(),
+	}
+	go r.bgp.Serve()
+	err := r.bgp.StartBgp(ctx, &api.StartBgpRequest{Global: globalOf(local)})
+	if err == nil {
+		err = onlyLocal(ctx, r.bgp)
+	}
+	if err == nil {
+		err = ends.publish(ctx, l)
+	}
+	if err != nil {
+		r.bgp.Stop()
+		return nil, fmt.Errorf("start BGP: %w", errors.Join(err, ends.close()))
+	}
+	tendCtx, stop := context.WithCancel(context.Background())
+	r.stop, r.tended = stop, make(chan struct{})
+	go s.tend(tendCtx, r)
+	s.run.Store(r)
+	return r, nil
+}
+
+// stop ends the BGP server with a Cease for every session.
+func (s *Server) stop(ctx context.Context, r *run) error {
+	s.run.Store(nil)
+	s.later = true
+	r.ledger.replace()
+	r.stop()
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		r.bgp.Stop()
+	}()
+	select {
+	case <-stopped:
+		return r.ends.close()
+	case <-ctx.Done():
+		return errors.Join(ctx.Err(), r.ends.close())
+	}
+}
+
+// held is what a run has bound, and what the one in its place may bind again.
+type held struct {
+	addresses []netip.AddrPort
+	socket    string
+}
+
+// holds is nothing for no run.
+func (r *run) holds() held {
+	if r == nil {
+		return held{}
+	}
+	h := held{socket: r.local.APISocket}
+	for _, a := range r.local.Listen {
+		h.addresses = append(h.addresses, netip.AddrPortFrom(a, r.local.port()))
+	}
+	if a, err := netip.ParseAddrPort(r.local.APIAddress); err == nil {
+		h.addresses = append(h.addresses, a)
+	}
+	return h
+}
+
+// has says whether a is bound already, or its port at an address that stands
+// for a's.
+func (h held) has(a netip.AddrPort) bool {
+	return slices.ContainsFunc(h.addresses, func(b netip.AddrPort) bool {
+		return a.Port() == b.Port() && (a.Addr() == b.Addr() || a.Addr().IsUnspecified() || b.Addr().IsUnspecified())
+	})
+}
+
+// probeListen binds what GoBGP is going to bind: its own failure would leave a
+// half-started server behind.
+func probeListen(ctx context.Context, l Local, h held) error {
+	for _, a := range l.Listen {
+		if err := probe(ctx, netip.AddrPortFrom(a, l.port()), h); err != nil {
+			return fmt.Errorf("%w: if another BGP speaker runs on this node, stop it; else listen on an address of this node and a free port", err)
+		}
+	}
+	return nil
+}
+
+// probe says whether a TCP address can be listened on. Of one that is held,
+// the address alone is tried.
+func probe(ctx context.Context, a netip.AddrPort, h held) error {
+	port := a.Port()
+	if h.has(a) {
+		port = 0
+	}
+	network := "tcp6"
+	if a.Addr().Is4() {
+		network = "tcp4"
+	}
+	l, err := new(net.ListenConfig).Listen(ctx, network, net.JoinHostPort(a.Addr().String(), strconv.Itoa(int(port))))
+	if err != nil {
+		return err
+	}
+	return l.Close()
+}
