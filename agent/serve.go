@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/fairway-network/fairway/pools"
-	"github.com/fairway-network/fairway/speaker"
 )
 
 const (
@@ -43,15 +42,55 @@ func listen(path string) (*net.UnixListener, error) {
 type Status struct {
 	Node string `json:"node"`
 	// Trouble is what does not work now, empty if all does.
-	Trouble string `json:"trouble,omitempty"`
-	// Returning and Waiting are the blocks that are being given back, and
-	// those of which the network has not been told yet.
-	Returning []netip.Prefix `json:"returning,omitempty"`
-	Waiting   []netip.Prefix `json:"waiting,omitempty"`
-	Blocks    []pools.Held   `json:"blocks"`
-	Pools     []pools.Usage  `json:"pools"`
-	Leases    []pools.Record `json:"leases"`
-	BGP       speaker.State  `json:"bgp"`
+	Trouble string        `json:"trouble,omitempty"`
+	Pools   []PoolStatus  `json:"pools"`
+	Blocks  []BlockStatus `json:"blocks"`
+	Leases  []LeaseStatus `json:"leases"`
+	Peers   []PeerStatus  `json:"peers"`
+}
+
+// PoolStatus counts the addresses of a pool in this node's blocks.
+type PoolStatus struct {
+	Name    string `json:"name"`
+	Leased  int    `json:"leased"`
+	Free    int    `json:"free"`
+	Cooling int    `json:"cooling"`
+	Blocks  int    `json:"blocks"`
+}
+
+// BlockStatus is one block of this node. Its State is ready, waiting (the
+// network has not been told yet) or returning.
+type BlockStatus struct {
+	Prefix  netip.Prefix `json:"prefix"`
+	Pool    string       `json:"pool"`
+	Leases  int          `json:"leases"`
+	Created time.Time    `json:"created"`
+	State   string       `json:"state"`
+}
+
+// LeaseStatus is one leased address and who holds it.
+type LeaseStatus struct {
+	Address   netip.Addr `json:"address"`
+	Pool      string     `json:"pool"`
+	Network   string     `json:"network"`
+	Container string     `json:"container"`
+	Interface string     `json:"interface"`
+	Namespace string     `json:"namespace,omitempty"`
+	Pod       string     `json:"pod,omitempty"`
+	PodUID    string     `json:"podUID,omitempty"`
+	Since     time.Time  `json:"since"`
+}
+
+// PeerStatus is one BGP session.
+type PeerStatus struct {
+	Name       string     `json:"name"`
+	Address    netip.Addr `json:"address"`
+	ASN        uint32     `json:"asn"`
+	Session    string     `json:"session"`
+	Since      time.Time  `json:"since,omitzero"`
+	Advertised int        `json:"advertised"`
+	Received   int        `json:"received"`
+	LastError  string     `json:"lastError,omitempty"`
 }
 
 func (a *Agent) controlServer() *http.Server {
@@ -74,25 +113,46 @@ func (a *Agent) controlServer() *http.Server {
 }
 
 func (a *Agent) status(ctx context.Context) (Status, error) {
-	s := Status{Node: a.Node}
-	d := a.desk
+	s := a.desk.status()
+	s.Node = a.Node
+	ctx, cancel := context.WithTimeout(ctx, readTime)
+	defer cancel()
+	bgp, err := a.Speaker.State(ctx)
+	for _, p := range bgp.Peers {
+		s.Peers = append(s.Peers, PeerStatus{p.Name, p.Address, p.ASN, p.Session, p.Since, p.Advertised, p.Received, p.LastError})
+	}
+	return s, err
+}
+
+func (d *desk) status() Status {
 	d.mu.Lock()
-	s.Blocks, s.Pools, s.Leases = d.ledger.Blocks(), d.ledger.Usage(d.now()), d.ledger.Grants()
+	defer d.mu.Unlock()
+	var s Status
 	if err := d.trouble.err(); err != nil {
 		s.Trouble = err.Error()
 	}
-	for _, h := range s.Blocks {
-		switch dr := d.doors[h.Prefix]; {
-		case h.Closed:
-			s.Returning = append(s.Returning, h.Prefix)
-		case !dr.isOpen():
-			s.Waiting = append(s.Waiting, h.Prefix)
+	for _, u := range d.ledger.Usage(d.now()) {
+		s.Pools = append(s.Pools, PoolStatus{u.Pool, u.Leased, u.Free, u.Cooling, u.Blocks})
+	}
+	for _, h := range d.ledger.Blocks() {
+		s.Blocks = append(s.Blocks, BlockStatus{h.Prefix, h.Pool, h.Leases, h.Created, d.stateOf(h)})
+	}
+	for _, rec := range d.ledger.Grants() {
+		for _, a := range rec.Addrs {
+			o := rec.Owner
+			s.Leases = append(s.Leases, LeaseStatus{a, rec.Pool, o.Network, o.ContainerID, o.IfName, o.Namespace, o.Pod, o.PodUID, rec.At})
 		}
 	}
-	d.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, readTime)
-	defer cancel()
-	var err error
-	s.BGP, err = a.Speaker.State(ctx)
-	return s, err
+	return s
+}
+
+// stateOf says in a word how far a block is. The lock is held.
+func (d *desk) stateOf(h pools.Held) string {
+	switch dr := d.doors[h.Prefix]; {
+	case h.Closed:
+		return "returning"
+	case !dr.isOpen():
+		return "waiting"
+	}
+	return "ready"
 }

@@ -7,9 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
 	"path/filepath"
-	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -76,17 +74,6 @@ func call(ctx context.Context, runDir, method, path string) ([]byte, error) {
 	return body, nil
 }
 
-// stateOf says in a word how far a block is.
-func stateOf(s agent.Status, block netip.Prefix) string {
-	switch {
-	case slices.Contains(s.Returning, block):
-		return "returning"
-	case slices.Contains(s.Waiting, block):
-		return "waiting"
-	}
-	return "ready"
-}
-
 // show prints s as tables.
 func show(out io.Writer, s agent.Status, now time.Time) error {
 	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
@@ -96,25 +83,32 @@ func show(out io.Writer, s agent.Status, now time.Time) error {
 	}
 	fmt.Fprintf(w, "\nPOOL\tLEASED\tFREE\tCOOLING\tBLOCKS\n")
 	for _, p := range s.Pools {
-		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\n", p.Pool, p.Leased, p.Free, p.Cooling, p.Blocks)
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\n", p.Name, p.Leased, p.Free, p.Cooling, p.Blocks)
 	}
 	fmt.Fprintf(w, "\nBLOCK\tPOOL\tLEASES\tAGE\tSTATE\n")
 	for _, b := range s.Blocks {
-		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\n", b.Prefix, b.Pool, b.Leases, now.Sub(b.Created).Round(time.Second), stateOf(s, b.Prefix))
+		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\n", b.Prefix, b.Pool, b.Leases, age(now, b.Created), b.State)
 	}
 	fmt.Fprintf(w, "\nADDRESS\tPOOL\tOWNER\tAGE\n")
-	for _, rec := range s.Leases {
-		for _, a := range rec.Addrs {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", a, rec.Pool, rec.Owner, now.Sub(rec.At).Round(time.Second))
+	for _, l := range s.Leases {
+		owner := l.Network + "/" + l.Container + "/" + l.Interface
+		if l.Pod != "" {
+			owner = l.Namespace + "/" + l.Pod
 		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", l.Address, l.Pool, owner, age(now, l.Since))
 	}
 	fmt.Fprintf(w, "\nPEER\tADDRESS\tAS\tSESSION\tSINCE\tADVERTISED\tRECEIVED\tLAST ERROR\n")
-	for _, p := range s.BGP.Peers {
-		since := "never"
-		if !p.Since.IsZero() {
-			since = now.Sub(p.Since).Round(time.Second).String()
-		}
-		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%d\t%d\t%s\n", p.Name, p.Address, p.ASN, p.Session, since, p.Advertised, p.Received, p.LastError)
+	for _, p := range s.Peers {
+		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%d\t%d\t%s\n",
+			p.Name, p.Address, p.ASN, p.Session, age(now, p.Since), p.Advertised, p.Received, p.LastError)
 	}
 	return w.Flush()
+}
+
+// age of something that began at since.
+func age(now, since time.Time) string {
+	if since.IsZero() {
+		return "never"
+	}
+	return now.Sub(since).Round(time.Second).String()
 }
