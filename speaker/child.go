@@ -134,7 +134,7 @@ func (c *Child) life() error {
 	c.restart = c.spoke
 	c.mu.Unlock()
 	watched := make(chan error, 1)
-	go func() { watched <- c.attend(p.link) }()
+	go func() { watched <- c.attend(p) }()
 	err = p.wait()
 	if verdict := <-watched; verdict != nil {
 		return verdict
@@ -144,7 +144,8 @@ func (c *Child) life() error {
 
 // attend brings a new process to the last Desired, lets calls go to it, and
 // kills it when it is no good. It says why it did.
-func (c *Child) attend(l *link) error {
+func (c *Child) attend(p *running) error {
+	l := p.link
 	defer c.kill() // a process without a link is of no use
 	ctx, cancel := context.WithTimeout(context.Background(), startTime)
 	defer cancel()
@@ -162,7 +163,14 @@ func (c *Child) attend(l *link) error {
 	c.link = l
 	c.wake()
 	c.mu.Unlock()
-	return c.watch(l)
+	if err := c.watch(l); err != nil {
+		return err
+	}
+	select { // it ends by itself when the link is closed
+	case <-p.exited:
+	case <-time.After(killTime):
+	}
+	return nil
 }
 
 // hand gives a new process the last Desired, with the Local and the peers of
@@ -473,6 +481,7 @@ type running struct {
 	cmd    *exec.Cmd
 	link   *link
 	output *relay
+	exited chan struct{} // closed once it has ended
 }
 
 // start starts the process. The caller stays on its thread.
@@ -499,7 +508,7 @@ func (s Spawn) start() (*running, error) {
 	if err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	return &running{cmd: cmd, link: newLink(conn, s.patience()), output: output}, nil
+	return &running{cmd: cmd, link: newLink(conn, s.patience()), output: output, exited: make(chan struct{})}, nil
 }
 
 // runtimeSettings make the child's Go runtime small, and its listeners plain
@@ -518,6 +527,7 @@ var errExited = errors.New("it exited")
 // wait returns why the process ended.
 func (r *running) wait() error {
 	err := r.cmd.Wait()
+	close(r.exited)
 	_ = r.link.conn.Close()
 	<-r.link.down
 	said := r.output.rest()

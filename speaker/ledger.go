@@ -23,7 +23,10 @@ type ledger struct {
 	changed  chan struct{}        // closed and replaced whenever a waiter should look again
 	tend     chan struct{}        // of size one: a session needs a hand, see Server.tend
 	keeps    time.Duration        // how long peers keep forwarding without a session
-	apiError error                // why GoBGP could not serve its API; set once
+	// inherited is until when peers may keep routes of the run before, which
+	// had no session to tell them.
+	inherited map[string]time.Time
+	apiError  error // why GoBGP could not serve its API; set once
 }
 
 // session is what is known of one peer since it was added.
@@ -86,7 +89,7 @@ func (l *ledger) callTend() {
 func (l *ledger) add(p Peer, restarting bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s := &session{peer: p, restarting: restarting}
+	s := &session{peer: p, restarting: restarting, holds: l.inherited[p.Address.String()]}
 	if restarting {
 		s.holds = l.holdsFromNow(p)
 	}
@@ -104,6 +107,19 @@ func (l *ledger) holdsFromNow(p Peer) time.Time {
 		return time.Time{}
 	}
 	return time.Now().Add(p.HoldTime + l.keeps)
+}
+
+// holders gives until when peers without a session may keep this node's routes.
+func (l *ledger) holders() map[string]time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	holders := make(map[string]time.Time)
+	for address, s := range l.sessions {
+		if !s.up && !s.holds.IsZero() {
+			holders[address] = s.holds
+		}
+	}
+	return holders
 }
 
 // rename gives a peer its new name.
@@ -316,6 +332,7 @@ func (l *ledger) established(address string) (Peer, bool) {
 			o.behind++
 		}
 	}
+	delete(l.inherited, address)
 	l.comings++
 	l.wake()
 	return s.peer, true

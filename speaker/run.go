@@ -108,6 +108,7 @@ func (s *Server) revive(ctx context.Context, old *run) (*run, error) {
 func (s *Server) start(ctx context.Context, local Local, ends *endpoints) (*run, error) {
 	local.Restarting = local.Restarting && !s.later
 	l := newLedger(local.GracefulRestart)
+	l.inherited = s.holders
 	options := append(ends.options(), gobgp.LoggerOption(tap{log: s.log, ledger: l}))
 	r := &run{
 		local: local, peers: make(map[netip.Addr]Peer), ceased: make(map[netip.Addr]bool),
@@ -135,7 +136,7 @@ func (s *Server) start(ctx context.Context, local Local, ends *endpoints) (*run,
 // stop ends the BGP server with a Cease for every session.
 func (s *Server) stop(ctx context.Context, r *run) error {
 	s.run.Store(nil)
-	s.later = true
+	s.later, s.holders = true, r.ledger.holders()
 	r.ledger.replace()
 	r.stop()
 	stopped := make(chan struct{})

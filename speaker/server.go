@@ -49,6 +49,9 @@ type Server struct {
 	// later says that a run was ended with a Cease: those after it restart
 	// nothing.
 	later bool
+	// holders are the peers that the last run had no session to tell with, see
+	// ledger.inherited.
+	holders map[string]time.Time
 }
 
 // run is one life of the BGP server inside: from a start to a change of Local.
