@@ -86,6 +86,9 @@ func (l *ledger) flushed(f *flush) (done bool, changed <-chan struct{}, err erro
 	if l.replaced {
 		return false, nil, errReplaced
 	}
+	if l.families == nil {
+		return false, l.changed, nil
+	}
 	for _, family := range f.families {
 		if !l.families[family] {
 			return false, nil, fmt.Errorf("%w for %s prefixes: no peer is configured for them: add the family to a peer", ErrNoPeer, family)
@@ -172,14 +175,19 @@ func (l *ledger) unflushed(f *flush, cause error) error {
 // configure records which families the peers carry by configuration, those
 // included whose settings were refused.
 func (l *ledger) configure(peers []Peer) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.families = make(map[Family]bool)
+	families := make(map[Family]bool)
 	for _, p := range peers {
 		for _, f := range p.withDefaults().Families {
-			l.families[f] = true
+			families[f] = true
 		}
 	}
+	l.carry(families)
+}
+
+func (l *ledger) carry(families map[Family]bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.families = families
 	l.wake()
 }
 

@@ -16,7 +16,7 @@ type ledger struct {
 	mu       sync.Mutex
 	want     map[netip.Prefix]struct{}
 	sessions map[string]*session  // by the address, as GoBGP writes it
-	families map[Family]bool      // that some peer of the last Set carries by configuration
+	families map[Family]bool      // that some peer of the last Set carries by configuration; nil until that is known
 	awaited  map[netip.Prefix]int // how many flushes look again when a prefix is written
 	comings  int                  // sessions that came up so far
 	replaced bool                 // another run has taken over

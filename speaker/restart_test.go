@@ -87,7 +87,14 @@ func TestFailedRestartReturns(t *testing.T) {
 	}
 	must(t, s.Flush(within(t, 15*time.Second), d.Prefixes))
 	r.has(t, "10.1.0.0/26")
+	since := stateOf(t, s, "tor").Since
+	if err := s.Set(t.Context(), wide); !errors.Is(err, ErrLocal) || !strings.Contains(err.Error(), "not tried again") {
+		t.Errorf("the same Set again: %v", err)
+	}
 	must(t, s.Set(t.Context(), d))
+	if p := stateOf(t, s, "tor"); !p.Established() || p.Since != since {
+		t.Errorf("the same Set again touched the session: %+v, was up since %v", p, since)
+	}
 }
 
 // The restart bit is about the first run of a process alone, and a new run may

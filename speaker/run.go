@@ -17,12 +17,22 @@ import (
 // reviveTime bounds the return to the run before, when the new one failed.
 const reviveTime = 10 * time.Second
 
+// failure is a Local that passed every check and failed at the start.
+type failure struct {
+	local Local
+	err   error
+}
+
 // running gives the BGP server for local, started or restarted if need be.
 // With an error it gives the one before, if there is one: it runs on.
 func (s *Server) running(ctx context.Context, local Local) (*run, error) {
 	old := s.run.Load()
 	if old != nil && old.local.same(local) {
+		s.failed = nil
 		return old, nil
+	}
+	if f := s.failed; f != nil && old != nil && f.local.same(local) {
+		return old, refused(old, fmt.Errorf("not tried again until they change or the agent is restarted, since that ends all sessions: %w", f.err))
 	}
 	ends, err := prepare(ctx, old, local)
 	if err != nil {
@@ -77,8 +87,10 @@ func (s *Server) replace(ctx context.Context, old *run, local Local, ends *endpo
 	}
 	r, err := s.start(ctx, local, ends)
 	if err == nil {
+		s.failed = nil
 		return r, nil
 	}
+	s.failed = &failure{local: local, err: err}
 	s.log.Error("BGP does not start with the new settings; returning to the old ones", "error", err)
 	revived, reviveErr := s.revive(ctx, old)
 	if reviveErr != nil {
@@ -101,7 +113,7 @@ func (s *Server) revive(ctx context.Context, old *run) (*run, error) {
 		return nil, err
 	}
 	prefixes, families := old.ledger.wanted()
-	r.ledger.families = families
+	r.ledger.carry(families)
 	return r, errors.Join(r.setPrefixes(ctx, prefixes), r.setPeers(ctx, old.peers))
 }
 

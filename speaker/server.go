@@ -48,7 +48,8 @@ type Server struct {
 	run    atomic.Pointer[run] // nil until the first Set
 	// later says that a run was ended with a Cease: those after it restart
 	// nothing.
-	later bool
+	later  bool
+	failed *failure // the last start in place of another, if it failed
 	// holders are the peers that the last run had no session to tell with, see
 	// ledger.inherited.
 	holders map[string]time.Time
