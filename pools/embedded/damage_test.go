@@ -75,7 +75,7 @@ func opened(t *testing.T, data []byte) ([]pools.Block, error) {
 	s, err := Open(path, "n1")
 	if err == nil {
 		defer s.Close()
-		return s.mustBlocks(t), nil
+		return s.Blocks(t.Context())
 	}
 	if after, readErr := os.ReadFile(path); readErr != nil || !slices.Equal(after, data) {
 		t.Errorf("the refused file was changed (%v)", readErr)
