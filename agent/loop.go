@@ -92,7 +92,7 @@ func (a *Agent) pass(ctx context.Context) error {
 	errSpeaker := a.speak(ctx, p)
 	err := errors.Join(errKernel, errSpeaker)
 	a.desk.noteTrouble(func(t *trouble) { t.pass = err })
-	if errSpeaker == nil || errors.Is(errSpeaker, speaker.ErrPeers) {
+	if handedOver(errSpeaker) {
 		a.offer(p.delivered(p.doors))
 		err = errors.Join(err, a.withdraw(ctx, p))
 	}
@@ -137,7 +137,7 @@ func (a *Agent) speak(ctx context.Context, p plan) error {
 	ctx, cancel := context.WithTimeout(ctx, setTime)
 	defer cancel()
 	err := a.Speaker.Set(ctx, d)
-	if err != nil && !errors.Is(err, speaker.ErrPeers) {
+	if !handedOver(err) {
 		return fmt.Errorf("BGP: %w", err)
 	}
 	for _, old := range a.announced {
@@ -153,6 +153,11 @@ func (a *Agent) speak(ctx context.Context, p plan) error {
 		return fmt.Errorf("BGP: %w", err)
 	}
 	return nil
+}
+
+// handedOver says whether err, of a Set, left the announcements as desired.
+func handedOver(err error) bool {
+	return err == nil || errors.Is(err, speaker.ErrPeers) || errors.Is(err, speaker.ErrLocal)
 }
 
 // withdraw waits until the peers have been told of the withdrawal that speak
