@@ -11,7 +11,9 @@ import (
 	"os/signal"
 	"path/filepath"
 	"reflect"
+	"runtime/debug"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/fairway-network/fairway/agent"
@@ -56,6 +58,12 @@ func drainCommand() *cobra.Command {
 
 // runAgent runs an agent as file says until ctx ends.
 func runAgent(ctx context.Context, file string, stderr io.Writer) (err error) {
+	// Until the process ends: a SIGHUP that nobody takes would kill the agent
+	// while it starts or stops.
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	collect := delayCollection()
+	defer collect()
 	c, err := config.Load(file)
 	if err != nil {
 		return err
@@ -77,8 +85,24 @@ func runAgent(ctx context.Context, file string, stderr io.Writer) (err error) {
 	}
 	reloads, stop := context.WithCancel(ctx)
 	defer stop()
-	go reloadOnChange(reloads, reloader{file: file, running: c, agent: a, log: log, level: level})
+	go func() {
+		select {
+		case <-reloads.Done():
+		case <-a.Started():
+			collect()
+			// Not before: pods wait for the first pass, and the file was just read.
+			reloadOnChange(reloads, hup, reloader{file: file, running: c, agent: a, log: log, level: level})
+		}
+	}()
 	return a.Run(ctx)
+}
+
+// delayCollection keeps the garbage collector off until the function returned
+// is called. Starting allocates a few megabytes, and on a node with two cores
+// a collection takes milliseconds out of the time in which no pod can start.
+func delayCollection() (collect func()) {
+	before := debug.SetGCPercent(-1)
+	return sync.OnceFunc(func() { debug.SetGCPercent(before) })
 }
 
 // partsOf makes what an agent is made of. The caller closes it.
@@ -98,6 +122,9 @@ func partsOf(ctx context.Context, c *config.Config, log *slog.Logger) (_ agent.P
 	store, err := embedded.Open(filepath.Join(c.StateDir, "blocks.db"), c.Node)
 	if err != nil {
 		return agent.Parts{}, nil, err
+	}
+	if taken := store.TakenOver(); len(taken) > 0 {
+		log.Warn("this host had another name; its blocks are kept under the new one", "was", taken[0].Node, "node", c.Node, "blocks", len(taken))
 	}
 	table, closeTable, err := kernelOf(c, log)
 	if err != nil {
@@ -148,9 +175,8 @@ type reloader struct {
 	level   *slog.LevelVar
 }
 
-// reloadOnChange reloads when the file changes or SIGHUP arrives, until ctx
-// ends.
-func reloadOnChange(ctx context.Context, r reloader) {
+// reloadOnChange reloads when the file changes or hup says so, until ctx ends.
+func reloadOnChange(ctx context.Context, hup <-chan os.Signal, r reloader) {
 	changed := make(chan struct{}, 1)
 	call := func() {
 		select {
@@ -158,9 +184,6 @@ func reloadOnChange(ctx context.Context, r reloader) {
 		default:
 		}
 	}
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
 	go func() {
 		if err := config.Watch(ctx, r.file, call); err != nil && ctx.Err() == nil {
 			r.log.Warn("the configuration file is not watched; send SIGHUP after a change", "err", err)
@@ -194,8 +217,10 @@ func (r *reloader) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := forward(ctx, c, r.log); err != nil {
-		return err
+	if c.Routes.Kernel.Sysctls == config.CheckSysctls {
+		if err := forward(ctx, c, r.log); err != nil {
+			return err
+		}
 	}
 	s := settingsOf(c, host)
 	if !c.BGP.RouterID.IsValid() && !r.running.BGP.RouterID.IsValid() {
@@ -208,6 +233,12 @@ func (r *reloader) reload(ctx context.Context) error {
 	r.level.Set(c.Log.Level)
 	r.running = c
 	warn(r.log, c)
+	if c.Routes.Kernel.Sysctls == config.SetSysctls {
+		// Only now: a refused configuration changes nothing on the host.
+		if err := forward(ctx, c, r.log); err != nil {
+			r.log.Error("the changed configuration is in force without kernel settings that its pods need", "err", err)
+		}
+	}
 	r.log.Info("the changed configuration is in force", "file", r.file, "peers", len(c.Peers), "pools", len(c.Pools))
 	return nil
 }
