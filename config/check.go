@@ -14,6 +14,7 @@ func (c *Config) check(s *source) {
 	c.BGP.check(s)
 	c.checkPeers(s)
 	c.checkPools(s)
+	c.checkReach(s)
 	c.checkKernel(s)
 	if c.Store == Kubernetes {
 		s.fail("store", "%q is not in this version: write %s", c.Store, Embedded)

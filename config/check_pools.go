@@ -142,6 +142,40 @@ func (c *Config) checkOverlaps(s *source) {
 	}
 }
 
+// checkReach warns of announced addresses that no peer is told of.
+func (c *Config) checkReach(s *source) {
+	if len(c.Peers) == 0 {
+		return // nothing leaves this node, which may well be meant
+	}
+	carried := map[Family]bool{}
+	for _, p := range c.Peers {
+		for _, f := range p.Families {
+			carried[f] = true
+		}
+	}
+	for i, p := range c.Pools {
+		if !p.Announce || p.checked == nil {
+			continue
+		}
+		for _, f := range p.checked.Families() {
+			if name := familyName(f); !carried[name] {
+				s.warn(fmt.Sprintf("pools[%d].addresses", i), "pool %q has %s addresses, and no peer is told of them: add %s",
+					p.Name, name, map[Family]string{
+						IPv4: "a peer with families: [ipv4], or write announce: false",
+						IPv6: "a peer with an IPv6 address and families: [ipv6], or write announce: false",
+					}[name])
+			}
+		}
+	}
+}
+
+func familyName(f pools.Family) Family {
+	if f == pools.IPv6 {
+		return IPv6
+	}
+	return IPv4
+}
+
 // words writes a range as a person would.
 func words(r netipx.IPRange) string {
 	if r.From() == r.To() {

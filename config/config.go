@@ -174,7 +174,7 @@ type Pool struct {
 	// How long an address rests between two pods.
 	ReuseAfter time.Duration `key:"reuseAfter" default:"60s" limits:"0s..168h"`
 	// How long an empty block is kept before it is given back.
-	IdleAfter time.Duration `key:"idleAfter" default:"5m" limits:"0s..168h"`
+	IdleAfter time.Duration `key:"idleAfter" default:"5m" limits:"1s..168h"`
 	// Announce the pool's blocks and route them on this node. `false` is for
 	// pods on a network of their own, such as a macvlan, where addresses are
 	// found without this node.
