@@ -15,9 +15,12 @@ var (
 	// ErrNotOwner: a release or a repeated request names an address that
 	// another sandbox holds. Nothing was changed.
 	ErrNotOwner = errors.New("held by another owner")
-	// ErrTaken: the address that was asked for is leased, cooling down or
-	// reserved.
+	// ErrTaken: the address that was asked for is leased, cooling down or in a
+	// block that is being returned. It may be free later.
 	ErrTaken = errors.New("address not available")
+	// ErrMismatch: the request contradicts what stands, and will for as long:
+	// its attachment holds something else, or no pod can have what it asks for.
+	ErrMismatch = errors.New("contradictory request")
 	// ErrOutside: the address or block lies outside of what it should be in.
 	ErrOutside = errors.New("outside of the pool")
 	// ErrBlockExists: somebody holds that block already.

@@ -13,7 +13,8 @@ import (
 // until the record is applied.
 //
 // The error wraps ErrUnknownPool, ErrNotOwner (the attachment is another
-// pod's, or holds addresses of another pool), ErrTaken, ErrOutside (of a
+// pod's), ErrMismatch (it holds something else than r asks for, or r asks for
+// the gateway or for two addresses of one family), ErrTaken, ErrOutside (of a
 // chosen address), or is a *NoFreeError that says which block is needed.
 func (l *Ledger) ProposeLease(r Request, now time.Time) (rec Record, fresh bool, err error) {
 	if g := l.grants[r.Owner.Attachment]; g != nil {
@@ -44,11 +45,11 @@ func standing(g *Record, r Request) error {
 		return fmt.Errorf("%s: %w: %s", r.Owner, ErrNotOwner, g.Owner)
 	}
 	if g.Pool != r.Pool {
-		return fmt.Errorf("%s: %w: it holds %v of pool %q, release them before asking for pool %q", r.Owner, ErrTaken, g.Addrs, g.Pool, r.Pool)
+		return fmt.Errorf("%s: %w: it holds %v of pool %q, release them before asking for pool %q", r.Owner, ErrMismatch, g.Addrs, g.Pool, r.Pool)
 	}
 	for _, a := range r.Want {
 		if !slices.Contains(g.Addrs, a) {
-			return fmt.Errorf("%s: %w: it holds %v, release them before asking for %s", r.Owner, ErrTaken, g.Addrs, a)
+			return fmt.Errorf("%s: %w: it holds %v, release them before asking for %s", r.Owner, ErrMismatch, g.Addrs, a)
 		}
 	}
 	return nil
@@ -64,11 +65,11 @@ func (s *share) wanted(want []netip.Addr) (map[Family]netip.Addr, error) {
 		f := FamilyOf(a)
 		switch {
 		case out[f].IsValid():
-			return nil, fmt.Errorf("%w: %s and %s are of one family, a pod gets one of each", ErrTaken, out[f], a)
+			return nil, fmt.Errorf("%w: %s and %s are of one family, a pod gets one of each", ErrMismatch, out[f], a)
 		case !s.pool.Contains(a):
 			return nil, fmt.Errorf("%s is %w", a, ErrOutside)
 		case s.pool.Reserved(a):
-			return nil, fmt.Errorf("%w: %s is the pods' gateway", ErrTaken, a)
+			return nil, fmt.Errorf("%w: %s is the pods' gateway", ErrMismatch, a)
 		}
 		out[f] = a
 	}

@@ -88,7 +88,7 @@ func (m *model) wantLease(r Request, now time.Time) (addrs []netip.Addr, fresh b
 		case g.Owner.PodUID != "" && r.Owner.PodUID != "" && g.Owner.PodUID != r.Owner.PodUID:
 			return nil, false, ErrNotOwner
 		case g.Pool != r.Pool || slices.ContainsFunc(r.Want, func(a netip.Addr) bool { return !slices.Contains(g.Addrs, a) }):
-			return nil, false, ErrTaken
+			return nil, false, ErrMismatch
 		}
 		return g.Addrs, false, nil
 	}
@@ -100,7 +100,7 @@ func (m *model) wantLease(r Request, now time.Time) (addrs []netip.Addr, fresh b
 	for _, a := range r.Want {
 		switch {
 		case want[FamilyOf(a)].IsValid(), p.Contains(a) && p.Reserved(a):
-			return nil, false, ErrTaken
+			return nil, false, ErrMismatch
 		case !p.Contains(a):
 			return nil, false, ErrOutside
 		}

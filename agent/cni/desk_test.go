@@ -109,4 +109,9 @@ func (d *desk) Retain(_ context.Context, network string, valid []pools.Attachmen
 	return nil
 }
 
-func (d *desk) Ready(context.Context, string) error { return d.unfit }
+func (d *desk) Ready(_ context.Context, pool string) error {
+	if _, ok := d.pools[pool]; !ok {
+		return fmt.Errorf("pool %q: %w", pool, pools.ErrUnknownPool)
+	}
+	return d.unfit
+}

@@ -27,12 +27,21 @@ func faultOf(err error) *wire.Fault {
 	}
 	f := &wire.Fault{Code: wire.Internal, Msg: err.Error()}
 	switch {
+	case errors.Is(err, ErrTryAgain): // first, as it may wrap what ails other pools
+		f.Code = wire.TryAgainLater
+		f.Details = "nothing was changed; if it lasts, mend what the message names"
 	case errors.Is(err, pools.ErrExhausted), errors.Is(err, pools.ErrNoFree):
 		f.Code = wire.TryAgainLater
 		f.Details = "delete pods of this pool or give it more addresses; a released address is lent again after the pool's reuseAfter"
 	case errors.Is(err, pools.ErrTaken):
 		f.Code = wire.TryAgainLater
 		f.Details = "ask for another address, or wait until this one is released and the pool's reuseAfter is over"
+	case errors.Is(err, pools.ErrBlockExists):
+		f.Code = wire.TryAgainLater
+		f.Details = "ask for another address, or wait until the block that holds this one is given back"
+	case errors.Is(err, pools.ErrMismatch):
+		f.Code = wire.InvalidNetworkConfig
+		f.Details = "asking again does not help: ask for something else, or DEL what the interface holds first"
 	case errors.Is(err, pools.ErrUnknownPool):
 		f.Code = wire.InvalidNetworkConfig
 		f.Details = "name an existing pool in ipam.pool of the network configuration, or define this one"
@@ -42,8 +51,7 @@ func faultOf(err error) *wire.Fault {
 	case errors.Is(err, pools.ErrNotOwner):
 		f.Code = wire.NotOwner
 		f.Details = "nothing was changed; delete the sandbox that holds it first"
-	case errors.Is(err, ErrTryAgain), errors.Is(err, pools.ErrBlockExists),
-		errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		f.Code = wire.TryAgainLater
 	}
 	return f

@@ -21,7 +21,9 @@ const DefaultPool = "default"
 // goroutines at once.
 type Leases interface {
 	// Lease returns the addresses of one attachment, one for each family of
-	// the pool. The same owner asking again gets the same ones.
+	// the pool. The same owner asking again gets the same ones. An error after
+	// which asking again may help wraps ErrTryAgain, pools.ErrNoFree,
+	// pools.ErrExhausted, pools.ErrTaken or pools.ErrBlockExists.
 	Lease(ctx context.Context, r pools.Request) (Grant, error)
 	// Release gives back what the owner holds; to hold nothing is fine. It
 	// returns pools.ErrNotOwner, and changes nothing, when the attachment is
@@ -31,7 +33,8 @@ type Leases interface {
 	Held(a pools.Attachment) []pools.Lease
 	// Retain releases the leases of network whose attachment is not valid.
 	Retain(ctx context.Context, network string, valid []pools.Attachment) error
-	// Ready says why Lease cannot be served from pool now.
+	// Ready says why Lease cannot be served from pool now; the error wraps
+	// pools.ErrUnknownPool if there is no such pool.
 	Ready(ctx context.Context, pool string) error
 }
 
@@ -55,8 +58,8 @@ type Handler struct {
 
 // Serve answers one request. It keeps nothing of request. Every answer is
 // whole and decodable, whatever the request is. A request that fails because
-// ctx was cancelled gets none (nil): hang up, and the plugin asks again, this
-// time the next agent.
+// ctx was cancelled, which its error must wrap, gets none (nil): hang up, and
+// the plugin asks again, this time the next agent.
 func (h *Handler) Serve(ctx context.Context, request []byte) (answer []byte) {
 	var n network
 	text, err := h.serve(ctx, request, &n)
@@ -146,7 +149,9 @@ func (h *Handler) status(ctx context.Context, n *network) error {
 		return err
 	}
 	if err := h.Leases.Ready(ctx, s.pool); err != nil {
-		return &wire.Fault{Code: wire.NotAvailable, Msg: "the Fairway agent cannot lease addresses now: " + err.Error()}
+		f := *faultOf(err)
+		f.Code, f.Msg = wire.NotAvailable, "the Fairway agent cannot lease addresses of pool "+quote(s.pool)+" now: "+f.Msg
+		return &f
 	}
 	return nil
 }

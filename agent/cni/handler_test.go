@@ -196,6 +196,10 @@ func TestCheckHoldsTheLeasesAgainstThePreviousResult(t *testing.T) {
 			t.Errorf("%q does not name %q", msg, want)
 		}
 	}
+	// A plugin after ours may add addresses, of a family that our pool has not
+	// too.
+	succeed(t, h, attachmentEnv("ADD", "CNI_CONTAINERID=c2"), conf("1.0.0", `{"pool":"v4"}`, ""))
+	succeed(t, h, attachmentEnv("CHECK", "CNI_CONTAINERID=c2"), conf("1.0.0", `{"pool":"v4"}`, prev("10.244.120.30/24", "2001:db8::1/64")))
 	refused(t, h, attachmentEnv("CHECK", "CNI_IFNAME=eth1"), conf("1.0.0", dual, prev("10.244.120.20/24")), wire.CheckFailed)
 	refused(t, h, attachmentEnv("CHECK"), conf("1.0.0", dual, ""), wire.InvalidNetworkConfig)
 	refused(t, h, attachmentEnv("CHECK"), conf("1.0.0", dual, prev("10.244.120.20")), wire.DecodingFailure)
@@ -237,6 +241,11 @@ func TestStatusAndVersion(t *testing.T) {
 	refused(t, h, env, conf("1.0.0", plainIPAM, ""), wire.IncompatibleVersion)
 	d.unfit = errors.New("the kernel's table is not restored yet")
 	if msg := refused(t, h, env, conf("1.1.0", plainIPAM, ""), wire.NotAvailable); !strings.Contains(msg, "not restored") {
+		t.Error(msg)
+	}
+	d.unfit = nil
+	msg := refused(t, h, env, conf("1.1.0", `{"type":"fairway-ipam","pool":"gone"}`, ""), wire.NotAvailable)
+	if !strings.Contains(msg, `"gone"`) || !strings.Contains(msg, "ipam.pool") {
 		t.Error(msg)
 	}
 	want := `{"cniVersion":"0.4.0","supportedVersions":["0.4.0","1.0.0","1.1.0"]}` + "\n"
@@ -330,16 +339,53 @@ func TestExhaustedPoolMayBeTriedAgain(t *testing.T) {
 
 func TestAgentThatStopsGivesNoAnswer(t *testing.T) {
 	h := &Handler{Leases: newDesk()}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if got := h.Serve(ctx, wire.AppendRequest(nil, attachmentEnv("ADD"), []byte(conf("1.0.0", plainIPAM, "")))); got != nil {
+	if got := h.Serve(canceled(t), wire.AppendRequest(nil, attachmentEnv("ADD"), []byte(conf("1.0.0", plainIPAM, "")))); got != nil {
 		t.Errorf("a request that was cancelled was answered: %q", got)
 	}
-	ctx, cancel = context.WithTimeout(t.Context(), 0)
+	ctx, cancel := context.WithTimeout(t.Context(), 0)
 	defer cancel()
 	if got := h.Serve(ctx, wire.AppendRequest(nil, attachmentEnv("ADD"), []byte(conf("1.0.0", plainIPAM, "")))); !strings.Contains(string(got), `"code":11`) {
 		t.Errorf("a request that took too long was answered by %q", got)
 	}
+}
+
+// failing refuses every lease.
+type failing struct {
+	Leases
+	err error
+}
+
+func (f failing) Lease(context.Context, pools.Request) (Grant, error) { return Grant{}, f.err }
+
+// Only a request's own cancellation hangs up. To hang up on any other error
+// would have the plugin lease what the agent just refused.
+func TestOtherCancellationsAreAnswered(t *testing.T) {
+	live, stopping := t.Context(), canceled(t)
+	overtaken := errors.New("overtaken by a release of the same interface")
+	for _, c := range []struct {
+		name string
+		ctx  context.Context
+		err  error
+		want string
+	}{
+		{"overtaken", live, overtaken, `"code":999`},
+		{"overtaken, then the agent stops", stopping, overtaken, `"code":999`},
+		{"exhausted, then the agent stops", stopping, pools.ErrExhausted, `"code":11`},
+		{"something else was cancelled", live, fmt.Errorf("claim: %w", context.Canceled), `"code":11`},
+		{"the agent stops", stopping, fmt.Errorf("claim: %w", context.Canceled), ""},
+	} {
+		h := &Handler{Leases: failing{err: c.err}}
+		got := string(h.Serve(c.ctx, wire.AppendRequest(nil, attachmentEnv("ADD"), []byte(conf("1.0.0", plainIPAM, "")))))
+		if !strings.Contains(got, c.want) || (c.want == "") != (got == "") {
+			t.Errorf("%s: answered %q, want %s", c.name, got, c.want)
+		}
+	}
+}
+
+func canceled(t *testing.T) context.Context {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	return ctx
 }
 
 func TestErrorsOfLeasesHaveCodes(t *testing.T) {
@@ -348,7 +394,10 @@ func TestErrorsOfLeasesHaveCodes(t *testing.T) {
 		want wire.Code
 	}{
 		{pools.ErrNoFree, 11}, {pools.ErrExhausted, 11}, {pools.ErrTaken, 11}, {pools.ErrOutside, 7}, {pools.ErrUnknownPool, 7},
-		{pools.ErrNotOwner, 100}, {context.DeadlineExceeded, 11}, {errors.New("journal: no space left on device"), 999},
+		{pools.ErrNotOwner, 100}, {context.DeadlineExceeded, 11}, {errors.New("no such thing"), 999},
+		{pools.ErrBlockExists, 11}, {pools.ErrMismatch, 7},
+		{fmt.Errorf("%w: journal: no space left on device", ErrTryAgain), 11},
+		{fmt.Errorf("not announced: %w: %w", ErrTryAgain, pools.ErrUnknownPool), 11},
 	} {
 		if f := faultOf(fmt.Errorf("pool x: %w", c.err)); f.Code != c.want || !strings.HasPrefix(f.Msg, "pool x: ") {
 			t.Errorf("%v: %+v, want code %d", c.err, f, c.want)

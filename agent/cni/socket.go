@@ -29,8 +29,9 @@ type Times struct {
 // DefaultTimes are shorter than what the plugin waits.
 func DefaultTimes() Times { return Times{Read: 5 * time.Second, Answer: 50 * time.Second} }
 
-// ServeSocket answers plugins on l until ctx ends, then those that are under
-// way, and closes l. Requests that ctx cuts off are not answered, see Serve.
+// ServeSocket answers plugins on l until ctx ends, then those whose requests
+// are whole by then, and closes l. It hangs up on the others, and on requests
+// that ctx cuts off, see Serve: those plugins ask the next agent.
 //
 // It waits in the kernel with a thread for each plugin that it expects. The
 // runtime's poller would have two threads awake for each request, on the
@@ -40,14 +41,16 @@ func (h *Handler) ServeSocket(ctx context.Context, l *net.UnixListener, t Times,
 	if err != nil {
 		return errors.Join(fmt.Errorf("CNI socket %s: %w", l.Addr(), err), l.Close())
 	}
-	s := &socket{h: h, fd: int(f.Fd()), times: t, log: log}
-	// A shutdown wakes whoever waits in accept; a close would not.
-	stop := context.AfterFunc(ctx, func() { _ = syscall.Shutdown(s.fd, syscall.SHUT_RDWR) })
-	defer stop()
+	s := &socket{h: h, fd: int(f.Fd()), times: t, log: log, reading: make(map[int]bool)}
+	hungUp := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() { s.hangUp(); close(hungUp) })
 	for range standing {
 		s.start(ctx)
 	}
 	s.threads.Wait()
+	if !stop() {
+		<-hungUp // it uses f
+	}
 	return errors.Join(f.Close(), l.Close())
 }
 
@@ -61,6 +64,8 @@ type socket struct {
 	mu      sync.Mutex
 	waiting int // threads that accept
 	serving int
+	reading map[int]bool // connections whose request is not whole yet
+	stopped bool         // none of those is read any further
 }
 
 func (s *socket) start(ctx context.Context) {
@@ -77,7 +82,7 @@ func (s *socket) loop(ctx context.Context) {
 		if err != nil {
 			return
 		}
-		if s.leave() {
+		if s.leave(conn) {
 			s.start(ctx)
 		}
 		s.answer(ctx, conn, buf)
@@ -87,14 +92,39 @@ func (s *socket) loop(ctx context.Context) {
 	}
 }
 
-// leave counts this thread among those that serve, and says whether another
-// one must take its place.
-func (s *socket) leave() (lacking bool) {
+// leave counts this thread among those that serve, at first by reading conn,
+// and says whether another one must take its place.
+func (s *socket) leave(conn int) (lacking bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.waiting--
 	s.serving++
+	s.reading[conn] = true
+	if s.stopped {
+		_ = syscall.Shutdown(conn, syscall.SHUT_RD)
+	}
 	return s.waiting == 0 && s.serving < maxPlugins
+}
+
+// doneReading must be called before conn is closed. whole is false when
+// hangUp may have cut the request off.
+func (s *socket) doneReading(conn int) (whole bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.reading, conn)
+	return !s.stopped
+}
+
+// hangUp ends all waiting for plugins. A shutdown wakes whoever waits in
+// accept or read; a close would not.
+func (s *socket) hangUp() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopped = true
+	_ = syscall.Shutdown(s.fd, syscall.SHUT_RDWR)
+	for conn := range s.reading {
+		_ = syscall.Shutdown(conn, syscall.SHUT_RD)
+	}
 }
 
 // rejoin counts this thread among those that wait unless there are enough.
@@ -135,6 +165,9 @@ func (s *socket) accept(ctx context.Context) (conn int, err error) {
 func (s *socket) answer(ctx context.Context, conn int, buf []byte) {
 	defer func() { _ = syscall.Close(conn) }()
 	request, err := s.read(conn, buf)
+	if whole := s.doneReading(conn); err == nil && !whole {
+		return
+	}
 	if err != nil {
 		s.log.Warn("a plugin did not finish its request", "err", err)
 		return

@@ -130,6 +130,43 @@ func TestStopHangsUpOnThoseWhoWait(t *testing.T) {
 	}
 }
 
+// stubborn leases when told to, whatever its context says.
+type stubborn struct{ slow }
+
+func (s stubborn) Lease(ctx context.Context, r pools.Request) (Grant, error) {
+	return s.slow.Lease(context.WithoutCancel(ctx), r)
+}
+
+// What a plugin has not asked yet keeps no agent from its end; what it has
+// asked is answered.
+func TestStopHangsUpOnThoseWhoSayNothing(t *testing.T) {
+	s := stubborn{slow{asked: make(chan struct{}), grant: make(chan Grant)}}
+	defer close(s.grant)
+	path, stop := serveSocket(t, s, Times{Read: time.Hour, Answer: time.Hour})
+	silent, half, whole := dialSocket(t, path), dialSocket(t, path), dialSocket(t, path)
+	if _, err := half.Write([]byte("CNI_COMMAND=ADD\x00")); err != nil {
+		t.Fatal(err)
+	}
+	send(t, whole, 1)
+	<-s.asked // so the others are accepted
+	ended := make(chan struct{})
+	go func() { stop(); close(ended) }()
+	for _, c := range []*net.UnixConn{silent, half} {
+		if got := receive(t, c); got != "" {
+			t.Errorf("answered %q", got)
+		}
+	}
+	s.grant <- Grant{Addresses: newDesk().pools["v4"]}
+	if got := receive(t, whole); !strings.Contains(got, "10.244.120.30/24") {
+		t.Errorf("answered %q", got)
+	}
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		t.Error("the socket is still served")
+	}
+}
+
 func TestSocketBoundsWhatPluginsDo(t *testing.T) {
 	path, _ := serveSocket(t, newDesk(), Times{Read: 50 * time.Millisecond, Answer: 50 * time.Millisecond})
 	silent, trickling := dialSocket(t, path), dialSocket(t, path)
