@@ -68,13 +68,6 @@ func (t *told) has(block netip.Prefix) bool {
 	return t.blocks[block]
 }
 
-// all that peers were told of.
-func (t *told) all() []netip.Prefix {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return slices.SortedFunc(maps.Keys(t.blocks), netipx.ComparePrefix)
-}
-
 // begin leaves a mark before the first word to a peer, and later ones to show
 // that the agent lives.
 func (t *told) begin() error {

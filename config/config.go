@@ -219,7 +219,8 @@ type KernelRoutes struct {
 	Protocol uint8 `key:"protocol" limits:"5..255" otherwise:"the agent's own number"`
 	// Metric of the agent's routes.
 	Metric uint32 `key:"metric" default:"2048" limits:"1..4294967295"`
-	// Kernel settings that pods need (forwarding, rp_filter): `set` them,
+	// Kernel settings that pods need (forwarding, rp_filter, duplicate address
+	// detection on new links): `set` them,
 	// `check` them and refuse to run with wrong ones, or leave them alone (`off`).
 	Sysctls Sysctls `key:"sysctls" default:"set" oneof:"set,check,off"`
 }

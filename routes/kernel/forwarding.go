@@ -33,9 +33,15 @@ type Families struct{ IPv4, IPv6 bool }
 //     forwards IPv6 takes no default route from router advertisements unless
 //     accept_ra is 2, so the interfaces that take one now are given that
 //     first.
+//
 //   - no interface filters by strict reverse path (rp_filter 1, the larger of
 //     the interface's and all's): with two routers, what comes in from one may
 //     be answered through the other. Set makes all's 2, loose.
+//
+//   - with Set, net.ipv6.conf.default.accept_dad is 0. A plugin such as ptp puts
+//     the pods' gateway on each new link; while the kernel looks for a duplicate
+//     of it, for two seconds, the pod that is Running already can't answer.
+//     Links that are there keep their setting. Check does not ask for it.
 //
 // An error names the sysctl, its value, the one that it needs, and the command
 // that sets it.
@@ -70,6 +76,11 @@ func (s sysctls) forwarding(ctx context.Context, f Families) error {
 
 func (s sysctls) forwardIPv6(ctx context.Context) error {
 	const forwarding = "net/ipv6/conf/all/forwarding"
+	if s.mode == Set {
+		if err := s.need("net/ipv6/conf/default/accept_dad", 0); err != nil {
+			return err
+		}
+	}
 	if on, err := s.read(forwarding); err != nil {
 		return err
 	} else if on == 1 {

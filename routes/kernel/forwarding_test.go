@@ -39,7 +39,7 @@ func hostThatDoesNotForward(t *testing.T) {
 	for name, value := range map[string]string{
 		"net/ipv4/ip_forward": "0", "net/ipv6/conf/all/forwarding": "0",
 		"net/ipv4/conf/all/rp_filter": "0", "net/ipv4/conf/up0/rp_filter": "1", "net/ipv4/conf/up1/rp_filter": "0",
-		"net/ipv6/conf/up0/accept_ra": "1", "net/ipv6/conf/up1/accept_ra": "0",
+		"net/ipv6/conf/up0/accept_ra": "1", "net/ipv6/conf/up1/accept_ra": "0", "net/ipv6/conf/default/accept_dad": "1",
 	} {
 		setSysctl(t, name, value)
 	}
@@ -60,7 +60,7 @@ func TestForwardingIsSet(t *testing.T) {
 		}
 		expectSysctls(t, map[string]string{
 			"net/ipv6/conf/all/forwarding": "1", "net/ipv6/conf/up0/forwarding": "1",
-			"net/ipv6/conf/up0/accept_ra": "2", "net/ipv6/conf/up1/accept_ra": "0",
+			"net/ipv6/conf/up0/accept_ra": "2", "net/ipv6/conf/up1/accept_ra": "0", "net/ipv6/conf/default/accept_dad": "0",
 		})
 	}
 }
