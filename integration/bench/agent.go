@@ -133,7 +133,7 @@ func rest(ctx context.Context, b *bench, out io.Writer) (err error) {
 		return err
 	}
 	family := append(children(a.cmd.Process.Pid), a.cmd.Process.Pid)
-	before, _, err := usage(family)
+	before, err := processorTime(family)
 	if err != nil {
 		return err
 	}
@@ -142,12 +142,16 @@ func rest(ctx context.Context, b *bench, out io.Writer) (err error) {
 		return ctx.Err()
 	case <-time.After(watched):
 	}
-	after, resident, err := usage(family)
+	after, err := processorTime(family)
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "\n### At rest\n\nAgent and speaker (%d processes) with %d leases: %.1f MB resident (at most %d), %v of processor time in %v.\n",
-		len(family), leases, float64(resident)/1e6, atMost, after-before, watched)
+	resident, own, err := memory(family)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "\n### At rest\n\nAgent and speaker (%d processes of one program) with %d leases and no peer: %.1f MB of memory (PSS, which counts once what both share; at most %d); the sum of what each has resident (RSS), which counts it twice, is %.1f MB. %v of processor time in %v.\n",
+		len(family), leases, float64(own)/1e6, atMost, float64(resident)/1e6, after-before, watched)
 	return nil
 }
 
@@ -165,28 +169,44 @@ func children(pid int) []int {
 	return found
 }
 
-// usage adds up the processor time and the resident bytes of processes.
-func usage(pids []int) (cpu time.Duration, resident int64, err error) {
+// processorTime of all of the processes.
+func processorTime(pids []int) (cpu time.Duration, err error) {
 	const tick = 10 * time.Millisecond // USER_HZ is 100 everywhere
 	for _, pid := range pids {
 		stat := readLine(fmt.Sprintf("/proc/%d/stat", pid))
 		_, afterName, _ := strings.Cut(stat, ") ")
 		fields := strings.Fields(afterName)
-		if len(fields) < 22 {
-			return 0, 0, fmt.Errorf("process %d is gone", pid)
+		if len(fields) < 13 {
+			return 0, fmt.Errorf("process %d is gone", pid)
 		}
 		for _, field := range fields[11:13] { // utime, stime
 			n, err := strconv.ParseInt(field, 10, 64)
 			if err != nil {
-				return 0, 0, err
+				return 0, err
 			}
 			cpu += time.Duration(n) * tick
 		}
-		pages, err := strconv.ParseInt(fields[21], 10, 64)
+	}
+	return cpu, nil
+}
+
+// memory adds up the bytes that processes have in memory: resident counts a
+// page for each process that has it, proportional (PSS) shares it out.
+func memory(pids []int) (resident, proportional int64, err error) {
+	for _, pid := range pids {
+		sums, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 		if err != nil {
 			return 0, 0, err
 		}
-		resident += pages * int64(os.Getpagesize())
+		for line := range strings.Lines(string(sums)) {
+			var kB int64
+			if _, err := fmt.Sscanf(line, "Rss: %d kB", &kB); err == nil {
+				resident += kB << 10
+			}
+			if _, err := fmt.Sscanf(line, "Pss: %d kB", &kB); err == nil {
+				proportional += kB << 10
+			}
+		}
 	}
-	return cpu, resident, nil
+	return resident, proportional, nil
 }

@@ -46,7 +46,6 @@ type options struct {
 	rounds   int
 	write    string
 	data     string
-	static   bool
 }
 
 func parseOptions(args []string) (options, error) {
@@ -56,7 +55,6 @@ func parseOptions(args []string) (options, error) {
 	flags.IntVar(&o.rounds, "rounds", 300, "rounds of each measurement; the slow ones take fewer")
 	flags.StringVar(&o.write, "write", "", "file whose benchmark part is to be replaced")
 	flags.StringVar(&o.data, "data", "", "folder for host-local's files, such as /var/lib/cni-bench (a tmpfs)")
-	flags.BoolVar(&o.static, "static", false, "build host-local without cgo, as its releases are")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
@@ -113,7 +111,7 @@ func run(ctx context.Context, args []string) error {
 	defer b.cleanUp()
 	var report bytes.Buffer
 	out := io.MultiWriter(os.Stdout, &report)
-	describe(out, o)
+	describe(out)
 	for _, s := range sections() {
 		if !slices.Contains(o.sections, s.name) {
 			continue
@@ -146,8 +144,8 @@ type bench struct {
 	dir    string // on a tmpfs
 	data   string // of host-local
 	rounds int
-	// programs, built alike
-	fairway, plugin, hostLocal, empty string
+	// programs; host-local as a plain go build makes it, and as released
+	fairway, plugin, hostLocal, hostLocalStatic, empty string
 }
 
 func newBench(ctx context.Context, o options) (*bench, error) {
@@ -163,29 +161,27 @@ func newBench(ctx context.Context, o options) (*bench, error) {
 		b.data = filepath.Join(o.data, filepath.Base(dir))
 	}
 	bin := filepath.Join(dir, "bin")
-	if err := errors.Join(os.Mkdir(bin, 0o755), buildAll(ctx, bin, o.static)); err != nil {
+	if err := errors.Join(os.Mkdir(bin, 0o755), buildAll(ctx, bin)); err != nil {
 		b.cleanUp()
 		return nil, err
 	}
-	for name, path := range map[string]*string{"fairway": &b.fairway, "fairway-ipam": &b.plugin, "host-local": &b.hostLocal, "empty": &b.empty} {
+	for name, path := range map[string]*string{"fairway": &b.fairway, "fairway-ipam": &b.plugin, "host-local": &b.hostLocal, "static/host-local": &b.hostLocalStatic, "empty": &b.empty} {
 		*path = filepath.Join(bin, name)
 	}
 	return b, nil
 }
 
-// buildAll builds Fairway's programs as they are shipped, and host-local by a
-// plain go build, or as its releases are.
-func buildAll(ctx context.Context, bin string, static bool) error {
+// buildAll builds Fairway's programs as they are shipped, and host-local both
+// by a plain go build and, in a folder of its own, as its releases are.
+func buildAll(ctx context.Context, bin string) error {
 	const hostLocal = "github.com/containernetworking/plugins/plugins/ipam/host-local"
 	shipped := []string{"-trimpath", "-ldflags=-s -w"}
 	err := build(ctx, bin, "0", append(slices.Clone(shipped),
 		"github.com/fairway-network/fairway/cmd/fairway",
 		"github.com/fairway-network/fairway/cmd/fairway-ipam",
 		"github.com/fairway-network/fairway/integration/bench/empty")...)
-	if static {
-		return errors.Join(err, build(ctx, bin, "0", append(shipped, hostLocal)...))
-	}
-	return errors.Join(err, build(ctx, bin, "1", hostLocal))
+	static := filepath.Join(bin, "static") + "/"
+	return errors.Join(err, build(ctx, bin, "1", hostLocal), build(ctx, static, "0", append(shipped, hostLocal)...))
 }
 
 func build(ctx context.Context, bin, cgo string, args ...string) error {
@@ -200,7 +196,7 @@ func build(ctx context.Context, bin, cgo string, args ...string) error {
 func (b *bench) cleanUp() { _ = errors.Join(os.RemoveAll(b.dir), os.RemoveAll(b.data)) }
 
 // describe says under what conditions the numbers came about.
-func describe(out io.Writer, o options) {
+func describe(out io.Writer) {
 	model := "unknown processor"
 	if info, err := os.ReadFile("/proc/cpuinfo"); err == nil {
 		for line := range strings.Lines(string(info)) {
@@ -212,12 +208,8 @@ func describe(out io.Writer, o options) {
 	}
 	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
 	load, _, _ := strings.Cut(readLine("/proc/loadavg"), " ")
-	build := "plain go build"
-	if o.static {
-		build = "static"
-	}
-	fmt.Fprintf(out, "%s, %d cores, Linux %s, %s, load %s at the start, %s. host-local: %s.\n",
-		model, runtime.NumCPU(), strings.TrimSpace(string(kernel)), runtime.Version(), load, time.Now().UTC().Format("2 January 2006"), build)
+	fmt.Fprintf(out, "%s, %d cores, Linux %s, %s, load %s at the start, %s.\n",
+		model, runtime.NumCPU(), strings.TrimSpace(string(kernel)), runtime.Version(), load, time.Now().UTC().Format("2 January 2006"))
 }
 
 func readLine(path string) string {

@@ -33,10 +33,21 @@ type hostLocal struct {
 	kept   map[string]bool
 }
 
-func newHostLocal(b *bench, leases int) (*hostLocal, error) {
-	data := b.data
+// hostLocals are both builds, each with so many leases.
+type hostLocals struct{ plain, static *hostLocal }
+
+func newHostLocals(b *bench, leases int) (h hostLocals, err error) {
+	if h.plain, err = newHostLocal(b, "host-local", b.hostLocal, leases); err != nil {
+		return h, err
+	}
+	h.static, err = newHostLocal(b, "host-local static", b.hostLocalStatic, leases)
+	return h, err
+}
+
+func newHostLocal(b *bench, name, path string, leases int) (*hostLocal, error) {
+	data := filepath.Join(b.data, name)
 	h := &hostLocal{
-		contestant: contestant{name: "host-local", path: b.hostLocal, conf: filepath.Join(b.dir, "host-local.json"), wants: `"address"`},
+		contestant: contestant{name: name, path: path, conf: filepath.Join(b.dir, name+".json"), wants: `"address"`},
 		leases:     filepath.Join(data, networkName), kept: map[string]bool{},
 	}
 	conf := fmt.Sprintf(`{"cniVersion":"1.0.0","name":%q,"type":"ptp","ipam":{"type":"host-local","dataDir":%q,"ranges":[[{"subnet":%q}]],"routes":[{"dst":"0.0.0.0/0"}]}}`,

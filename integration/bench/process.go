@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// level is how many leases stand, and what the issue asks of the median ADD
-// there: at most wantRatio of host-local's time, at least wantRate of its ADDs a
-// second with eight side by side. 0 asks nothing.
+// level is how many leases stand, and what the median ADD is to reach there: at
+// most wantRatio of host-local's time, at least wantRate of its ADDs a second
+// with eight side by side. 0 asks nothing.
 type level struct {
 	leases              int
 	wantRatio, wantRate float64
@@ -25,7 +25,7 @@ func levels() []level {
 const wantEmpty = 1.3
 
 // atLevels runs f with an agent and host-local at each level.
-func atLevels(ctx context.Context, b *bench, f func(l level, a *fairwayAgent, h *hostLocal) error) (err error) {
+func atLevels(ctx context.Context, b *bench, f func(l level, a *fairwayAgent, h hostLocals) error) (err error) {
 	a, err := newAgent(ctx, b, 64)
 	if err != nil {
 		return err
@@ -37,7 +37,7 @@ func atLevels(ctx context.Context, b *bench, f func(l level, a *fairwayAgent, h 
 			return fmt.Errorf("preload %d leases: %w", l.leases, err)
 		}
 		preloaded = l.leases
-		h, err := newHostLocal(b, l.leases)
+		h, err := newHostLocals(b, l.leases)
 		if err != nil {
 			return err
 		}
@@ -53,36 +53,62 @@ func atLevels(ctx context.Context, b *bench, f func(l level, a *fairwayAgent, h 
 
 // alone measures one invocation at a time.
 func alone(ctx context.Context, b *bench, out io.Writer) error {
-	fmt.Fprintf(out, "\n### One at a time\n\nWhole process, from fork to wait; p50 / p99 in ms; %d rounds (60 with 10,000 leases), in each of which all take turns.\n\n", b.rounds)
-	fmt.Fprintln(out, "| leases | empty Go program | fairway-ipam ADD | host-local ADD | fairway-ipam DEL | host-local DEL | ADD / host-local | DEL / host-local | ADD / empty |")
-	fmt.Fprintln(out, "| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
-	empty := contestant{name: "empty", path: b.empty}
-	return atLevels(ctx, b, func(l level, a *fairwayAgent, h *hostLocal) error {
-		empty.conf = a.conf
+	fmt.Fprintf(out, "\n### One at a time\n\nWhole process, from fork to wait; p50 / p99 in ms; %d rounds (at most 60 with 10,000 leases), in each of which all take turns. Ratios are of the medians.\n\n", b.rounds)
+	fmt.Fprintln(out, "| leases | empty Go program | fairway-ipam ADD | host-local ADD | static | ADD / host-local | ADD / static | ADD / empty |")
+	fmt.Fprintln(out, "| --- | --- | --- | --- | --- | --- | --- | --- |")
+	var dels []string
+	err := atLevels(ctx, b, func(l level, a *fairwayAgent, h hostLocals) error {
+		empty := contestant{name: "empty", path: b.empty, conf: a.conf}
 		rounds := b.rounds
 		if l.leases >= 10_000 {
 			rounds = min(rounds, 60)
 		}
-		took, err := takeTurns(ctx, rounds, empty, a.contestant, h.contestant)
+		took, err := takeTurns(ctx, rounds, empty, a.contestant, h.plain.contestant, h.static.contestant)
 		if err != nil {
 			return err
 		}
-		m := func(name string) time.Duration { return median(took[name]) }
-		cell := func(name string) string { return ms(m(name)) + " / " + ms(quantile(took[name], 0.99)) }
-		fmt.Fprintf(out, "| %d | %s | %s | %s | %s | %s | %s | %s | %s |\n", l.leases,
-			cell("empty ADD"), cell("fairway-ipam ADD"), cell("host-local ADD"), cell("fairway-ipam DEL"), cell("host-local DEL"),
-			verdict(ratio(m("fairway-ipam ADD"), m("host-local ADD")), l.wantRatio, true),
-			verdict(ratio(m("fairway-ipam DEL"), m("host-local DEL")), 0, true),
-			verdict(ratio(m("fairway-ipam ADD"), m("empty ADD")), wantEmpty, true))
+		fmt.Fprintln(out, addRow(l, took))
+		dels = append(dels, delRow(l, took))
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(out, "\n| leases | empty Go program | fairway-ipam DEL | host-local DEL | static | DEL / host-local | DEL / static |")
+	fmt.Fprintln(out, "| --- | --- | --- | --- | --- | --- | --- |")
+	for _, row := range dels {
+		fmt.Fprintln(out, row)
+	}
+	return nil
+}
+
+// times are keyed by the contestant's name and the command.
+type times map[string][]time.Duration
+
+func (t times) cell(name string) string {
+	return ms(median(t[name])) + " / " + ms(quantile(t[name], 0.99))
+}
+
+func (t times) ratio(name, of string) float64 { return ratio(median(t[name]), median(t[of])) }
+
+func addRow(l level, t times) string {
+	return fmt.Sprintf("| %d | %s | %s | %s | %s | %s | %s | %s |", l.leases,
+		t.cell("empty ADD"), t.cell("fairway-ipam ADD"), t.cell("host-local ADD"), t.cell("host-local static ADD"),
+		verdict(t.ratio("fairway-ipam ADD", "host-local ADD"), l.wantRatio, true),
+		verdict(t.ratio("fairway-ipam ADD", "host-local static ADD"), l.wantRatio, true),
+		verdict(t.ratio("fairway-ipam ADD", "empty ADD"), wantEmpty, true))
+}
+
+func delRow(l level, t times) string {
+	return fmt.Sprintf("| %d | %s | %s | %s | %s | %.3g | %.3g |", l.leases,
+		t.cell("empty DEL"), t.cell("fairway-ipam DEL"), t.cell("host-local DEL"), t.cell("host-local static DEL"),
+		t.ratio("fairway-ipam DEL", "host-local DEL"), t.ratio("fairway-ipam DEL", "host-local static DEL"))
 }
 
 // takeTurns has every contestant ADD and then DEL in each round, in all orders
-// in turn: who follows host-local finds the processor's caches cold. Its
-// result is keyed by name and command.
-func takeTurns(ctx context.Context, rounds int, cs ...contestant) (map[string][]time.Duration, error) {
-	took := map[string][]time.Duration{}
+// in turn: who follows host-local finds the processor's caches cold.
+func takeTurns(ctx context.Context, rounds int, cs ...contestant) (times, error) {
+	took := times{}
 	for round := range rounds {
 		for _, command := range []string{"ADD", "DEL"} {
 			for i := range cs {
@@ -117,31 +143,36 @@ const sideBySide = 8
 func together(ctx context.Context, b *bench, out io.Writer) error {
 	const batches = 7
 	fmt.Fprintf(out, "\n### Eight side by side\n\nADDs a second, median of %d batches, in turns.\n\n", batches)
-	fmt.Fprintln(out, "| leases | empty Go program | fairway-ipam | host-local | fairway-ipam / host-local |")
-	fmt.Fprintln(out, "| --- | --- | --- | --- | --- |")
-	return atLevels(ctx, b, func(l level, a *fairwayAgent, h *hostLocal) error {
+	fmt.Fprintln(out, "| leases | empty Go program | fairway-ipam | host-local | static | fairway-ipam / host-local | fairway-ipam / static |")
+	fmt.Fprintln(out, "| --- | --- | --- | --- | --- | --- | --- |")
+	return atLevels(ctx, b, func(l level, a *fairwayAgent, h hostLocals) error {
 		each := 20
 		if l.leases >= 10_000 {
 			each = 3
 		}
-		empty := contestant{name: "empty", path: b.empty, conf: a.conf}
+		empty := team{contestant{name: "empty", path: b.empty, conf: a.conf}, func([]string) error { return nil }}
 		rates := map[string][]float64{}
 		for range batches {
-			for _, c := range []struct {
-				contestant
-				reset func(ids []string) error
-			}{{empty, func([]string) error { return nil }}, {a.contestant, a.reset}, {h.contestant, h.reset}} {
-				rate, ids, err := batch(c.contestant, each)
-				if err := errors.Join(err, c.reset(ids), ctx.Err()); err != nil {
+			for _, t := range []team{empty, {a.contestant, a.reset}, {h.plain.contestant, h.plain.reset}, {h.static.contestant, h.static.reset}} {
+				rate, ids, err := batch(t.contestant, each)
+				if err := errors.Join(err, t.reset(ids), ctx.Err()); err != nil {
 					return err
 				}
-				rates[c.name] = append(rates[c.name], rate)
+				rates[t.name] = append(rates[t.name], rate)
 			}
 		}
-		fmt.Fprintf(out, "| %d | %.0f | %.0f | %.0f | %s |\n", l.leases, median(rates["empty"]), median(rates["fairway-ipam"]), median(rates["host-local"]),
-			verdict(median(rates["fairway-ipam"])/median(rates["host-local"]), l.wantRate, false))
+		rate := func(name string) float64 { return median(rates[name]) }
+		ours := rate("fairway-ipam")
+		fmt.Fprintf(out, "| %d | %.0f | %.0f | %.0f | %.0f | %s | %s |\n", l.leases, rate("empty"), ours, rate("host-local"), rate("host-local static"),
+			verdict(ours/rate("host-local"), l.wantRate, false), verdict(ours/rate("host-local static"), l.wantRate, false))
 		return nil
 	})
+}
+
+// team is a contestant and how what a batch of it leased is dropped.
+type team struct {
+	contestant
+	reset func(ids []string) error
 }
 
 // batch has each of eight workers do so many ADDs, and returns the ADDs a
