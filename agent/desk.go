@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -163,7 +164,7 @@ func (d *desk) leaseInTurn(ctx context.Context, r pools.Request) (cni.Grant, err
 		}
 		if fresh {
 			// In its turn the lease is this request's own.
-			err = errors.Join(err, d.release(rec.Owner))
+			err = errors.Join(err, d.takeBack(rec.Owner))
 		}
 		return cni.Grant{}, err
 	}
@@ -327,22 +328,18 @@ func (d *desk) claimNow(ctx context.Context, lack pools.NoFreeError) error {
 	if err != nil {
 		return err
 	}
+	returned := d.nextReturn()
 	b, err := d.store.Claim(ctx, pool, lack.Family, lack.Want)
 	for errors.Is(err, pools.ErrExhausted) || errors.Is(err, pools.ErrBlockExists) {
 		if d.reopen(lack) {
 			d.changed()
 			return nil
 		}
-		returned := d.returning(lack)
-		if returned == nil {
+		if !d.waitReturn(ctx, lack, returned) {
 			return d.exhausted(pool, lack, err)
 		}
-		select {
-		case <-returned:
-			b, err = d.store.Claim(ctx, pool, lack.Family, lack.Want)
-		case <-ctx.Done():
-			return errors.Join(err, ctx.Err())
-		}
+		returned = d.nextReturn()
+		b, err = d.store.Claim(ctx, pool, lack.Family, lack.Want)
 	}
 	if err != nil {
 		return err
@@ -364,11 +361,20 @@ func (d *desk) pool(name string) (*pools.Pool, error) {
 func (d *desk) hold(b pools.Block) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.doors[b.Prefix] == nil {
+		// It was returned a moment ago, and giveBack has yet to forget it.
+		if err := d.ledger.Drop(b.Prefix); err != nil {
+			return err
+		}
+	}
 	if err := d.ledger.Hold(b); err != nil {
 		return err
 	}
 	if d.doors[b.Prefix] == nil {
 		d.doors[b.Prefix] = newDoor(false)
+	}
+	if d.quiet[b.Pool] {
+		d.openDoor(d.doors[b.Prefix]) // nobody is to be told of it
 	}
 	return nil
 }
@@ -387,17 +393,39 @@ func (d *desk) reopen(lack pools.NoFreeError) bool {
 	return false
 }
 
-// returning is closed when the next block is back, if one of those that lack
-// asks for is on its way: too far to be reopened, and about to be free.
-func (d *desk) returning(lack pools.NoFreeError) <-chan struct{} {
+// nextReturn is closed when the next block is back.
+func (d *desk) nextReturn() <-chan struct{} {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, h := range d.ledger.Blocks() {
-		if fits(lack, h) && h.Closed && d.doors[h.Prefix] == nil {
-			return d.returned
+	return d.returned
+}
+
+// waitReturn waits for a block to come back, if one that lack asks for is on
+// its way: too far to be reopened, and about to be free. It says whether one
+// has come back since returned was read.
+func (d *desk) waitReturn(ctx context.Context, lack pools.NoFreeError, returned <-chan struct{}) bool {
+	if !d.returning(lack) {
+		select {
+		case <-returned:
+			return true
+		default:
+			return false
 		}
 	}
-	return nil
+	select {
+	case <-returned:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (d *desk) returning(lack pools.NoFreeError) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.ContainsFunc(d.ledger.Blocks(), func(h pools.Held) bool {
+		return fits(lack, h) && h.Closed && d.doors[h.Prefix] == nil
+	})
 }
 
 // back tells who waits that a block was returned. The lock is held.
@@ -456,6 +484,21 @@ func (d *desk) release(owner pools.Owner) error {
 	return d.keep(rec)
 }
 
+// takeBack ends a lease that nobody was told of, so that its addresses need
+// no rest. The lock is held.
+func (d *desk) takeBack(owner pools.Owner) error {
+	rec, held, err := d.ledger.ProposeRelease(owner, d.now())
+	if err != nil || !held {
+		return err
+	}
+	pool, err := d.ledger.Pool(rec.Pool)
+	if err != nil {
+		return err
+	}
+	rec.At = rec.At.Add(-pool.ReuseAfter())
+	return d.keep(rec)
+}
+
 // Held implements cni.Leases.
 func (d *desk) Held(a pools.Attachment) []pools.Lease {
 	d.mu.Lock()
@@ -485,10 +528,22 @@ func (d *desk) Retain(ctx context.Context, network string, valid []pools.Attachm
 	for _, rec := range grants {
 		if rec.Owner.Network == network && !keep[rec.Owner.Attachment] {
 			d.log.Info("released a lease that the runtime no longer knows", "owner", rec.Owner, "addresses", rec.Addrs)
-			errs = append(errs, d.Release(ctx, rec.Owner))
+			errs = append(errs, d.releaseIfStill(ctx, rec))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// releaseIfStill ends the lease that rec made, unless another one stands by
+// now.
+func (d *desk) releaseIfStill(ctx context.Context, rec pools.Record) error {
+	d.mu.Lock()
+	now, ok := d.ledger.Grant(rec.Owner.Attachment)
+	d.mu.Unlock()
+	if !ok || !now.At.Equal(rec.At) {
+		return nil
+	}
+	return d.Release(ctx, rec.Owner)
 }
 
 // lasting is how long trouble lasts before the agent says that it can't serve.
@@ -501,11 +556,32 @@ func (d *desk) Ready(_ context.Context, pool string) error {
 	if _, err := d.ledger.Pool(pool); err != nil {
 		return err
 	}
-	if d.trouble.journal != nil {
-		return d.trouble.journal
+	if err := d.mendJournal(); err != nil {
+		return err
 	}
-	if since := d.trouble.since; !since.IsZero() && d.now().Sub(since) >= lasting {
+	if since := d.trouble.since; !since.IsZero() && d.now().Sub(since) >= lasting && !d.serves(pool) {
 		return fmt.Errorf("since %s: %w", since.Format(time.TimeOnly), d.trouble.err())
 	}
 	return nil
+}
+
+// mendJournal tries again to write a journal that the last record could not
+// be kept in: without a lease nothing else would. The lock is held.
+func (d *desk) mendJournal() error {
+	if d.trouble.journal == nil {
+		return nil
+	}
+	err := d.journal.Rewrite(d.ledger.History(d.now()))
+	d.note(func(t *trouble) { t.journal = err })
+	if err == nil {
+		d.planCompaction()
+	}
+	return err
+}
+
+// serves says whether a lease from pool could be made at once. The lock is
+// held.
+func (d *desk) serves(pool string) bool {
+	rec, _, err := d.ledger.ProposeLease(pools.Request{Pool: pool}, d.now())
+	return err == nil && len(d.closedDoors(rec)) == 0
 }

@@ -355,3 +355,83 @@ func TestLingeringRouteKeepsItsBlock(t *testing.T) {
 		t.Errorf("a lease from the pool whose only block was on its way back: %v", got.err)
 	}
 }
+
+// claimingStore claims a block in the moment after one was returned.
+type claimingStore struct {
+	Store
+	claim func()
+}
+
+func (s *claimingStore) Return(ctx context.Context, b pools.Block) error {
+	err := s.Store.Return(ctx, b)
+	if claim := s.claim; err == nil && claim != nil {
+		s.claim = nil
+		claim()
+	}
+	return err
+}
+
+// A cell that is claimed again between its return and the moment in which the
+// agent forgets it is held, and not lost.
+func TestClaimRightAfterTheReturn(t *testing.T) {
+	h := newHost(t)
+	parts, store := h.parts()
+	defer store.Close()
+	claiming := &claimingStore{Store: store}
+	parts.Store = claiming
+	web := pool(t, "web", 4, "10.1.0.0/30")
+	web.IdleAfter = 0
+	a, err := New(t.Context(), parts, Settings{Pools: []Pool{web}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	lack := pools.NoFreeError{Pool: "web", Family: pools.IPv4}
+	pass := func() {
+		if err := a.pass(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := a.desk.claimNow(t.Context(), lack); err != nil {
+		t.Fatal(err)
+	}
+	pass() // opens the door
+	pass() // closes the idle block, and makes its return final
+	claiming.claim = func() {
+		if err := a.desk.claimNow(t.Context(), lack); err != nil {
+			t.Error(err)
+		}
+	}
+	pass() // returns it
+	held, err := store.Blocks(t.Context())
+	if err != nil || claiming.claim != nil || len(held) != 1 || a.desk.count() != 1 {
+		t.Errorf("claimed %v, the store has %v (%v), the agent %d blocks", claiming.claim == nil, held, err, a.desk.count())
+	}
+	pass()
+	if _, err := a.desk.Lease(t.Context(), request("web", 1)); err != nil {
+		t.Errorf("lease in the block: %v", err)
+	}
+}
+
+// A pod that can't be announced and tries again and again uses nothing up:
+// nobody has seen the addresses that it gave up.
+func TestRetriesBurnNoAddress(t *testing.T) {
+	h := newHost(t)
+	h.established = false
+	s := settings(t, resting(t, "web", "10.1.0.0/29"))
+	s.AnnounceTimeout = 20 * time.Millisecond
+	a := h.start(s)
+	for range 20 {
+		if _, err := a.desk.Lease(t.Context(), request("web", 1)); !errors.Is(err, ErrNotReachable) {
+			t.Fatalf("lease without a peer: %v", err)
+		}
+	}
+	if got := a.desk.count(); got != 1 {
+		t.Errorf("%d blocks were claimed for one pod", got)
+	}
+	h.update(func() { h.established = true })
+	eventually(t, "the pod has an address", func() bool {
+		_, err := a.desk.Lease(t.Context(), request("web", 1))
+		return err == nil
+	})
+}

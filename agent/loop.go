@@ -24,7 +24,7 @@ const (
 	setTime = 15 * time.Second
 	// flushTime bounds one wait for announcements or withdrawals to leave.
 	flushTime = time.Second
-	// storeTime bounds one return of a block.
+	// storeTime bounds the returns of one pass.
 	storeTime = 5 * time.Second
 )
 
@@ -134,10 +134,19 @@ func (a *Agent) speak(ctx context.Context, p plan) error {
 			a.Log.Warn("a restart will not be graceful", "err", err)
 		}
 	}
+	// What is about to be withdrawn is not to be taken for announced by an
+	// agent after this one.
+	for _, b := range p.closing {
+		if err := a.told.remove(b.Prefix); err != nil {
+			return err
+		}
+	}
 	ctx, cancel := context.WithTimeout(ctx, setTime)
 	defer cancel()
 	err := a.Speaker.Set(ctx, d)
 	if !handedOver(err) {
+		// Part of it may have been announced.
+		a.announced = append(slices.Clone(a.announced), d.Prefixes...)
 		return fmt.Errorf("BGP: %w", err)
 	}
 	for _, old := range a.announced {
@@ -166,19 +175,21 @@ func (a *Agent) withdraw(ctx context.Context, p plan) error {
 	maps.DeleteFunc(a.closingSince, func(prefix netip.Prefix, _ time.Time) bool {
 		return !slices.ContainsFunc(p.closing, func(b pools.Block) bool { return b.Prefix == prefix })
 	})
+	if len(p.silent) > 0 {
+		a.desk.forgetDoors(p.silent)
+		a.call()
+	}
 	var errs []error
 	for _, f := range []pools.Family{pools.IPv4, pools.IPv6} {
 		closing := slices.DeleteFunc(slices.Clone(p.closing), func(b pools.Block) bool { return pools.FamilyOf(b.Prefix.Addr()) != f })
 		if len(closing) == 0 {
 			continue
 		}
-		if err := a.withdrawalLeft(ctx, p.settings, f, closing); err != nil && !a.forgotten(closing, p.settings) {
+		if err := a.withdrawalLeft(ctx, p.settings, f, closing); err != nil && !a.forgotten(ctx, closing, p.settings) {
 			errs = append(errs, fmt.Errorf("withdraw %d blocks: %w", len(closing), err))
 			continue
 		}
-		for _, b := range a.desk.forgetDoors(closing) {
-			errs = append(errs, a.told.remove(b.Prefix))
-		}
+		a.desk.forgetDoors(closing)
 		a.call() // the next pass takes them out of the kernel
 	}
 	return errors.Join(errs...)
@@ -213,7 +224,11 @@ func (a *Agent) withdrawalLeft(ctx context.Context, s *Settings, f pools.Family,
 // forgotten says whether blocks have been closed for so long that no peer
 // forwards to them any more, if none could be told: that is what graceful
 // restart bounds.
-func (a *Agent) forgotten(closing []pools.Block, s *Settings) bool {
+func (a *Agent) forgotten(ctx context.Context, closing []pools.Block, s *Settings) bool {
+	if a.sessionUp(ctx) {
+		clear(a.closingSince) // that peer forwards, and can still be told
+		return false
+	}
 	now := a.desk.time()
 	all := true
 	for _, b := range closing {
@@ -227,6 +242,14 @@ func (a *Agent) forgotten(closing []pools.Block, s *Settings) bool {
 	return all
 }
 
+// sessionUp says whether any session is, or can't be ruled out to be.
+func (a *Agent) sessionUp(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, flushTime)
+	defer cancel()
+	state, err := a.Speaker.State(ctx)
+	return err != nil || slices.ContainsFunc(state.Peers, speaker.PeerState.Established)
+}
+
 // giveBack returns the blocks that were withdrawn, once they are out of the
 // kernel.
 func (a *Agent) giveBack(ctx context.Context, p plan, errKernel error) error {
@@ -234,8 +257,14 @@ func (a *Agent) giveBack(ctx context.Context, p plan, errKernel error) error {
 	if errKernel != nil && !errors.As(errKernel, &partly) {
 		return nil // nobody knows what the kernel holds
 	}
+	ctx, cancel := context.WithTimeout(ctx, storeTime)
+	defer cancel()
 	var errs []error
 	for _, b := range p.gone {
+		if ctx.Err() != nil {
+			errs = append(errs, fmt.Errorf("return blocks: %w", ctx.Err()))
+			break
+		}
 		if partly != nil && slices.ContainsFunc(partly.Lingering, b.Prefix.Overlaps) {
 			continue
 		}
@@ -249,17 +278,18 @@ func (a *Agent) giveBack(ctx context.Context, p plan, errKernel error) error {
 }
 
 func (a *Agent) giveBackOne(ctx context.Context, b pools.Block) error {
-	ctx, cancel := context.WithTimeout(ctx, storeTime)
-	defer cancel()
 	if err := a.Store.Return(ctx, b); err != nil {
 		return err
 	}
 	a.desk.mu.Lock()
 	defer a.desk.mu.Unlock()
+	a.desk.back()
+	if a.desk.doors[b.Prefix] != nil {
+		return nil // claimed anew in between
+	}
 	if err := a.desk.ledger.Drop(b.Prefix); err != nil {
 		return fmt.Errorf("after its return: %w", err)
 	}
-	a.desk.back()
 	return nil
 }
 
@@ -268,9 +298,14 @@ func (d *desk) open(ws []waiting) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, w := range ws {
-		if !w.door.isOpen() {
-			close(w.door.open)
-		}
+		d.openDoor(w.door)
+	}
+}
+
+// openDoor opens a door, once. The lock is held.
+func (d *desk) openDoor(dr *door) {
+	if !dr.isOpen() {
+		close(dr.open)
 	}
 }
 

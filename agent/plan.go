@@ -18,6 +18,7 @@ type plan struct {
 	ready    []waiting      // doors that open as soon as the kernel delivers
 	doors    []waiting      // doors that wait for the announcement as well
 	closing  []pools.Block  // closed blocks, to be withdrawn
+	silent   []pools.Block  // closed blocks of which nobody was told
 	gone     []pools.Block  // withdrawn blocks, to be returned
 	known    []netip.Prefix // blocks that the network knows from before a restart
 	// missing are those of deliver that the kernel does not hold; blind says
@@ -67,6 +68,8 @@ func (p *plan) sort(h pools.Held, dr *door, quiet bool) {
 	switch {
 	case dr == nil:
 		p.gone = append(p.gone, h.Block)
+	case h.Closed && quiet:
+		p.silent = append(p.silent, h.Block)
 	case h.Closed:
 		p.closing = append(p.closing, h.Block)
 	case dr.isOpen():

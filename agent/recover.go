@@ -61,6 +61,7 @@ func (d *desk) recover(ctx context.Context, s *Settings, history []pools.Record,
 	for _, h := range d.ledger.Blocks() {
 		d.doors[h.Prefix] = newDoor(told.has(h.Prefix))
 	}
+	told.keep(d.doors)
 	d.planCompaction()
 	if len(history) > 2*len(folded) {
 		d.compact()
@@ -142,11 +143,19 @@ func (d *desk) setPools(s *Settings) error {
 	return nil
 }
 
-// unused are the blocks in which nothing is leased or cools down.
+// unused are the blocks in which nothing is leased or cools down, those that
+// were being returned among them.
 func (d *desk) unused() []pools.Block {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.ledger.Idle(d.now(), func(string) time.Duration { return 0 })
+	now := d.now()
+	out := append(d.ledger.Idle(now, func(string) time.Duration { return 0 }), d.ledger.Orphans(now)...)
+	for _, h := range d.ledger.Blocks() {
+		if h.Closed {
+			out = append(out, h.Block)
+		}
+	}
+	return out
 }
 
 func (d *desk) count() int {

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"math"
 	"slices"
 	"time"
 
@@ -47,13 +48,15 @@ func (s *Settings) quiet() map[string]bool {
 	return out
 }
 
+// idleAfter of a pool that is not in the settings, which may be about to come,
+// is for ever.
 func (s *Settings) idleAfter(pool string) time.Duration {
 	for _, p := range s.Pools {
 		if p.Name() == pool {
 			return p.IdleAfter
 		}
 	}
-	return 0
+	return math.MaxInt64
 }
 
 // carries says whether a peer is configured that carries family f.

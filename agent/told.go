@@ -68,6 +68,14 @@ func (t *told) has(block netip.Prefix) bool {
 	return t.blocks[block]
 }
 
+// keep forgets the blocks that are not held any more: claimed again, they are
+// new to the peers.
+func (t *told) keep(held map[netip.Prefix]*door) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	maps.DeleteFunc(t.blocks, func(p netip.Prefix, _ bool) bool { return held[p] == nil })
+}
+
 // begin leaves a mark before the first word to a peer, and later ones to show
 // that the agent lives.
 func (t *told) begin() error {
@@ -98,7 +106,7 @@ func (t *told) add(blocks []netip.Prefix) error {
 	return t.save()
 }
 
-// remove forgets a block before it is withdrawn.
+// remove forgets a block that is about to be withdrawn.
 func (t *told) remove(block netip.Prefix) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()

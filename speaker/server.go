@@ -107,7 +107,11 @@ func (s *Server) Set(ctx context.Context, d Desired) error {
 		return localErr
 	}
 	if localErr != nil {
-		return errors.Join(localErr, r.setPrefixes(ctx, prefixes))
+		if err := r.setPrefixes(ctx, prefixes); err != nil {
+			// Not ErrLocal, which says that the prefixes are as desired.
+			return fmt.Errorf("%v; %w", localErr, err)
+		}
+		return localErr
 	}
 	peers, peersErr := checkPeers(d.Peers, d.Local)
 	r.keepRefused(d.Peers, peers)
