@@ -13,7 +13,8 @@ import (
 // itself: an address leased twice, a release of what another holds. Such a
 // history is corrupt, and which lease stands can't be known.
 func Fold(history []Record) ([]Record, error) {
-	f := folding{grants: map[Attachment]Record{}, holder: map[netip.Addr]Owner{}, rested: map[netip.Addr]Record{}}
+	n := len(history)
+	f := folding{grants: make(map[Attachment]Record, n), holder: make(map[netip.Addr]Owner, n), rested: make(map[netip.Addr]Record, n)}
 	for i, rec := range history {
 		if err := f.check(rec); err != nil {
 			return nil, fmt.Errorf("record %d of %d: %w", i+1, len(history), err)

@@ -44,6 +44,7 @@ func main() {
 type options struct {
 	sections []string
 	rounds   int
+	series   int
 	write    string
 	data     string
 }
@@ -53,6 +54,7 @@ func parseOptions(args []string) (options, error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	only := flags.String("only", "", "sections to run, of "+strings.Join(sectionNames(), ",")+" (all)")
 	flags.IntVar(&o.rounds, "rounds", 300, "rounds of each measurement; the slow ones take fewer")
+	flags.IntVar(&o.series, "series", 10, "invocations of one contestant before it is the next one's turn")
 	flags.StringVar(&o.write, "write", "", "file whose benchmark part is to be replaced")
 	flags.StringVar(&o.data, "data", "", "folder for host-local's files, such as /var/lib/cni-bench (a tmpfs)")
 	if err := flags.Parse(args); err != nil {
@@ -61,6 +63,9 @@ func parseOptions(args []string) (options, error) {
 	o.sections = sectionNames()
 	if *only != "" {
 		o.sections = strings.Split(*only, ",")
+	}
+	if o.rounds < 1 || o.series < 1 {
+		return o, fmt.Errorf("-rounds %d -series %d: each must be at least 1", o.rounds, o.series)
 	}
 	for _, name := range o.sections {
 		if !slices.Contains(sectionNames(), name) {
@@ -144,6 +149,7 @@ type bench struct {
 	dir    string // on a tmpfs
 	data   string // of host-local
 	rounds int
+	series int
 	// programs; host-local as a plain go build makes it, and as released
 	fairway, plugin, hostLocal, hostLocalStatic, empty string
 }
@@ -156,7 +162,7 @@ func newBench(ctx context.Context, o options) (*bench, error) {
 	if err != nil {
 		return nil, fmt.Errorf("a folder on a tmpfs: %w", err)
 	}
-	b := &bench{dir: dir, data: filepath.Join(dir, "host-local"), rounds: o.rounds}
+	b := &bench{dir: dir, data: filepath.Join(dir, "host-local"), rounds: o.rounds, series: o.series}
 	if o.data != "" {
 		b.data = filepath.Join(o.data, filepath.Base(dir))
 	}

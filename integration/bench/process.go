@@ -53,7 +53,7 @@ func atLevels(ctx context.Context, b *bench, f func(l level, a *fairwayAgent, h 
 
 // alone measures one invocation at a time.
 func alone(ctx context.Context, b *bench, out io.Writer) error {
-	fmt.Fprintf(out, "\n### One at a time\n\nWhole process, from fork to wait; p50 / p99 in ms; %d rounds (at most 60 with 10,000 leases), in each of which all take turns. Ratios are of the medians.\n\n", b.rounds)
+	fmt.Fprintf(out, "\n### One at a time\n\nWhole process, from fork to wait; p50 / p99 in ms; %d invocations of each (at most 60 with 10,000 leases), in series of %d, taking turns. Ratios are of the medians.\n\n", b.rounds, b.series)
 	fmt.Fprintln(out, "| leases | empty Go program | fairway-ipam ADD | host-local ADD | static | ADD / host-local | ADD / static | ADD / empty |")
 	fmt.Fprintln(out, "| --- | --- | --- | --- | --- | --- | --- | --- |")
 	var dels []string
@@ -63,7 +63,7 @@ func alone(ctx context.Context, b *bench, out io.Writer) error {
 		if l.leases >= 10_000 {
 			rounds = min(rounds, 60)
 		}
-		took, err := takeTurns(ctx, rounds, empty, a.contestant, h.plain.contestant, h.static.contestant)
+		took, err := takeTurns(ctx, rounds, b.series, empty, a.contestant, h.plain.contestant, h.static.contestant)
 		if err != nil {
 			return err
 		}
@@ -105,23 +105,23 @@ func delRow(l level, t times) string {
 		t.ratio("fairway-ipam DEL", "host-local DEL"), t.ratio("fairway-ipam DEL", "host-local static DEL"))
 }
 
-// takeTurns has every contestant ADD and then DEL in each round, in all orders
-// in turn: who follows host-local finds the processor's caches cold.
-func takeTurns(ctx context.Context, rounds int, cs ...contestant) (times, error) {
+// takeTurns has every contestant ADD and DEL so many times, a series in a row,
+// all contestants in turn and in all orders: a noisy moment hits all of them,
+// and caches are those of a node, which has one IPAM plugin.
+func takeTurns(ctx context.Context, rounds, series int, cs ...contestant) (times, error) {
 	took := times{}
-	for round := range rounds {
-		for _, command := range []string{"ADD", "DEL"} {
-			for i := range cs {
-				c := cs[turn(round, i, len(cs))]
-				d, err := c.invoke(command, fmt.Sprintf("round%d", round))
-				if err != nil {
-					return nil, err
+	for first := 0; first < rounds; first += series {
+		for i := range cs {
+			c := cs[turn(first/series, i, len(cs))]
+			for n := first; n < min(first+series, rounds); n++ {
+				for _, command := range []string{"ADD", "DEL"} {
+					d, err := c.invoke(command, fmt.Sprintf("round%d", n))
+					if err := errors.Join(err, ctx.Err()); err != nil {
+						return nil, err
+					}
+					took[c.name+" "+command] = append(took[c.name+" "+command], d)
 				}
-				took[c.name+" "+command] = append(took[c.name+" "+command], d)
 			}
-		}
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
 		}
 	}
 	return took, nil
