@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"runtime"
 	"slices"
 	"time"
 
@@ -89,6 +90,9 @@ func (a *Agent) pass(ctx context.Context) error {
 	p := a.desk.plan(a.settings.Load())
 	errKernel := a.deliver(ctx, &p)
 	a.desk.open(p.delivered(p.ready))
+	// Pods that waited for a door are answered first: the speaker's start
+	// forks, which keeps this processor for milliseconds.
+	runtime.Gosched()
 	errSpeaker := a.speak(ctx, p)
 	err := errors.Join(errKernel, errSpeaker)
 	a.desk.noteTrouble(func(t *trouble) { t.pass = err })

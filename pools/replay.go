@@ -3,7 +3,6 @@ package pools
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 )
@@ -13,25 +12,35 @@ import (
 // itself: an address leased twice, a release of what another holds. Such a
 // history is corrupt, and which lease stands can't be known.
 func Fold(history []Record) ([]Record, error) {
-	n := len(history)
-	f := folding{grants: make(map[Attachment]Record, n), holder: make(map[netip.Addr]Owner, n), rested: make(map[netip.Addr]Record, n)}
-	for i, rec := range history {
+	half := len(history) / 2
+	f := folding{grants: make(map[Attachment]*Record, half), holder: make(map[netip.Addr]*Record, half), rested: make(map[netip.Addr]*Record, half)}
+	for i := range history {
+		rec := &history[i]
 		if err := f.check(rec); err != nil {
 			return nil, fmt.Errorf("record %d of %d: %w", i+1, len(history), err)
 		}
 		f.add(rec)
 	}
-	rested := inOrder(slices.Collect(maps.Values(f.rested)))
-	return append(rested, inOrder(slices.Collect(maps.Values(f.grants)))...), nil
+	out := make([]Record, 0, len(f.rested)+len(f.grants))
+	for a, rec := range f.rested {
+		out = append(out, Record{Op: Rested, Pool: rec.Pool, Addrs: []netip.Addr{a}, At: rec.At})
+	}
+	rested := len(out)
+	for _, rec := range f.grants {
+		out = append(out, *rec)
+	}
+	inOrder(out[:rested])
+	inOrder(out[rested:])
+	return out, nil
 }
 
 type folding struct {
-	grants map[Attachment]Record
-	holder map[netip.Addr]Owner
-	rested map[netip.Addr]Record
+	grants map[Attachment]*Record // the record that leased
+	holder map[netip.Addr]*Record
+	rested map[netip.Addr]*Record // what gave each back
 }
 
-func (f *folding) check(rec Record) error {
+func (f *folding) check(rec *Record) error {
 	if err := rec.check(); err != nil {
 		return err
 	}
@@ -39,26 +48,26 @@ func (f *folding) check(rec Record) error {
 	switch {
 	case rec.Op == Leased && stands:
 		return fmt.Errorf("%s leased %v: %w: it holds %v", rec.Owner, rec.Addrs, ErrTaken, g.Addrs)
-	case rec.Op == Released && (!stands || !rec.ends(g)):
+	case rec.Op == Released && (!stands || !rec.ends(*g)):
 		return fmt.Errorf("%s released %v: %w", rec.Owner, rec.Addrs, ErrNotOwner)
 	}
 	for _, a := range rec.Addrs {
 		if other, held := f.holder[a]; held && rec.Op != Released {
-			return fmt.Errorf("%s: %w by %s", a, ErrTaken, other)
+			return fmt.Errorf("%s: %w by %s", a, ErrTaken, other.Owner)
 		}
 	}
 	return nil
 }
 
-func (f *folding) add(rec Record) {
+func (f *folding) add(rec *Record) {
 	for _, a := range rec.Addrs {
 		if rec.Op == Leased {
-			f.holder[a] = rec.Owner
+			f.holder[a] = rec
 			delete(f.rested, a)
 			continue
 		}
 		delete(f.holder, a)
-		f.rested[a] = Record{Op: Rested, Pool: rec.Pool, Addrs: []netip.Addr{a}, At: rec.At}
+		f.rested[a] = rec
 	}
 	switch rec.Op {
 	case Leased:

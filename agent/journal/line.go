@@ -153,6 +153,8 @@ func decode(data []byte, boot string) (decoded, error) {
 		return decoded{}, errors.New("line 1: no end")
 	}
 	d := decoded{Opened: Opened{Torn: len(data) - whole}, whole: int64(whole)}
+	const usual = 128 // bytes of a line
+	d.Records = make([]pools.Record, 0, len(data)/usual)
 	for n, rest := 1, data[:whole]; len(rest) > 0; n++ {
 		end := bytes.IndexByte(rest, '\n')
 		payload, err := open(rest[:end])
