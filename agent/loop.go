@@ -149,8 +149,12 @@ func (a *Agent) speak(ctx context.Context, p plan) error {
 	defer cancel()
 	err := a.Speaker.Set(ctx, d)
 	if !handedOver(err) {
-		// Part of it may have been announced.
-		a.announced = append(slices.Clone(a.announced), d.Prefixes...)
+		// Part of it may have been announced, however often this fails.
+		for _, maybe := range d.Prefixes {
+			if !slices.Contains(a.announced, maybe) {
+				a.announced = append(slices.Clip(a.announced), maybe)
+			}
+		}
 		return fmt.Errorf("BGP: %w", err)
 	}
 	for _, old := range a.announced {
@@ -285,13 +289,18 @@ func (a *Agent) giveBackOne(ctx context.Context, b pools.Block) error {
 	if err := a.Store.Return(ctx, b); err != nil {
 		return err
 	}
-	a.desk.mu.Lock()
-	defer a.desk.mu.Unlock()
-	a.desk.back()
-	if a.desk.doors[b.Prefix] != nil {
+	return a.desk.forget(b)
+}
+
+// forget drops a block that was returned, and tells who waits for one.
+func (d *desk) forget(b pools.Block) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.back()
+	if d.doors[b.Prefix] != nil {
 		return nil // claimed anew in between
 	}
-	if err := a.desk.ledger.Drop(b.Prefix); err != nil {
+	if err := d.ledger.Drop(b.Prefix); err != nil {
 		return fmt.Errorf("after its return: %w", err)
 	}
 	return nil
