@@ -12,10 +12,17 @@ import (
 // Block is one CIDR of a pool, held by one node. A block inside another one
 // was lent out of it.
 type Block struct {
-	Prefix  netip.Prefix
-	Pool    string
-	Node    string
+	Prefix netip.Prefix
+	Pool   string
+	Node   string
+	// Lender is the node that lent the block; "" for a whole cell.
+	Lender  string
 	Created time.Time
+	// UID tells this very block from others that had its prefix before or
+	// will have it; "" in a store that has only one node.
+	UID string
+	// Machine tells the node from others of the same name; "" if nobody does.
+	Machine string
 }
 
 // Effective returns the addresses of addrs whose smallest block in blocks is

@@ -1,0 +1,38 @@
+// Package exchange is how a node comes by the blocks of a pool and parts with
+// them, among nodes that share nothing but a store: claims, loans, returns.
+// It is a state machine without clock, network or goroutine: Node is told what
+// happened and what time it is, and says what to do next. The same inputs make
+// the same outputs.
+//
+// # Ownership
+//
+// An address is the node's whose block is its longest match. A cell of a pool
+// is claimed by making the block named after it: of two nodes that try, the
+// store lets one win. A part of a block is lent by a smaller block inside.
+//
+// Nesting: a block is removed only when no block of another node stands in it.
+// Its node knows what it has lent, and the controller makes the block of a node
+// that is gone vacant before it looks inside. Whoever makes a cell's block
+// therefore has all of it, and need not look.
+//
+// # Loans
+//
+// A node that finds no free cell makes a Request. One that has addresses to
+// spare sets them aside, in its journal too, has the network lead them away no
+// more, and answers with a Grant: one compare-and-swap, so that one of many
+// answers counts. The asker then makes the lent block in its own name, and only
+// then reads the request and the block that it was lent out of: if both still
+// stand, whoever comes to own the space around later finds the lent block
+// there, and if one does not, the asker uses nothing of it. Last, it removes the
+// request. The lender, when the request is gone, looks for the lent block: it
+// is there for as long as the addresses are lent.
+//
+// A lent block is used by the node that drew it and by no other life of that
+// node: one that is found and not remembered is returned.
+//
+// # Unknown outcomes
+//
+// A write that nobody answered may have happened. The machine repeats it, or
+// reads, until it knows, and does nothing in between that contradicts it: what
+// was perhaps granted stays set aside, what was perhaps removed stays unused.
+package exchange

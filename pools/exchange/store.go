@@ -1,0 +1,101 @@
+package exchange
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+
+	"github.com/fairway-network/fairway/pools"
+)
+
+// What a store answers. Every other error means that nothing was changed, and
+// that trying again later may help.
+var (
+	// ErrExists: there is an object of that name already.
+	ErrExists = errors.New("exists already")
+	// ErrGone: there is no such object (any more), or another one of its name.
+	ErrGone = errors.New("gone")
+	// ErrConflict: the object was changed since it was read.
+	ErrConflict = errors.New("changed by somebody else")
+	// ErrUnknown: a write may have happened, or may yet happen within a short
+	// time, or not: nobody answered.
+	ErrUnknown = errors.New("outcome unknown")
+)
+
+// Stored is a block as the store keeps it. A block whose Node is "" is vacant:
+// its node is gone, and anybody may take it.
+type Stored struct {
+	pools.Block
+	Version string // changes whenever the object does
+}
+
+// Request is a node asking the others for addresses. There is one at a time
+// for each (node, pool, family, chosen address).
+type Request struct {
+	Name, UID, Version string
+
+	Node   string
+	Pool   string
+	Family pools.Family
+	Want   netip.Addr // the chosen address; zero for any
+	// Count is how many addresses the node lacks, Holders how many nodes it
+	// knows to hold blocks of the pool: hints for those who answer.
+	Count, Holders int
+
+	Grant Grant // zero while the request is open
+}
+
+// Open says whether nobody has answered the request yet.
+func (r Request) Open() bool { return !r.Grant.Prefix.IsValid() }
+
+// Grant is the one answer to a request: Lender sets Prefix aside, which lies
+// in its own block Outer.
+type Grant struct {
+	Lender   string
+	Prefix   netip.Prefix
+	Outer    netip.Prefix
+	OuterUID string
+}
+
+// Store keeps blocks and gives each to one node. It is safe for concurrent use.
+//
+// Reads are not older than the call, but for List. A write is atomic; it acts
+// on the object with the UID, and where so said the Version, that it is given,
+// or on none (ErrGone, ErrConflict).
+type Store interface {
+	// List returns blocks of a pool, vacant ones and all nodes' own, perhaps
+	// out of date.
+	List(ctx context.Context, pool string) ([]Stored, error)
+	// Own returns the blocks of this node, and in inside those of other nodes
+	// and the vacant ones that lie in them.
+	Own(ctx context.Context) (own, inside []Stored, err error)
+	// Inside returns the blocks that lie in p, p itself left out.
+	Inside(ctx context.Context, p netip.Prefix) ([]Stored, error)
+	// Block returns the block p, or ErrGone.
+	Block(ctx context.Context, p netip.Prefix) (Stored, error)
+	// Create makes b, whose Node is this one, or returns ErrExists.
+	Create(ctx context.Context, b pools.Block) (Stored, error)
+	// Take makes b, at its Version, this node's: a vacant one, or one of an
+	// earlier machine of this node's name.
+	Take(ctx context.Context, b Stored) (Stored, error)
+	// Delete removes the block with b's UID.
+	Delete(ctx context.Context, b Stored) error
+}
+
+// Exchange is a store that nodes share, in which they can ask each other.
+type Exchange interface {
+	Store
+	// Watch calls seen with all requests of all nodes, again after every
+	// change, a little late perhaps and some states left out, until ctx ends.
+	Watch(ctx context.Context, seen func([]Request)) error
+	// Requests returns all requests.
+	Requests(ctx context.Context) ([]Request, error)
+	// Request returns the request of that name, or ErrGone.
+	Request(ctx context.Context, name string) (Request, error)
+	// Ask makes r, whose Node is this one, or returns ErrExists.
+	Ask(ctx context.Context, r Request) (Request, error)
+	// Grant gives r, at its Version, the answer r.Grant.
+	Grant(ctx context.Context, r Request) (Request, error)
+	// Retract removes the request with r's UID.
+	Retract(ctx context.Context, r Request) error
+}
