@@ -33,8 +33,12 @@ lab: build ## the same, but leave it up and print what to try
 lab-down: setup ## take down what make lab left up
 	$(GO) run ./integration/demo -down
 
+.PHONY: kube
+kube: setup ## build a Kubernetes control plane for the tests into bin/kube/
+	@scripts/kube
+
 .PHONY: test
-test: build ## run all tests
+test: build kube ## run all tests
 	@scripts/test
 
 .PHONY: check

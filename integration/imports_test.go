@@ -35,6 +35,7 @@ func rooms() []room {
 		netipx  = "go4.org/netipx"
 		machine = "k8s.io/apimachinery/..."
 		client  = "k8s.io/client-go/..."
+		kinds   = "k8s.io/api/..."
 		lab     = "integration/lab/..."
 	)
 	return []room{
@@ -42,7 +43,7 @@ func rooms() []room {
 		{"pools", []string{netipx}, []string{"pools/..."}},
 		{"pools/storetest", []string{"pools", netipx}, nil},
 		{"pools/embedded", []string{"pools", "internal/lockfile", "go.etcd.io/bbolt"}, []string{"pools/storetest", netipx, sys}},
-		{"pools/kube", []string{"pools", "api/...", machine, client}, []string{"pools/storetest", "sigs.k8s.io/..."}},
+		{"pools/kube", []string{"pools", "api/...", machine, client, kinds}, []string{"pools/storetest", "sigs.k8s.io/..."}},
 		{"routes", nil, []string{"routes"}},
 		{"routes/kernel", []string{"routes", netlink, netns, sys}, nil},
 		{"routes/vpc", []string{"routes"}, []string{"routes/..."}},
@@ -55,16 +56,16 @@ func rooms() []room {
 		{"agent/cni", []string{"agent/wire", "pools"}, []string{cni, netns, netlink, sys}},
 		{"agent/journal", []string{"pools"}, []string{sys}},
 		{"agent/wire", nil, []string{"agent/wire"}},
-		{"controller/...", []string{"controller/...", "pools/...", "api/...", "routes/vpc/...", "routes", machine, client, "sigs.k8s.io/controller-runtime/..."}, nil},
+		{"controller/...", []string{"controller/...", "pools/...", "api/...", "routes/vpc/...", "routes", machine, client, kinds, "sigs.k8s.io/controller-runtime/..."}, nil},
 		{"internal/...", []string{"internal/...", sys}, nil},
 		{"cmd/fairway", []string{
 			"agent/...", "api/...", "config", "controller", "pools/...", "routes/...", "speaker", "internal/...",
-			"github.com/spf13/cobra", machine, client,
+			"github.com/spf13/cobra", machine, client, kinds,
 		}, []string{lab, sys, netns, cni}},
 		{"cmd/fairway-ipam", []string{"agent/wire"}, nil},
 		{"integration/...", []string{
 			"agent/...", "api/...", "config", "pools/...", "routes/...", "speaker", "integration/...",
-			netlink, netns, sys, cni, "go.yaml.in/yaml/v3", machine, client,
+			netlink, netns, sys, cni, "go.yaml.in/yaml/v3", machine, client, kinds,
 		}, []string{gobgp, netipx}},
 		{"scripts/...", nil, nil},
 	}
