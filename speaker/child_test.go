@@ -1,10 +1,14 @@
 package speaker
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,7 +19,7 @@ func newTestChild(t *testing.T) *Child {
 	t.Helper()
 	c := NewChild(testSpawn(t))
 	t.Cleanup(func() {
-		if err := c.Close(within(t, 5*time.Second), Forward); err != nil {
+		if err := c.Close(within(t, soon), Forward); err != nil {
 			t.Error(err)
 		}
 	})
@@ -35,6 +39,36 @@ func (c *Child) pid() int {
 	return c.process.Pid
 }
 
+// signal sends a signal to the process that runs, and says which it is.
+func (c *Child) signal(t *testing.T, s syscall.Signal) int {
+	t.Helper()
+	pid := 0 // which would be the test's own process group
+	eventually(t, "a process runs", func() bool { pid = c.pid(); return pid != 0 })
+	must(t, syscall.Kill(pid, s))
+	return pid
+}
+
+// freeze stops the process that runs. The signal reaches its threads one after
+// the other, and until the last has stopped the process may answer.
+func (c *Child) freeze(t *testing.T) int {
+	t.Helper()
+	pid := c.signal(t, syscall.SIGSTOP)
+	eventually(t, "all threads have stopped", func() bool {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+		must(t, err)
+		return len(threads) > 0 && !slices.ContainsFunc(threads, func(stat string) bool { return !stoppedThread(stat) })
+	})
+	return pid
+}
+
+// stoppedThread reads the state in proc(5)'s stat of a thread: it comes after
+// the name in parentheses.
+func stoppedThread(stat string) bool {
+	b, err := os.ReadFile(stat)
+	at := bytes.LastIndexByte(b, ')')
+	return err == nil && at >= 0 && bytes.HasPrefix(b[at:], []byte(") T "))
+}
+
 func TestChildSpeaks(t *testing.T) {
 	t.Parallel()
 	r := startRouter(t, "127.0.0.3", routerASN)
@@ -44,7 +78,7 @@ func TestChildSpeaks(t *testing.T) {
 	peer.Password = "secret"
 	d := Desired{Local: local(), Peers: []Peer{peer}, Prefixes: prefixes("10.1.0.0/26", "10.2.0.0/26")}
 	must(t, c.Set(t.Context(), d))
-	must(t, c.Flush(within(t, 10*time.Second), d.Prefixes))
+	must(t, c.Flush(within(t, soon), d.Prefixes))
 	r.has(t, "10.1.0.0/26", "10.2.0.0/26")
 	if p := stateOf(t, c, "tor"); !p.Established() || p.Advertised != 2 {
 		t.Errorf("state %+v", p)
@@ -53,7 +87,7 @@ func TestChildSpeaks(t *testing.T) {
 	if err := c.Set(t.Context(), d); err == nil || !strings.Contains(err.Error(), "router ID") {
 		t.Errorf("Set with a bad router ID: %v", err)
 	}
-	must(t, c.Close(within(t, 5*time.Second), Withdraw))
+	must(t, c.Close(within(t, soon), Withdraw))
 	r.has(t)
 	if err := c.Flush(t.Context(), d.Prefixes); !errors.Is(err, ErrClosed) {
 		t.Errorf("Flush of a closed speaker: %v", err)
@@ -76,14 +110,34 @@ func TestChildFlushWithoutPeer(t *testing.T) {
 	}
 }
 
+// awaitDeath returns when a process has died, or with ctx.
+func (c *Child) awaitDeath(ctx context.Context) {
+	for {
+		c.mu.Lock()
+		reason, changed := c.reason, c.changed
+		c.mu.Unlock()
+		if reason != "" {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 func TestChildThatIsNone(t *testing.T) {
 	t.Parallel()
 	c := NewChild(Spawn{Path: "/bin/sh", Args: []string{"-c", "echo no such command >&2; exit 3"}, Log: testLog(t)})
-	err := c.Set(within(t, 500*time.Millisecond), Desired{})
+	ctx, cancel := context.WithTimeout(t.Context(), soon)
+	defer cancel()
+	go func() { c.awaitDeath(ctx); cancel() }()
+	err := c.Set(ctx, Desired{})
 	if err == nil || !strings.Contains(err.Error(), "exit status 3") || !strings.Contains(err.Error(), "no such command") {
 		t.Errorf("Set of a program that is no speaker: %v", err)
 	}
-	must(t, c.Close(within(t, 5*time.Second), Forward))
+	must(t, c.Close(within(t, soon), Forward))
 }
 
 // A header of unknown type ends GoBGP's process, and so does what another
@@ -105,12 +159,12 @@ func TestDeadlyMessages(t *testing.T) {
 			child := newTestChild(t)
 			d := Desired{Local: local(), Peers: []Peer{good.peer("good"), evil.peer}, Prefixes: prefixes("10.1.0.0/26")}
 			must(t, child.Set(t.Context(), d))
-			must(t, child.Flush(within(t, 10*time.Second), d.Prefixes))
+			must(t, child.Flush(within(t, soon), d.Prefixes))
 			first := child.pid()
 			_, _ = (<-evil.sessions).Write(c.message) // cut short by the death
 			eventually(t, "the child dies", func() bool { return child.pid() != first })
 			must(t, child.Set(t.Context(), d))
-			must(t, child.Flush(within(t, 15*time.Second), d.Prefixes))
+			must(t, child.Flush(within(t, soon), d.Prefixes))
 			good.has(t, "10.1.0.0/26")
 		})
 	}
@@ -124,11 +178,11 @@ func TestFRRGracefulRestart(t *testing.T) {
 	c := newTestChild(t)
 	d := Desired{Local: local(), Peers: []Peer{v4.peer("tor4"), v6.peer("tor6")}, Prefixes: prefixes("10.1.0.0/26", "2001:db8:1::/64")}
 	must(t, c.Set(t.Context(), d))
-	must(t, c.Flush(within(t, 10*time.Second), d.Prefixes))
+	must(t, c.Flush(within(t, soon), d.Prefixes))
 	v4.has(t, "10.1.0.0/26")
 	v6.has(t, "2001:db8:1::/64")
 
-	must(t, syscall.Kill(c.pid(), syscall.SIGKILL))
+	c.signal(t, syscall.SIGKILL)
 	stale4, stale6 := false, false
 	eventually(t, "both routes were stale and are fresh", func() bool {
 		path4, path6 := v4.routes(t, IPv4)["10.1.0.0/26"], v6.routes(t, IPv6)["2001:db8:1::/64"]
@@ -138,8 +192,8 @@ func TestFRRGracefulRestart(t *testing.T) {
 		stale4, stale6 = stale4 || path4[0].Stale, stale6 || path6[0].Stale
 		return stale4 && stale6 && !path4[0].Stale && !path6[0].Stale
 	})
-	must(t, c.Flush(within(t, 10*time.Second), d.Prefixes))
-	must(t, c.Close(within(t, 5*time.Second), Withdraw))
+	must(t, c.Flush(within(t, soon), d.Prefixes))
+	must(t, c.Close(within(t, soon), Withdraw))
 	v4.has(t)
 	v6.has(t)
 }

@@ -32,7 +32,7 @@ func TestConverges(t *testing.T) {
 		must(t, s.Set(t.Context(), d))
 		flushed := random.IntN(3) > 0
 		if flushed {
-			must(t, s.Flush(within(t, 10*time.Second), all))
+			must(t, s.Flush(within(t, soon), all))
 			r.has(t, names(d.Prefixes)...)
 			checkOrder(t, r.log()[heard:], before, d.Prefixes)
 			continue
@@ -40,7 +40,7 @@ func TestConverges(t *testing.T) {
 		changed := d.Prefixes
 		d.Prefixes = before // taken back, perhaps before it was written
 		must(t, s.Set(t.Context(), d))
-		must(t, s.Flush(within(t, 10*time.Second), all))
+		must(t, s.Flush(within(t, soon), all))
 		eventually(t, "the router hears the change and its reversal", func() bool {
 			return len(r.log()) == heard+2*differences(before, changed)
 		})
@@ -156,7 +156,7 @@ func TestOutboxAgainstQueue(t *testing.T) {
 			for i := range byte(4) {
 				p := outboxPrefix(i)
 				queued := slices.ContainsFunc(naive.queue, func(u naiveUpdate) bool { return u.prefix == p })
-				if (l.lacking(p) != nil) != queued {
+				if (l.lacking(p, time.Now()) != nil) != queued {
 					t.Fatalf("seed %d: %s is on its way: %v, not %v", seed, p, queued, !queued)
 				}
 			}

@@ -37,9 +37,16 @@ func (s *Server) Flush(ctx context.Context, prefixes []netip.Prefix) error {
 	}
 }
 
+// lookAgain is how often a Flush looks at what nobody reports: that the time is
+// over for which a peer may hold routes, or what a peer has negotiated that came
+// up since the last look.
+const lookAgain = 100 * time.Millisecond
+
 func (r *run) flush(ctx context.Context, prefixes []netip.Prefix) error {
 	f := newFlush(prefixes)
 	defer r.ledger.leaveFlush(f)
+	again := time.NewTicker(lookAgain)
+	defer again.Stop()
 	for {
 		r.negotiate(ctx)
 		done, changed, err := r.ledger.flushed(f)
@@ -48,6 +55,7 @@ func (r *run) flush(ctx context.Context, prefixes []netip.Prefix) error {
 		}
 		select {
 		case <-changed:
+		case <-again.C:
 		case <-ctx.Done():
 			return r.ledger.unflushed(f, ctx.Err())
 		}
@@ -104,7 +112,7 @@ func (l *ledger) flushed(f *flush) (done bool, changed <-chan struct{}, err erro
 		f.written, f.comings = 0, l.comings
 	}
 	for ; f.written < len(f.prefixes); f.written++ {
-		if p := f.prefixes[f.written]; l.lacking(p) != nil {
+		if p := f.prefixes[f.written]; l.lacking(p, time.Now()) != nil {
 			l.await(f, p)
 			return false, l.changed, nil
 		}
@@ -142,17 +150,38 @@ func (l *ledger) carried(family Family) bool {
 	return false
 }
 
-// lacking gives an established session that carries the prefix's family and
-// was not written what is wanted of the prefix, or nil. The lock is held.
-func (l *ledger) lacking(p netip.Prefix) *session {
+// lack is what of a prefix has not reached a peer.
+type lack struct {
+	peer Peer
+	why  string // "peer NAME (ADDRESS) WHY PREFIX"
+}
+
+// lacking gives a peer that what is wanted of a prefix has not reached, nil if
+// there is none. The lock is held.
+func (l *ledger) lacking(p netip.Prefix, now time.Time) *lack {
 	_, wanted := l.want[p]
 	family := familyOf(p.Addr())
 	for _, s := range l.sessions {
-		if s.up && s.carries(family) && !s.out[family].holds(p, wanted) {
-			return s
+		if !s.carries(family) {
+			continue
+		}
+		switch o := s.out[family]; {
+		case s.up && !o.holds(p, wanted):
+			return &lack{s.peer, "was not told yet of"}
+		case wanted: // a peer without a session is told when it has one
+		case s.up && l.keeps > 0 && !s.noHelper && !o.ended:
+			return &lack{s.peer, "was not sent the End-of-RIB yet, until which it may keep"}
+		case s.mayHold(now):
+			return &lack{s.peer, "has no session, and keeps forwarding for a graceful restart, perhaps also to"}
 		}
 	}
 	return nil
+}
+
+// mayHold says whether the peer, which has no session, may hold routes of this
+// node as a helper of its restart.
+func (s *session) mayHold(now time.Time) bool {
+	return !s.up && s.freed == nil && now.Before(s.holds)
 }
 
 // unflushed says why f ended early.
@@ -165,8 +194,8 @@ func (l *ledger) unflushed(f *flush, cause error) error {
 		}
 	}
 	for _, p := range f.prefixes {
-		if s := l.lacking(p); s != nil {
-			return fmt.Errorf("peer %s (%s) was not told of %s yet: %w", s.peer.Name, s.peer.Address, p, cause)
+		if lack := l.lacking(p, time.Now()); lack != nil {
+			return fmt.Errorf("peer %s (%s) %s %s: %w", lack.peer.Name, lack.peer.Address, lack.why, p, cause)
 		}
 	}
 	return cause
@@ -212,7 +241,7 @@ func (l *ledger) untold(now time.Time) (peers []Peer, changed <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, s := range l.sessions {
-		if s.up && !s.settled() || !s.up && s.freed == nil && now.Before(s.holds) {
+		if s.up && !s.settled() || s.mayHold(now) {
 			peers = append(peers, s.peer)
 		}
 	}

@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 )
 
 // Two routers, eBGP and iBGP, each over IPv4 and IPv6 sessions: four sessions.
@@ -30,7 +29,7 @@ func TestFRRFamilies(t *testing.T) {
 			s := newTestServer(t)
 			d := Desired{Local: local(), Peers: []Peer{v4.peer("tor4"), v6.peer("tor6")}, Prefixes: prefixes("10.1.0.0/26", "2001:db8:1::/64")}
 			must(t, s.Set(t.Context(), d))
-			must(t, s.Flush(within(t, 10*time.Second), d.Prefixes))
+			must(t, s.Flush(within(t, soon), d.Prefixes))
 			v4.has(t, "10.1.0.0/26")
 			v6.has(t, "2001:db8:1::/64")
 			r4, r6 := v4.routes(t, IPv4)["10.1.0.0/26"][0], v6.routes(t, IPv6)["2001:db8:1::/64"][0]
@@ -40,7 +39,7 @@ func TestFRRFamilies(t *testing.T) {
 			if r4.Nexthops[0].IP != "10.0.0.1" || r6.Nexthops[0].IP != "fd00::1" {
 				t.Errorf("next hops %v and %v: want the node's address of each session", r4.Nexthops, r6.Nexthops)
 			}
-			must(t, s.Close(within(t, 5*time.Second), Withdraw))
+			must(t, s.Close(within(t, soon), Withdraw))
 			v4.has(t)
 			v6.has(t)
 		})
@@ -62,7 +61,7 @@ func TestFRRRefusedPeers(t *testing.T) {
 	s := newTestServer(t)
 	d := Desired{Local: local(), Prefixes: prefixes("10.1.0.0/26"), Peers: []Peer{with(good.peer("good"), "right", routerASN)}}
 	must(t, s.Set(t.Context(), d))
-	must(t, s.Flush(within(t, 10*time.Second), d.Prefixes))
+	must(t, s.Flush(within(t, soon), d.Prefixes))
 	since := stateOf(t, s, "good").Since
 	d.Peers = append(d.Peers, with(secret.peer("password"), "wrong", routerASN), with(ours.peer("asn"), "", routerASN+1), theirs.peer("their-asn"))
 	must(t, s.Set(t.Context(), d))

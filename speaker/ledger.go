@@ -22,7 +22,9 @@ type ledger struct {
 	replaced bool                 // another run has taken over
 	changed  chan struct{}        // closed and replaced whenever a waiter should look again
 	tend     chan struct{}        // of size one: a session needs a hand, see Server.tend
-	keeps    time.Duration        // how long peers keep forwarding without a session
+	// keeps is how long peers keep forwarding without a session; 0 without
+	// graceful restart.
+	keeps time.Duration
 	// inherited is until when peers may keep routes of the run before, which
 	// had no session to tell them.
 	inherited map[string]time.Time
@@ -56,6 +58,9 @@ type outbox struct {
 	// extra counts the UPDATEs still to be written for a prefix that was
 	// changed again before the first change was written.
 	extra map[netip.Prefix]int
+	// ended says that the End-of-RIB was written: a helper of a graceful
+	// restart has dropped then what it kept of an earlier session.
+	ended bool
 }
 
 func newLedger(g GracefulRestart) *ledger {
@@ -283,6 +288,21 @@ func (l *ledger) update(address string, announced, withdrawn []netip.Prefix) {
 	}
 }
 
+// endOfRIB records that the End-of-RIB of a family was written to a peer.
+func (l *ledger) endOfRIB(address string, family Family) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.sessions[address]
+	if s == nil || !s.up {
+		return
+	}
+	s.restarting = false
+	if o := s.out[family]; o != nil {
+		o.ended = true
+	}
+	l.wake()
+}
+
 func (l *ledger) wrote(s *session, p netip.Prefix, announced bool) {
 	if o := s.out[familyOf(p.Addr())]; o != nil {
 		_, wanted := l.want[p]
@@ -314,7 +334,7 @@ func (s *session) carries(f Family) bool {
 	return slices.Contains(s.peer.Families, f) && (s.negotiated == nil || s.negotiated[f])
 }
 
-// established records that a session came up: the peer holds nothing of us.
+// established records that a session came up: the peer was told nothing in it.
 func (l *ledger) established(address string) (Peer, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -354,10 +374,13 @@ func (l *ledger) down(address, reason string) (p Peer, why string, wasUp, news b
 	wasUp = s.up
 	if wasUp {
 		s.since, s.ended = time.Now(), why
-		if s.noHelper {
+		switch {
+		case s.noHelper:
 			s.holds = time.Time{}
-		} else if s.toldSomething() {
+		case s.toldSomething():
 			s.holds = l.holdsFromNow(s.peer)
+		case s.refreshed():
+			s.holds = time.Time{}
 		}
 	} else {
 		news, s.trouble = s.trouble != why, why
@@ -375,6 +398,17 @@ func (s *session) toldSomething() bool {
 		}
 	}
 	return false
+}
+
+// refreshed says whether the peer of this session keeps nothing of an earlier
+// one.
+func (s *session) refreshed() bool {
+	for f, o := range s.out {
+		if s.carries(f) && !o.ended {
+			return false
+		}
+	}
+	return true
 }
 
 // note keeps the words of a notification for the state change that follows.

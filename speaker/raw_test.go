@@ -16,10 +16,12 @@ import (
 type raw struct {
 	peer     Peer
 	hold     uint16        // seconds, as in its OPEN
+	helps    bool          // it offers graceful restart
 	sessions chan net.Conn // each after the OPEN and the KEEPALIVE
 	opens    chan *bgp.BGPOpen
 	gate     chan struct{} // it reads on once this is closed
 	heard    atomic.Int64  // prefixes announced to it
+	ended    chan struct{} // one for each End-of-RIB that it was sent
 }
 
 func startRaw(t *testing.T, name, address string) *raw {
@@ -39,10 +41,12 @@ func newRaw(t *testing.T, name, address string) *raw {
 		sessions: make(chan net.Conn, 8),
 		opens:    make(chan *bgp.BGPOpen, 8),
 		gate:     make(chan struct{}),
+		ended:    make(chan struct{}, 8),
 	}
 }
 
-func (r *raw) listen(t *testing.T) {
+// listen makes it answer until the test ends or what it returns is closed.
+func (r *raw) listen(t *testing.T) net.Listener {
 	t.Helper()
 	l, err := net.Listen("tcp", netip.AddrPortFrom(r.peer.Address, r.peer.Port).String())
 	must(t, err)
@@ -56,13 +60,18 @@ func (r *raw) listen(t *testing.T) {
 			go r.greet(conn)
 		}
 	}()
+	return l
 }
 
 // greet completes the handshake and then reads whatever comes.
 func (r *raw) greet(conn net.Conn) {
+	offers := []bgp.ParameterCapabilityInterface{bgp.NewCapMultiProtocol(bgp.RF_IPv4_UC), bgp.NewCapFourOctetASNumber(routerASN)}
+	if r.helps {
+		offers = append(offers, bgp.NewCapGracefulRestart(false, false, 60,
+			[]*bgp.CapGracefulRestartTuple{bgp.NewCapGracefulRestartTuple(bgp.RF_IPv4_UC, true)}))
+	}
 	open := bgp.NewBGPOpenMessage(routerASN, r.hold, "192.0.2.44", []bgp.OptionParameterInterface{
-		bgp.NewOptionParameterCapability([]bgp.ParameterCapabilityInterface{
-			bgp.NewCapMultiProtocol(bgp.RF_IPv4_UC), bgp.NewCapFourOctetASNumber(routerASN)})})
+		bgp.NewOptionParameterCapability(offers)})
 	for _, m := range []*bgp.BGPMessage{open, bgp.NewBGPKeepAliveMessage()} {
 		got, err := readMessage(conn)
 		if err != nil || writeMessage(conn, m) != nil {
@@ -82,6 +91,9 @@ func (r *raw) greet(conn net.Conn) {
 		}
 		if u, is := m.Body.(*bgp.BGPUpdate); is {
 			r.heard.Add(int64(len(u.NLRI)))
+			if end, _ := u.IsEndOfRib(); end {
+				offer(r.ended, struct{}{})
+			}
 		}
 	}
 }

@@ -20,9 +20,16 @@ func (r *raw) nextOpen(t *testing.T) *bgp.BGPOpen {
 	select {
 	case o := <-r.opens:
 		return o
-	case <-time.After(15 * time.Second):
+	case <-time.After(soon):
 		t.Fatalf("%s was not dialled", r.peer.Name)
 		return nil
+	}
+}
+
+// forgetOpens drops the OPENs of attempts that led to nothing.
+func (r *raw) forgetOpens() {
+	for len(r.opens) > 0 {
+		<-r.opens
 	}
 }
 
@@ -38,7 +45,7 @@ func TestRefusedLocalStopsNothing(t *testing.T) {
 	c := newTestChild(t)
 	good := Desired{Local: local(), Peers: []Peer{r.peer("tor")}, Prefixes: prefixes("10.1.0.0/26")}
 	must(t, c.Set(t.Context(), good))
-	must(t, c.Flush(within(t, 10*time.Second), good.Prefixes))
+	must(t, c.Flush(within(t, soon), good.Prefixes))
 	since := stateOf(t, c, "tor").Since
 	for name, change := range map[string]func(*Local){
 		"listen address elsewhere": func(l *Local) { l.Listen, l.Port = []netip.Addr{netip.MustParseAddr("203.0.113.9")}, 1793 },
@@ -61,7 +68,7 @@ func TestRefusedLocalStopsNothing(t *testing.T) {
 		t.Errorf("the session did not stay up: %+v, was up since %v", p, since)
 	}
 	// A process that dies after that starts with the settings that were good.
-	must(t, syscall.Kill(c.pid(), syscall.SIGKILL))
+	c.signal(t, syscall.SIGKILL)
 	eventually(t, "the session is back", func() bool { p := stateOf(t, c, "tor"); return p.Established() && p.Since != since })
 	r.has(t, "10.1.0.0/26", "10.2.0.0/26")
 }
@@ -79,13 +86,13 @@ func TestFailedRestartReturns(t *testing.T) {
 	d := Desired{Local: local(), Peers: []Peer{r.peer("tor")}, Prefixes: prefixes("10.1.0.0/26")}
 	d.Local.Listen, d.Local.Port = []netip.Addr{netip.MustParseAddr("127.0.0.27")}, port
 	must(t, s.Set(t.Context(), d))
-	must(t, s.Flush(within(t, 10*time.Second), d.Prefixes))
+	must(t, s.Flush(within(t, soon), d.Prefixes))
 	wide := d
 	wide.Local.Listen = []netip.Addr{netip.IPv4Unspecified()}
 	if err := s.Set(t.Context(), wide); !errors.Is(err, ErrLocal) || !strings.Contains(err.Error(), "stay in force") {
 		t.Errorf("Set of a listen address that is taken in part: %v", err)
 	}
-	must(t, s.Flush(within(t, 15*time.Second), d.Prefixes))
+	must(t, s.Flush(within(t, soon), d.Prefixes))
 	r.has(t, "10.1.0.0/26")
 	since := stateOf(t, s, "tor").Since
 	if err := s.Set(t.Context(), wide); !errors.Is(err, ErrLocal) || !strings.Contains(err.Error(), "not tried again") {
@@ -113,12 +120,14 @@ func TestRestartBitOfFirstRunOnly(t *testing.T) {
 		t.Error("no restart bit in the first OPEN")
 	}
 	comesUp(t, s, "raw")
+	r.forgetOpens()
 	d.Local.RouterID = netip.MustParseAddr("192.0.2.77")
 	must(t, s.Set(t.Context(), d))
 	if restartBit(r.nextOpen(t)) {
 		t.Error("the restart bit is set after a Cease to all")
 	}
 	comesUp(t, s, "raw")
+	r.forgetOpens()
 	d.Peers[0].HoldTime = 30 * time.Second
 	must(t, s.Set(t.Context(), d))
 	if restartBit(r.nextOpen(t)) {
@@ -136,11 +145,13 @@ func TestChildRestartBitAfterDeathOnly(t *testing.T) {
 		t.Error("the restart bit is set at the first start")
 	}
 	comesUp(t, c, "raw")
-	must(t, syscall.Kill(c.pid(), syscall.SIGKILL))
+	r.forgetOpens()
+	c.signal(t, syscall.SIGKILL)
 	if !restartBit(r.nextOpen(t)) {
 		t.Error("no restart bit after the process died")
 	}
 	comesUp(t, c, "raw")
+	r.forgetOpens()
 	d.Local.RouterID = netip.MustParseAddr("192.0.2.78")
 	must(t, c.Set(t.Context(), d))
 	if restartBit(r.nextOpen(t)) {
@@ -157,12 +168,11 @@ func TestWithdrawWithoutProcess(t *testing.T) {
 	c := newTestChild(t)
 	d := Desired{Local: local(), Peers: []Peer{r.peer("tor")}, Prefixes: prefixes("10.1.0.0/26")}
 	must(t, c.Set(t.Context(), d))
-	must(t, c.Flush(within(t, 10*time.Second), d.Prefixes))
+	must(t, c.Flush(within(t, soon), d.Prefixes))
 	r.has(t, "10.1.0.0/26")
-	first := c.pid()
-	must(t, syscall.Kill(first, syscall.SIGKILL))
+	first := c.signal(t, syscall.SIGKILL)
 	eventually(t, "the process is gone", func() bool { return c.pid() != first })
-	must(t, c.Close(within(t, 15*time.Second), Withdraw))
+	must(t, c.Close(within(t, soon), Withdraw))
 	r.has(t)
 }
 
@@ -170,15 +180,18 @@ func TestWithdrawWithoutProcess(t *testing.T) {
 // and one that can hold none is not waited for.
 func TestWithdrawNamesTheUntold(t *testing.T) {
 	t.Parallel()
-	for name, restarting := range map[string]bool{"restarting": true, "new": false} {
+	for name, c := range map[string]struct {
+		restarting bool
+		patience   time.Duration // which only the one that waits uses up
+	}{"restarting": {true, 500 * time.Millisecond}, "new": {false, soon}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			d := Desired{Local: local(), Peers: []Peer{nobody("127.0.0.32")}, Prefixes: prefixes("10.1.0.0/26")}
-			d.Local.Restarting = restarting
-			c := NewChild(testSpawn(t))
-			must(t, c.Set(t.Context(), d))
-			err := c.Close(within(t, 500*time.Millisecond), Withdraw)
-			if named := err != nil && strings.Contains(err.Error(), "nobody (127.0.0.32)"); named != restarting || (err != nil) != restarting {
+			d.Local.Restarting = c.restarting
+			child := NewChild(testSpawn(t))
+			must(t, child.Set(t.Context(), d))
+			err := child.Close(within(t, c.patience), Withdraw)
+			if named := err != nil && strings.Contains(err.Error(), "nobody (127.0.0.32)"); named != c.restarting || (err != nil) != c.restarting {
 				t.Errorf("Close: %v", err)
 			}
 		})
@@ -190,14 +203,13 @@ func TestWedgedChild(t *testing.T) {
 	t.Parallel()
 	r := startRaw(t, "tor", "127.0.0.33")
 	spawn := testSpawn(t)
-	spawn.Patience = 2 * time.Second
+	spawn.Patience = 4 * time.Second
 	c := NewChild(spawn)
-	t.Cleanup(func() { _ = c.Close(within(t, 5*time.Second), Forward) })
+	t.Cleanup(func() { _ = c.Close(within(t, soon), Forward) })
 	d := Desired{Local: local(), Peers: []Peer{r.peer}, Prefixes: prefixes("10.1.0.0/26")}
 	must(t, c.Set(t.Context(), d))
-	must(t, c.Flush(within(t, 10*time.Second), d.Prefixes))
-	first := c.pid()
-	must(t, syscall.Kill(first, syscall.SIGSTOP))
+	must(t, c.Flush(within(t, soon), d.Prefixes))
+	first := c.freeze(t)
 	if p := stateOf(t, within500ms{c}, "tor"); p.Session != "Idle" || p.LastError != errSilent.Error() {
 		t.Errorf("state of a process that is stopped: %+v", p)
 	}
@@ -208,14 +220,14 @@ func TestWedgedChild(t *testing.T) {
 		t.Errorf("Set after one that filled the link: %v", err)
 	}
 	eventually(t, "another process is in its place", func() bool { pid := c.pid(); return pid != 0 && pid != first })
-	must(t, c.Flush(within(t, 15*time.Second), d.Prefixes))
+	must(t, c.Flush(within(t, soon), d.Prefixes))
 	c.mu.Lock()
 	reason := c.reason
 	c.mu.Unlock()
 	if p := stateOf(t, c, "tor"); !p.Established() || !strings.Contains(reason, "did not answer") {
 		t.Errorf("state %+v, and the first process ended because %s", p, reason)
 	}
-	must(t, syscall.Kill(c.pid(), syscall.SIGSTOP))
+	c.freeze(t)
 	begun := time.Now()
 	err := c.Close(within(t, 300*time.Millisecond), Withdraw)
 	if err == nil || !strings.Contains(err.Error(), "tor (127.0.0.33)") || time.Since(begun) > 2*time.Second {

@@ -128,7 +128,7 @@ func (r *router) has(t *testing.T, want ...string) {
 	t.Helper()
 	slices.Sort(want)
 	var got []string
-	deadline := time.After(15 * time.Second)
+	deadline := time.After(soon)
 	for {
 		r.mu.Lock()
 		got = got[:0]
@@ -185,10 +185,13 @@ func within(t *testing.T, d time.Duration) context.Context {
 	return ctx
 }
 
+// soon bounds what takes seconds at most on a machine with nothing else to do.
+const soon = 30 * time.Second
+
 // eventually waits until ok.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(soon)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for !ok() {
@@ -221,7 +224,7 @@ func testLog(t *testing.T) *slog.Logger {
 
 func stateOf(t *testing.T, s Speaker, name string) PeerState {
 	t.Helper()
-	st, err := s.State(within(t, 5*time.Second))
+	st, err := s.State(within(t, soon))
 	must(t, err)
 	for _, p := range st.Peers {
 		if p.Name == name {

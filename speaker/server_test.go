@@ -24,7 +24,7 @@ func newTestServer(t *testing.T) *Server {
 	oneServerUnderRace(t)
 	s := NewServer(testLog(t))
 	t.Cleanup(func() {
-		if err := s.Close(within(t, 5*time.Second), Withdraw); err != nil {
+		if err := s.Close(within(t, soon), Withdraw); err != nil {
 			t.Error(err)
 		}
 	})
@@ -38,13 +38,13 @@ func TestAnnounceFlushWithdraw(t *testing.T) {
 	s := newTestServer(t)
 	d := Desired{Local: local(), Peers: []Peer{r.peer("tor")}, Prefixes: prefixes("10.1.0.0/26", "10.2.0.0/26")}
 	must(t, s.Set(t.Context(), d))
-	must(t, s.Flush(within(t, 10*time.Second), d.Prefixes))
+	must(t, s.Flush(within(t, soon), d.Prefixes))
 	r.has(t, "10.1.0.0/26", "10.2.0.0/26")
 
 	d.Prefixes = prefixes("10.2.0.0/26", "10.3.0.0/26")
 	must(t, s.Set(t.Context(), d))
 	start := time.Now()
-	must(t, s.Flush(within(t, 10*time.Second), d.Prefixes))
+	must(t, s.Flush(within(t, soon), d.Prefixes))
 	t.Logf("Flush took %v", time.Since(start))
 	r.has(t, "10.2.0.0/26", "10.3.0.0/26")
 	if p := stateOf(t, s, "tor"); !p.Established() || p.Advertised != 2 || p.Since.IsZero() {
@@ -54,7 +54,7 @@ func TestAnnounceFlushWithdraw(t *testing.T) {
 	if n := len(heard); heard[n-2] != "+10.3.0.0/26" || heard[n-1] != "-10.1.0.0/26" {
 		t.Errorf("the router heard %v: want the new prefix before the withdrawal", heard)
 	}
-	must(t, s.Close(within(t, 5*time.Second), Withdraw))
+	must(t, s.Close(within(t, soon), Withdraw))
 	r.has(t)
 }
 
@@ -84,13 +84,13 @@ func TestFlushOfOneFamily(t *testing.T) {
 	s := newTestServer(t)
 	d := Desired{Local: local(), Peers: []Peer{r.peer("tor"), v6}, Prefixes: prefixes("10.1.0.0/26", "fd00:1::/64")}
 	must(t, s.Set(t.Context(), d))
-	must(t, s.Flush(within(t, 10*time.Second), d.Prefixes[:1]))
+	must(t, s.Flush(within(t, soon), d.Prefixes[:1]))
 	d.Peers = d.Peers[:1]
 	must(t, s.Set(t.Context(), d))
-	must(t, s.Flush(within(t, 10*time.Second), d.Prefixes[:1]))
+	must(t, s.Flush(within(t, soon), d.Prefixes[:1]))
 	d.Prefixes = nil
 	must(t, s.Set(t.Context(), d))
-	must(t, s.Flush(within(t, 10*time.Second), prefixes("10.1.0.0/26")))
+	must(t, s.Flush(within(t, soon), prefixes("10.1.0.0/26")))
 	r.has(t)
 }
 
@@ -202,7 +202,7 @@ func TestAPIReadOnly(t *testing.T) {
 	d.Local.APISocket = socket
 	d.Local.APIAddress = fmt.Sprintf("127.0.0.1:%d", apiPort)
 	must(t, s.Set(t.Context(), d))
-	must(t, s.Flush(within(t, 10*time.Second), d.Prefixes))
+	must(t, s.Flush(within(t, soon), d.Prefixes))
 
 	gobgp := func(args ...string) (string, error) {
 		out, err := exec.Command("gobgp", append([]string{"--target", "unix://" + socket}, args...)...).CombinedOutput()
@@ -224,7 +224,7 @@ func TestAPIReadOnly(t *testing.T) {
 	if err := second.Set(t.Context(), d); err == nil || !strings.Contains(err.Error(), "another process answers") {
 		t.Errorf("a second speaker on the same socket: %v", err)
 	}
-	must(t, s.Close(within(t, 5*time.Second), Withdraw))
+	must(t, s.Close(within(t, soon), Withdraw))
 	if _, err := os.Stat(socket); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the socket is left behind: %v", err)
 	}
@@ -311,7 +311,7 @@ func TestLateRouterSeesRestartBit(t *testing.T) {
 	d := Desired{Local: local(), Peers: []Peer{early.peer("early"), late.peer}, Prefixes: prefixes("10.1.0.0/26")}
 	d.Local.Restarting = true
 	must(t, s.Set(t.Context(), d))
-	must(t, s.Flush(within(t, 15*time.Second), d.Prefixes))
+	must(t, s.Flush(within(t, soon), d.Prefixes))
 	early.has(t, "10.1.0.0/26")
 	late.listen(t)
 	select {
@@ -319,7 +319,7 @@ func TestLateRouterSeesRestartBit(t *testing.T) {
 		if !restartBit(o) {
 			t.Error("no restart bit in the OPEN to the late router")
 		}
-	case <-time.After(15 * time.Second):
+	case <-time.After(soon):
 		t.Fatal("the late router was not dialled")
 	}
 	if p := stateOf(t, s, "early"); !p.Established() {
@@ -389,7 +389,7 @@ func TestListen(t *testing.T) {
 		dials := peerOf(p, Local{ASN: routerASN}, false)
 		dials.Transport.LocalAddress = r.address.String()
 		must(t, r.bgp.AddPeer(t.Context(), &api.AddPeerRequest{Peer: dials}))
-		must(t, s.Flush(within(t, 15*time.Second), d.Prefixes))
+		must(t, s.Flush(within(t, soon), d.Prefixes))
 		r.has(t, c.prefix)
 	}
 }
@@ -416,10 +416,11 @@ func TestFlushWaitsForSlowRouter(t *testing.T) {
 	if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrNoPeer) || !strings.Contains(err.Error(), "slow") {
 		t.Errorf("Flush while the router does not read: %v", err)
 	}
-	if p := stateOf(t, s, "slow"); p.Advertised == 0 || p.Advertised >= many {
+	eventually(t, "something is written to the router", func() bool { return stateOf(t, s, "slow").Advertised > 0 })
+	if p := stateOf(t, s, "slow"); p.Advertised >= many {
 		t.Errorf("advertised %d of %d to a router that does not read", p.Advertised, many)
 	}
 	close(r.gate)
-	must(t, s.Flush(within(t, 20*time.Second), d.Prefixes))
+	must(t, s.Flush(within(t, soon), d.Prefixes))
 	eventually(t, "the router has all", func() bool { return r.heard.Load() == many })
 }

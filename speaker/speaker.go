@@ -45,7 +45,14 @@ type Speaker interface {
 	// (announced; withdrawn, if it is not in the last Set) has been written
 	// to every established peer that carries the prefix's family, and there
 	// is at least one such peer for each of their families. Other prefixes do
-	// not hold it up. It waits for a first peer until ctx ends, and then
+	// not hold it up. A prefix that is not in the last Set, announced in this
+	// life or in one before, has gone only where nothing is kept of an earlier
+	// session: for it Flush waits, too, for the End-of-RIB to every peer that
+	// helps graceful restart (RFC 4724 section 4.2; a restart defers it by up
+	// to Deferral), and for each peer without a session that may still hold
+	// routes of this node, until it has one or its hold time and
+	// GracefulRestart.Time are over. An error of such a wait names the peer.
+	// Flush waits for a first peer until ctx ends, and then
 	// returns an error that wraps ErrNoPeer and ctx's and names the family. For a
 	// family that no configured peer carries it returns ErrNoPeer at once:
 	// nothing will change that but a Set. No prefixes are written already.

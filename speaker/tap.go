@@ -147,6 +147,14 @@ func (t tap) sentUpdate(f log.Fields) {
 		}
 	}
 	t.ledger.update(keyOf(f), announced, withdrawn)
+	end := bgp.BGPUpdate{NLRI: nlri, WithdrawnRoutes: old, PathAttributes: attributes}
+	switch is, family := end.IsEndOfRib(); {
+	case !is:
+	case family == bgp.RF_IPv4_UC:
+		t.ledger.endOfRIB(keyOf(f), IPv4)
+	case family == bgp.RF_IPv6_UC:
+		t.ledger.endOfRIB(keyOf(f), IPv6)
+	}
 }
 
 func (t tap) stateChanged(f log.Fields) {
