@@ -20,23 +20,42 @@ const (
 	// Rested stands in a shortened history for a lease and its release: the
 	// address was given back at that time. It has no owner.
 	Rested
+	// Claimed and Returned begin and end the holding of a Block; Lent and
+	// Regained do so for a part of one that another node has.
+	Claimed
+	Returned
+	Lent
+	Regained
 )
 
-// Record is one change of a ledger's leases: all addresses of one attachment,
-// granted or given back together.
+// OfLease says whether op is about leases, and not about blocks.
+func (op Op) OfLease() bool { return op >= Leased && op <= Rested }
+
+// Record is one change of what a ledger keeps: all addresses of one attachment,
+// granted or given back together, or one block.
 type Record struct {
 	Op    Op
 	Pool  string
 	Owner Owner
 	Addrs []netip.Addr
 	At    time.Time
+	// Block, of a record that is about one, shares the Pool; of one Lent its
+	// Node is the one that has it. Ref is what it was set aside for.
+	Block *Block
+	Ref   string
 }
 
 // check says what no record can be: without an address, or with two of one
-// family.
+// family; or without a block.
 func (r Record) check() error {
-	if r.Op < Leased || r.Op > Rested {
+	if r.Op < Leased || r.Op > Regained {
 		return fmt.Errorf("record of %v: unknown operation %d", r.Addrs, r.Op)
+	}
+	if !r.Op.OfLease() {
+		if r.Block == nil || !r.Block.Prefix.IsValid() || r.Block.Prefix != r.Block.Prefix.Masked() {
+			return fmt.Errorf("record of a block in pool %q: no block", r.Pool)
+		}
+		return nil
 	}
 	if len(r.Addrs) == 0 {
 		return fmt.Errorf("record of %s in pool %q: no address", r.Owner, r.Pool)
@@ -237,8 +256,9 @@ func (l *Ledger) Idle(now time.Time, after func(pool string) time.Duration) []Bl
 
 // Close stops leases from a block that holds none, so that it can be
 // withdrawn and dropped; Reopen takes that back. The error wraps ErrOutside
-// when the block is not held, and ErrTaken when a lease stands in it or an
-// address of it is cooling down: whoever claims the block next would not know.
+// when the block is not held, and ErrTaken when a lease stands in it, an
+// address of it is cooling down, which whoever claims the block next would not
+// know, or a part of it is set aside.
 func (l *Ledger) Close(prefix netip.Prefix, now time.Time) error {
 	b := l.find(prefix)
 	if b == nil {
@@ -250,6 +270,9 @@ func (l *Ledger) Close(prefix netip.Prefix, now time.Time) error {
 	}
 	if n := b.count(cooling); n > 0 {
 		return fmt.Errorf("block %s: %w: %d addresses of it are cooling down", prefix, ErrTaken, n)
+	}
+	if n := b.count(lent); n > 0 {
+		return fmt.Errorf("block %s: %w: %d addresses of it are lent to other nodes", prefix, ErrTaken, n)
 	}
 	b.lot.close(b)
 	return nil
@@ -305,7 +328,7 @@ func (l *Ledger) Blocks() []Held {
 }
 
 // Effective is the effective set in one pool of the blocks that keep says yes
-// to.
+// to: without what is set aside.
 func (l *Ledger) Effective(pool string, keep func(Held) bool) *netipx.IPSet {
 	s := l.shares[pool]
 	if s == nil {
@@ -319,13 +342,16 @@ func (l *Ledger) Effective(pool string, keep func(Held) bool) *netipx.IPSet {
 			}
 		}
 	}
+	for _, lot := range s.lots {
+		blocks = append(blocks, lot.foreign(pool)...)
+	}
 	return Effective(l.node, blocks, s.pool.Addresses())
 }
 
 // Usage of one pool on this node: addresses in open blocks by what they are.
 type Usage struct {
-	Pool                          string
-	Leased, Free, Cooling, Blocks int
+	Pool                                string
+	Leased, Free, Cooling, Lent, Blocks int
 }
 
 // Usage of every pool at now, by name.

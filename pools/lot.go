@@ -31,6 +31,8 @@ type lot struct {
 	// cooling is in the order of release times, which is the order in which
 	// the addresses become free: reuseAfter is the same for all of them.
 	cooling []rest
+	// asides are the parts of blocks that other nodes have, and which node.
+	asides map[netip.Prefix]string
 }
 
 type rest struct {
@@ -46,6 +48,7 @@ const (
 	free
 	leased
 	cooling
+	lent // set aside for another node
 )
 
 // block is one held block. Addresses are offsets from its first one.
@@ -60,7 +63,7 @@ type block struct {
 }
 
 func newLot(p *Pool, f Family) *lot {
-	return &lot{pool: p, family: f, blocks: map[netip.Prefix]*block{}, ofLength: map[int]int{}}
+	return &lot{pool: p, family: f, blocks: map[netip.Prefix]*block{}, ofLength: map[int]int{}, asides: map[netip.Prefix]string{}}
 }
 
 // add takes a new block in. Its addresses are free, unless it lies in a larger
@@ -227,7 +230,7 @@ func (l *lot) offer(want netip.Addr, now time.Time) (netip.Addr, error) {
 	l.advance(now)
 	if want.IsValid() {
 		b := l.blockOf(want)
-		if b == nil || b.closed {
+		if b == nil || b.closed || b.uses[b.offset(want)] == lent {
 			return want, &NoFreeError{Pool: l.pool.Name(), Family: l.family, Want: want}
 		}
 		return want, l.leasable(want)
@@ -259,6 +262,8 @@ func (l *lot) leasable(a netip.Addr) error {
 		return fmt.Errorf("%w: %s is leased", ErrTaken, a)
 	case cooling:
 		return fmt.Errorf("%w: %s was given back a moment ago and cools down for %s", ErrTaken, a, l.pool.ReuseAfter())
+	case lent:
+		return fmt.Errorf("%w: %s is lent to another node", ErrTaken, a)
 	}
 	return fmt.Errorf("%s: %w", a, ErrOutside)
 }

@@ -106,21 +106,42 @@ func (m *model) wantLease(r Request, now time.Time) (addrs []netip.Addr, fresh b
 		}
 		want[FamilyOf(a)] = a
 	}
+	var lacks []Family
+	addrs, lacks, err = m.wantAddrs(p, want, now)
+	if err == nil && len(lacks) > 0 {
+		err = ErrNoFree
+	}
+	return addrs, err == nil, err
+}
+
+// wantAddrs are the addresses that a request should get, and the families in
+// which a block should be lacking.
+func (m *model) wantAddrs(p *Pool, want map[Family]netip.Addr, now time.Time) (addrs []netip.Addr, lacks []Family, err error) {
 	for _, f := range p.Families() {
 		a := want[f]
 		switch b := m.blockOf(p.Name(), a); {
 		case !a.IsValid():
 			if a = m.wantOffer(p, f, now); !a.IsValid() {
-				return nil, false, ErrNoFree
+				lacks = append(lacks, f)
 			}
 		case b == nil || b.closed:
-			return nil, false, ErrNoFree
+			lacks = append(lacks, f)
 		case m.leased(a) || m.cools(p, a, now):
-			return nil, false, ErrTaken
+			return nil, nil, ErrTaken
 		}
 		addrs = append(addrs, a)
 	}
-	return addrs, true, nil
+	return addrs, lacks, nil
+}
+
+// wantLacks is what Lacks should say of a request without a wish.
+func (m *model) wantLacks(pool string, now time.Time) []Family {
+	p := m.pools[pool]
+	if p == nil {
+		return nil
+	}
+	_, lacks, _ := m.wantAddrs(p, nil, now)
+	return lacks
 }
 
 func (m *model) lease(rec Record) {
@@ -358,11 +379,31 @@ func (tr *trial) proposeLease() {
 	if !errors.Is(err, wantErr) || (err == nil) != (wantErr == nil) || err == nil && (!slices.Equal(rec.Addrs, addrs) || fresh != wantFresh) {
 		tr.fatalf("ProposeLease(%v) = %v fresh=%v err=%v, want %v fresh=%v err=%v", r, rec.Addrs, fresh, err, addrs, wantFresh, wantErr)
 	}
+	tr.lacks(r, err)
 	if after := snapshot(tr.ledger); after != before {
 		tr.fatalf("ProposeLease changed a lease\nbefore %s\nafter  %s", before, after)
 	}
 	if err == nil && fresh {
 		tr.carryOut(rec, tr.model.lease)
+	}
+}
+
+// lacks holds Lacks against the error of ProposeLease, and against the model.
+func (tr *trial) lacks(r Request, err error) {
+	lacks := tr.ledger.Lacks(r, tr.now)
+	var first *NoFreeError
+	if errors.As(err, &first) != (len(lacks) > 0) || first != nil && *first != lacks[0] {
+		tr.fatalf("Lacks(%v) = %v, ProposeLease failed with %v", r, lacks, err)
+	}
+	if _, stands := tr.model.grants[r.Owner.Attachment]; stands || len(r.Want) > 0 {
+		return
+	}
+	var families []Family
+	for _, lack := range lacks {
+		families = append(families, lack.Family)
+	}
+	if want := tr.model.wantLacks(r.Pool, tr.now); !slices.Equal(families, want) {
+		tr.fatalf("Lacks(%v) = %v, want %v", r, families, want)
 	}
 }
 
@@ -675,7 +716,7 @@ func (tr *trial) checkSums() {
 		}
 		if !b.closed {
 			have := want[b.Pool]
-			want[b.Pool] = Usage{b.Pool, have.Leased + sum.Leased, have.Free + sum.Free, have.Cooling + sum.Cooling, have.Blocks + 1}
+			want[b.Pool] = Usage{b.Pool, have.Leased + sum.Leased, have.Free + sum.Free, have.Cooling + sum.Cooling, 0, have.Blocks + 1}
 			if sum.Leased+sum.Cooling == 0 && tr.now.Sub(since) >= idleAfter {
 				wantIdle = append(wantIdle, prefix)
 			}

@@ -5,15 +5,17 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"go4.org/netipx"
 )
 
-// Fold shortens a history: what still rests, then what stands, each oldest
-// first. It wraps ErrTaken or ErrNotOwner when the history contradicts
+// Fold shortens a history: the blocks held, what of them is set aside, what
+// still rests, then what stands, each oldest first. It wraps ErrTaken or ErrNotOwner when the history contradicts
 // itself: an address leased twice, a release of what another holds. Such a
 // history is corrupt, and which lease stands can't be known.
 func Fold(history []Record) ([]Record, error) {
 	half := len(history) / 2
-	f := folding{grants: make(map[Attachment]*Record, half), holder: make(map[netip.Addr]*Record, half), rested: make(map[netip.Addr]*Record, half)}
+	f := folding{blocks: map[blockKey]*Record{}, grants: make(map[Attachment]*Record, half), holder: make(map[netip.Addr]*Record, half), rested: make(map[netip.Addr]*Record, half)}
 	for i := range history {
 		rec := &history[i]
 		if err := f.check(rec); err != nil {
@@ -21,7 +23,12 @@ func Fold(history []Record) ([]Record, error) {
 		}
 		f.add(rec)
 	}
-	out := make([]Record, 0, len(f.rested)+len(f.grants))
+	out := make([]Record, 0, len(f.blocks)+len(f.rested)+len(f.grants))
+	for _, rec := range f.blocks {
+		out = append(out, *rec)
+	}
+	inBlockOrder(out)
+	blocks := len(out)
 	for a, rec := range f.rested {
 		out = append(out, Record{Op: Rested, Pool: rec.Pool, Addrs: []netip.Addr{a}, At: rec.At})
 	}
@@ -29,20 +36,30 @@ func Fold(history []Record) ([]Record, error) {
 	for _, rec := range f.grants {
 		out = append(out, *rec)
 	}
-	inOrder(out[:rested])
+	inOrder(out[blocks:rested])
 	inOrder(out[rested:])
 	return out, nil
 }
 
 type folding struct {
+	blocks map[blockKey]*Record   // what began a holding
 	grants map[Attachment]*Record // the record that leased
 	holder map[netip.Addr]*Record
 	rested map[netip.Addr]*Record // what gave each back
 }
 
+// blockKey tells a block held from the same prefix set aside.
+type blockKey struct {
+	prefix netip.Prefix
+	aside  bool
+}
+
 func (f *folding) check(rec *Record) error {
 	if err := rec.check(); err != nil {
 		return err
+	}
+	if !rec.Op.OfLease() {
+		return nil // the last one counts
 	}
 	g, stands := f.grants[rec.Owner.Attachment]
 	switch {
@@ -60,6 +77,14 @@ func (f *folding) check(rec *Record) error {
 }
 
 func (f *folding) add(rec *Record) {
+	if !rec.Op.OfLease() {
+		key := blockKey{rec.Block.Prefix, rec.Op >= Lent}
+		delete(f.blocks, key)
+		if rec.Op == Claimed || rec.Op == Lent {
+			f.blocks[key] = rec
+		}
+		return
+	}
 	for _, a := range rec.Addrs {
 		if rec.Op == Leased {
 			f.holder[a] = rec
@@ -75,6 +100,14 @@ func (f *folding) add(rec *Record) {
 	case Released:
 		delete(f.grants, rec.Owner.Attachment)
 	}
+}
+
+// inBlockOrder sorts records of blocks: those held first, outer ones before inner
+// ones.
+func inBlockOrder(recs []Record) {
+	slices.SortFunc(recs, func(a, b Record) int {
+		return cmp.Or(cmp.Compare(a.Op, b.Op), cmp.Compare(a.Block.Prefix.Bits(), b.Block.Prefix.Bits()), netipx.ComparePrefix(a.Block.Prefix, b.Block.Prefix))
+	})
 }
 
 // inOrder sorts records by time, then address.

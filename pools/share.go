@@ -42,7 +42,7 @@ func (s *share) rested(now time.Time) (out []Block) {
 	for _, l := range s.lots {
 		l.advance(now)
 		for _, b := range l.blocks {
-			if b.count(cooling) == 0 {
+			if b.count(cooling)+b.count(lent) == 0 {
 				out = append(out, b.Block)
 			}
 		}
@@ -54,7 +54,7 @@ func (s *share) idle(now time.Time, after time.Duration) (out []Block) {
 	for _, l := range s.lots {
 		l.advance(now)
 		for _, b := range l.blocks {
-			if !b.closed && b.leased() == 0 && b.count(cooling) == 0 && now.Sub(b.idleSince()) >= after {
+			if !b.closed && b.leased() == 0 && b.count(cooling)+b.count(lent) == 0 && now.Sub(b.idleSince()) >= after {
 				out = append(out, b.Block)
 			}
 		}
@@ -74,6 +74,7 @@ func (s *share) usage(now time.Time) Usage {
 			u.Leased += b.leased()
 			u.Free += b.count(free)
 			u.Cooling += b.count(cooling)
+			u.Lent += b.count(lent)
 		}
 	}
 	return u

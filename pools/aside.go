@@ -1,0 +1,182 @@
+package pools
+
+import (
+	"bytes"
+	"fmt"
+	"math/bits"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// SetAside takes prefix, a part of one open block held here, out of the
+// effective set: its addresses are of node from now on, or of nobody while node
+// is "", until TakeBack. Setting the same aside again changes nothing but the
+// node. The error wraps ErrOutside when no block held has all of prefix and
+// more, and ErrTaken when the block is closed, or an address of it is leased,
+// cools down, or is set aside in another prefix.
+func (l *Ledger) SetAside(pool string, prefix netip.Prefix, node string) error {
+	s := l.shares[pool]
+	if s == nil {
+		return fmt.Errorf("set %s aside: %w %q", prefix, ErrUnknownPool, pool)
+	}
+	if err := s.lot(FamilyOf(prefix.Addr())).setAside(prefix, node); err != nil {
+		return fmt.Errorf("set %s of pool %q aside: %w", prefix, pool, err)
+	}
+	return nil
+}
+
+// TakeBack ends SetAside: what of prefix is an address for pods is free. It
+// says whether prefix was set aside.
+func (l *Ledger) TakeBack(prefix netip.Prefix) bool {
+	for _, s := range l.shares {
+		if s.lot(FamilyOf(prefix.Addr())).takeBack(prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// Asides are what is set aside, as blocks of the nodes that have them.
+func (l *Ledger) Asides() []Block {
+	var out []Block
+	for name, s := range l.shares {
+		for _, lot := range s.lots {
+			out = append(out, lot.foreign(name)...)
+		}
+	}
+	return sorted(out)
+}
+
+// Spare chooses what could be set aside for a node that lacks count addresses
+// of a family, or the address want if that is valid: the largest part of a
+// block, no more than half of it, of which all addresses are free, and no
+// larger than count asks for. ok is false if there is none.
+func (l *Ledger) Spare(pool string, f Family, want netip.Addr, count int, now time.Time) (p netip.Prefix, ok bool) {
+	s := l.shares[pool]
+	if s == nil {
+		return p, false
+	}
+	lot := s.lot(f)
+	lot.advance(now)
+	if want.IsValid() {
+		b := lot.blockOf(want)
+		ok = b != nil && !b.closed && b.uses[b.offset(want)] == free && len(b.uses) > 1
+		return netip.PrefixFrom(want, f.Bits()), ok
+	}
+	// From the youngest block: the older ones are the fuller ones.
+	young := slices.SortedFunc(slices.Values(lot.ready), func(a, b *block) int { return b.Created.Compare(a.Created) })
+	size := 1 << bits.Len(uint(max(count, 1)-1))
+	for ; size >= 1; size /= 2 {
+		for _, b := range young {
+			if p, ok = b.spare(size); ok {
+				return p, true
+			}
+		}
+	}
+	return p, false
+}
+
+// Free counts the addresses of a family of a pool that could be leased at now.
+func (l *Ledger) Free(pool string, f Family, now time.Time) (n int) {
+	if s := l.shares[pool]; s != nil {
+		lot := s.lot(f)
+		lot.advance(now)
+		for _, b := range lot.ready {
+			n += len(b.queue)
+		}
+	}
+	return n
+}
+
+// spare is the last aligned part of b of that size of which each address is
+// free, or is none for pods, and one at least is free.
+func (b *block) spare(size int) (netip.Prefix, bool) {
+	if size > len(b.uses)/2 {
+		return netip.Prefix{}, false
+	}
+	for at := len(b.uses) - size; at >= 0; at -= size {
+		part := b.uses[at : at+size]
+		n := bytes.Count(part, []byte{free})
+		if n > 0 && n+bytes.Count(part, []byte{outside}) == size && b.alone(uint32(at), size) {
+			first := b.addr(uint32(at))
+			return netip.PrefixFrom(first, first.BitLen()-bits.Len(uint(size-1))), true
+		}
+	}
+	return netip.Prefix{}, false
+}
+
+// alone says whether no smaller block is held in a part of b.
+func (b *block) alone(at uint32, size int) bool {
+	if len(b.lot.lengths) == 1 {
+		return true
+	}
+	for o := at; o < at+uint32(size); o++ {
+		if b.lot.blockOf(b.addr(o)) != b {
+			return false
+		}
+	}
+	return true
+}
+
+func (l *lot) setAside(p netip.Prefix, node string) error {
+	if _, again := l.asides[p]; again {
+		l.asides[p] = node
+		return nil
+	}
+	b := l.around(p)
+	if b == nil || p != p.Masked() {
+		return fmt.Errorf("%w: no block held here has it and more", ErrOutside)
+	}
+	at, size := b.offset(p.Addr()), 1<<(l.family.Bits()-p.Bits())
+	if b.closed {
+		return fmt.Errorf("%w: block %s is being returned", ErrTaken, b.Prefix)
+	}
+	for o := at; o < at+uint32(size); o++ {
+		if u := b.uses[o]; u != free && u != outside || l.blockOf(b.addr(o)) != b {
+			return fmt.Errorf("%w: %s is in use", ErrTaken, b.addr(o))
+		}
+	}
+	for o := at; o < at+uint32(size); o++ {
+		b.uses[o] = lent
+	}
+	l.asides[p] = node
+	b.line()
+	l.settle(b)
+	return nil
+}
+
+func (l *lot) takeBack(p netip.Prefix) bool {
+	if _, is := l.asides[p]; !is {
+		return false
+	}
+	delete(l.asides, p)
+	for a := p.Addr(); p.Contains(a); a = a.Next() {
+		if b := l.blockOf(a); b != nil && b.uses[b.offset(a)] == lent {
+			b.uses[b.offset(a)] = outside
+		}
+	}
+	for b := range l.overlapping(p) {
+		l.review(b)
+	}
+	return true
+}
+
+// overlapping are the blocks that p lies in or that lie in p.
+func (l *lot) overlapping(p netip.Prefix) func(yield func(*block) bool) {
+	return func(yield func(*block) bool) {
+		for _, b := range l.blocks {
+			if b.Prefix.Overlaps(p) && !yield(b) {
+				return
+			}
+		}
+	}
+}
+
+// foreign are the asides as blocks.
+func (l *lot) foreign(pool string) (out []Block) {
+	for p, node := range l.asides {
+		out = append(out, Block{Prefix: p, Pool: pool, Node: node})
+	}
+	return out
+}
