@@ -180,3 +180,48 @@ func (l *lot) foreign(pool string) (out []Block) {
 	}
 	return out
 }
+
+// GrantsIn are the standing records with an address whose smallest block held
+// is prefix.
+func (l *Ledger) GrantsIn(prefix netip.Prefix) (out []Record) {
+	for _, g := range l.grants {
+		for _, a := range g.Addrs {
+			if prefix.Contains(a) && l.BlockOf(g.Pool, a) == prefix {
+				out = append(out, g.clone())
+				break
+			}
+		}
+	}
+	return inOrder(out)
+}
+
+// Forfeit forgets a block in which nothing is leased, closed or not, with what
+// rests in it and what of it was set aside: it has another owner. It says
+// whether there was one.
+func (l *Ledger) Forfeit(prefix netip.Prefix) bool {
+	b := l.find(prefix)
+	if b == nil || b.leased() > 0 {
+		return false
+	}
+	lot := b.lot
+	lot.cooling = slices.DeleteFunc(lot.cooling, func(r rest) bool { return lot.blockOf(r.addr) == b })
+	for p := range lot.asides {
+		if lot.blockOf(p.Addr()) == b && p.Bits() > prefix.Bits() {
+			delete(lot.asides, p)
+		}
+	}
+	for o := range b.uses {
+		b.uses[o] = outside
+	}
+	b.ended = nil
+	b.line()
+	lot.close(b)
+	lot.drop(b)
+	if outer := lot.around(prefix); outer != nil {
+		lot.review(outer) // its own part of the prefix: set it aside first if it is another's
+	}
+	if s := l.shares[b.Pool]; s.retired() && s.empty() {
+		delete(l.shares, b.Pool)
+	}
+	return true
+}

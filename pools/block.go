@@ -23,6 +23,9 @@ type Block struct {
 	UID string
 	// Machine tells the node from others of the same name; "" if nobody does.
 	Machine string
+	// Tenure counts how often the block was taken over since it was made: what
+	// the nodes before have promised of it is void.
+	Tenure int
 }
 
 // Effective returns the addresses of addrs whose smallest block in blocks is

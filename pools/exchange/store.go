@@ -49,12 +49,13 @@ type Request struct {
 func (r Request) Open() bool { return !r.Grant.Prefix.IsValid() }
 
 // Grant is the one answer to a request: Lender sets Prefix aside, which lies
-// in its own block Outer.
+// in its own block Outer, in that Tenure of it.
 type Grant struct {
-	Lender   string
-	Prefix   netip.Prefix
-	Outer    netip.Prefix
-	OuterUID string
+	Lender      string
+	Prefix      netip.Prefix
+	Outer       netip.Prefix
+	OuterUID    string
+	OuterTenure int
 }
 
 // Store keeps blocks and gives each to one node. It is safe for concurrent use.
@@ -75,8 +76,8 @@ type Store interface {
 	Block(ctx context.Context, p netip.Prefix) (Stored, error)
 	// Create makes b, whose Node is this one, or returns ErrExists.
 	Create(ctx context.Context, b pools.Block) (Stored, error)
-	// Take makes b, at its Version, this node's: a vacant one, or one of an
-	// earlier machine of this node's name.
+	// Take makes b, at its Version, this node's, with a Tenure one higher: a
+	// vacant one, or one of an earlier machine of this node's name.
 	Take(ctx context.Context, b Stored) (Stored, error)
 	// Delete removes the block with b's UID.
 	Delete(ctx context.Context, b Stored) error

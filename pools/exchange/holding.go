@@ -1,0 +1,379 @@
+package exchange
+
+import (
+	"errors"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/fairway-network/fairway/pools"
+	"go4.org/netipx"
+)
+
+// fresh is how long a new block is kept whoever asks: it was claimed for
+// somebody.
+const fresh = 5 * time.Second
+
+// holding is a block of this node.
+type holding struct {
+	pace
+	Stored
+	since  time.Time
+	closed bool // to be returned
+	parted bool // the network does not lead here any more
+	final  bool // its removal was begun: it is not this node's any more
+}
+
+// leaves says whether it is time to remove the block.
+func (h *holding) leaves() bool { return h.closed && h.parted }
+
+// holdings in the order of their prefixes.
+func (n *Node) holdings() []*holding {
+	return slices.SortedFunc(maps.Values(n.held), func(a, b *holding) int { return netipx.ComparePrefix(a.Prefix, b.Prefix) })
+}
+
+// take makes st, and what of it others have, this node's. With an error it is
+// not.
+func (n *Node) take(st Stored, inside []Stored) error {
+	if err := n.Keep(pools.Record{Op: pools.Claimed, Pool: st.Pool, At: n.now, Block: &st.Block}); err != nil {
+		return err
+	}
+	if l := n.loans[st.Prefix]; l != nil { // it was lent by this very node
+		n.ledger.TakeBack(st.Prefix)
+		delete(n.loans, st.Prefix)
+	}
+	if err := n.ledger.Hold(st.Block); err != nil {
+		return errors.Join(err, n.Keep(pools.Record{Op: pools.Returned, Pool: st.Pool, At: n.now, Block: &st.Block}))
+	}
+	n.held[st.Prefix] = &holding{Stored: st, since: n.now}
+	for _, b := range outermost(inside) {
+		if b.Node == n.Name && n.held[b.Prefix] != nil {
+			continue
+		}
+		if err := n.lendOut(b); err != nil {
+			return errors.Join(err, n.forfeit(n.held[st.Prefix]))
+		}
+	}
+	n.Log.Info("holds a block", "pool", st.Pool, "block", st.Prefix, "lender", st.Lender)
+	return nil
+}
+
+// lendOut sets aside a block of another node that stands in one of this node's.
+func (n *Node) lendOut(b Stored) error {
+	if n.loans[b.Prefix] != nil {
+		return nil
+	}
+	if err := n.Keep(pools.Record{Op: pools.Lent, Pool: b.Pool, At: n.now, Block: &b.Block}); err != nil {
+		return err
+	}
+	if err := n.ledger.SetAside(b.Pool, b.Prefix, b.Node); err != nil {
+		return err
+	}
+	n.loans[b.Prefix] = &loan{Prefix: b.Prefix, Pool: b.Pool, phase: out}
+	return nil
+}
+
+// outermost leaves those out that lie in others.
+func outermost(blocks []Stored) (out []Stored) {
+	sorted := slices.SortedFunc(slices.Values(blocks), func(a, b Stored) int { return netipx.ComparePrefix(a.Prefix, b.Prefix) })
+	for _, b := range sorted {
+		if len(out) == 0 || !out[len(out)-1].Prefix.Overlaps(b.Prefix) {
+			out = append(out, b)
+		}
+	}
+	return out
+}
+
+// closeUnused closes what has been empty for long enough, and what no pool has.
+func (n *Node) closeUnused() {
+	idle := n.ledger.Idle(n.now, func(pool string) time.Duration {
+		if r, ok := n.rules[pool]; ok {
+			if r.Draining {
+				return 0
+			}
+			return r.IdleAfter
+		}
+		return 1<<63 - 1
+	})
+	for _, b := range idle {
+		if !n.spares(b) {
+			n.close(b.Prefix)
+		}
+	}
+	for _, b := range n.ledger.Orphans(n.now) {
+		n.close(b.Prefix)
+	}
+}
+
+// spares says whether an empty block is to stay, since the others have little
+// room: without, a pod that comes and goes would have it claimed and returned.
+func (n *Node) spares(b pools.Block) bool {
+	pool, err := n.ledger.Pool(b.Pool)
+	if err != nil || n.rules[b.Pool].Draining {
+		return false
+	}
+	f := pools.FamilyOf(b.Prefix.Addr())
+	if n.ledger.Leases(b.Pool, f) == 0 {
+		return false
+	}
+	size := 1 << (f.Bits() - b.Prefix.Bits())
+	return n.ledger.Free(b.Pool, f, n.now)-size < pool.BlockSize()/4
+}
+
+// close begins the return of an empty block. One that is new, or in which
+// something is going on, stays open.
+func (n *Node) close(p netip.Prefix) bool {
+	h := n.held[p]
+	if h == nil || h.closed || h.busy > 0 || n.now.Sub(h.since) < fresh && n.wanted(h.Block) {
+		return false
+	}
+	if err := n.ledger.Close(p, n.now); err != nil {
+		return false // in use after all
+	}
+	h.closed, h.parted = true, false
+	return true
+}
+
+// wanted says whether somebody waits for what b has.
+func (n *Node) wanted(b pools.Block) bool {
+	for lack, w := range n.wants {
+		if lack.fits(b) && !w.ahead {
+			return true
+		}
+	}
+	return false
+}
+
+// reopen takes a block back into use that was about to be returned, if it has
+// what lack says.
+func (n *Node) reopen(lack Lack) bool {
+	for _, h := range n.holdings() {
+		if lack.fits(h.Block) && h.closed && !h.final && n.ledger.Reopen(h.Prefix) {
+			h.closed, h.parted = false, false
+			h.since = n.now
+			return true
+		}
+	}
+	return false
+}
+
+// returning says whether a block that has what lack says is being removed.
+func (n *Node) returning(lack Lack) bool {
+	for _, h := range n.held {
+		if lack.fits(h.Block) && h.final {
+			return true
+		}
+	}
+	return false
+}
+
+// step renews the name on a block, or removes it. The journal says that it is
+// gone before it is: a life after this one must not take it for its own.
+func (h *holding) step(n *Node) {
+	if !h.leaves() {
+		h.adopt(n)
+		return
+	}
+	if !h.final {
+		if err := n.Keep(pools.Record{Op: pools.Returned, Pool: h.Pool, At: n.now, Block: &h.Block}); err != nil {
+			n.again(&h.pace)
+			return
+		}
+		h.final = true
+	}
+	n.call(&h.pace, Op{Kind: Delete, Block: h.Stored}, func(r Result) {
+		if r.Err != nil && !errors.Is(r.Err, ErrGone) {
+			n.again(&h.pace)
+			return
+		}
+		if err := n.ledger.Drop(h.Prefix); err != nil {
+			n.Log.Error("a block that was returned can't be forgotten", "err", err)
+		}
+		delete(n.held, h.Prefix)
+		delete(n.views, h.Pool)
+		n.Log.Info("returned a block", "pool", h.Pool, "block", h.Prefix)
+	})
+}
+
+// adopt writes this machine's name on a block of an earlier one.
+func (h *holding) adopt(n *Node) {
+	b := h.Stored
+	b.Machine = n.Machine
+	n.call(&h.pace, Op{Kind: Take, Block: b}, func(r Result) {
+		switch {
+		case r.Err == nil:
+			h.Stored = r.Block
+		case errors.Is(r.Err, ErrGone), errors.Is(r.Err, ErrConflict):
+			n.Audit()
+			n.again(&h.pace)
+		default:
+			n.again(&h.pace)
+		}
+	})
+}
+
+// Parting are the prefixes that the network must lead here no more before the
+// node goes on: of blocks to be returned, and of what is to be lent.
+func (n *Node) Parting() (out []netip.Prefix) {
+	for p, h := range n.held {
+		if h.closed && !h.parted {
+			out = append(out, p)
+		}
+	}
+	for p, l := range n.loans {
+		if l.phase == parting {
+			out = append(out, p)
+		}
+	}
+	slices.SortFunc(out, netipx.ComparePrefix)
+	return out
+}
+
+// Parted says that the network leads none of the prefixes here any more: peers
+// were told, and the kernel does not answer for them.
+func (n *Node) Parted(prefixes []netip.Prefix) {
+	for _, p := range prefixes {
+		if h := n.held[p]; h != nil && h.closed {
+			h.parted = true
+		}
+		if l := n.loans[p]; l != nil && l.phase == parting {
+			l.phase = granting
+			l.goOn()
+		}
+	}
+}
+
+// Held are the open and closed blocks whose removal has not begun.
+func (n *Node) Held() (out []Stored) {
+	for _, h := range n.holdings() {
+		if !h.final {
+			out = append(out, h.Stored)
+		}
+	}
+	return out
+}
+
+// stray is a block in this node's name that it does not know: to be removed,
+// or held if others have a part of it.
+type stray struct {
+	pace
+	Stored
+}
+
+func (s *stray) step(n *Node) {
+	n.call(&s.pace, Op{Kind: Inside, Block: s.Stored}, func(r Result) {
+		switch {
+		case r.Err != nil:
+			n.again(&s.pace)
+		case s.Lender == "" || len(r.Blocks) > 0:
+			n.adoptStray(s, r.Blocks)
+		default:
+			n.remove(s)
+		}
+	})
+}
+
+func (n *Node) adoptStray(s *stray, inside []Stored) {
+	if err := n.take(s.Stored, inside); err != nil {
+		n.Log.Error("a block of this node can't be held", "block", s.Prefix, "err", err)
+		n.again(&s.pace)
+		return
+	}
+	delete(n.strays, s.Prefix)
+}
+
+func (n *Node) remove(s *stray) {
+	n.call(&s.pace, Op{Kind: Delete, Block: s.Stored}, func(r Result) {
+		if r.Err != nil && !errors.Is(r.Err, ErrGone) {
+			n.again(&s.pace)
+			return
+		}
+		delete(n.strays, s.Prefix)
+	})
+}
+
+// audit compares what the node holds with what the store says.
+type audit struct {
+	pace
+	wanted bool
+}
+
+// Audit has the node read its blocks and give up those that it lost.
+func (n *Node) Audit() { n.audit.wanted = true }
+
+func (a *audit) step(n *Node) {
+	begun := n.now
+	before := maps.Clone(n.held)
+	n.call(&a.pace, Op{Kind: Own}, func(r Result) {
+		if r.Err != nil {
+			n.again(&a.pace)
+			return
+		}
+		a.wanted = false
+		a.goOn()
+		n.compare(before, begun, r.Blocks)
+	})
+}
+
+// compare takes no notice of what was begun or ended while the store was read.
+func (n *Node) compare(before map[netip.Prefix]*holding, begun time.Time, own []Stored) {
+	there := map[netip.Prefix]Stored{}
+	for _, st := range own {
+		there[st.Prefix] = st
+		if before[st.Prefix] == nil && n.held[st.Prefix] == nil && n.strays[st.Prefix] == nil && !n.drawing(st.Prefix) {
+			n.strays[st.Prefix] = &stray{Stored: st}
+		}
+	}
+	for _, h := range n.holdings() {
+		if before[h.Prefix] != h || h.busy > 0 || h.final {
+			continue
+		}
+		if st, ok := there[h.Prefix]; ok && st.UID == h.UID {
+			h.Stored = st
+			continue
+		}
+		n.Log.Error("a block is not this node's any more", "pool", h.Pool, "block", h.Prefix)
+		if err := n.forfeit(h); err != nil {
+			n.Log.Error("a lost block can't be given up", "block", h.Prefix, "err", err)
+			n.Audit()
+		}
+	}
+}
+
+// drawing says whether a want is about to get p.
+func (n *Node) drawing(p netip.Prefix) bool {
+	for _, w := range n.wants {
+		if w.block.Prefix == p {
+			return true
+		}
+	}
+	return false
+}
+
+// forfeit gives up a block at once, with all leases in it.
+func (n *Node) forfeit(h *holding) error {
+	for _, g := range n.ledger.GrantsIn(h.Prefix) {
+		g.Op, g.At = pools.Released, n.now
+		if err := n.Keep(g); err != nil {
+			return err
+		}
+		if err := n.ledger.Apply(g); err != nil {
+			return err
+		}
+	}
+	if err := n.Keep(pools.Record{Op: pools.Returned, Pool: h.Pool, At: n.now, Block: &h.Block}); err != nil {
+		return err
+	}
+	for p, l := range n.loans {
+		if h.Prefix.Contains(l.Prefix.Addr()) && h.Prefix.Bits() < l.Prefix.Bits() && n.ledger.BlockOf(h.Pool, l.Prefix.Addr()) == h.Prefix {
+			if err := n.Keep(pools.Record{Op: pools.Regained, Pool: l.Pool, At: n.now, Block: &pools.Block{Prefix: p, Pool: l.Pool}}); err != nil {
+				return err
+			}
+			delete(n.loans, p)
+		}
+	}
+	n.ledger.Forfeit(h.Prefix)
+	delete(n.held, h.Prefix)
+	return nil
+}

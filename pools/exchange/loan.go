@@ -1,0 +1,298 @@
+package exchange
+
+import (
+	"errors"
+	"hash/fnv"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fairway-network/fairway/pools"
+)
+
+const (
+	// spread is how far the answers of those who hold blocks of a pool are
+	// apart, each: most then see that another one has answered.
+	spread = 4 * time.Millisecond
+	// lookForLoan and lookForOldLoan are how often a lender looks whether what
+	// it lent has come back.
+	lookForLoan    = time.Second
+	lookForOldLoan = 30 * time.Second
+)
+
+// step of lending.
+type lending uint8
+
+const (
+	parting  lending = iota // the network still leads here
+	granting                // the request is to be answered
+	doubtful                // nobody knows whether it was
+	granted                 // it was, and stands
+	out                     // the lent block stands, or may
+)
+
+// loan is a part of a block of this node that it has set aside.
+type loan struct {
+	pace
+	Prefix  netip.Prefix
+	Pool    string
+	phase   lending
+	request Request
+	since   time.Time // of being out
+	looked  time.Time
+}
+
+// Seen tells the node all requests there are, as a watch of them shows them.
+func (n *Node) Seen(requests []Request, now time.Time) {
+	n.now = now
+	seen := make(map[string]Request, len(requests))
+	heard := make(map[string]time.Time, len(requests))
+	for _, r := range requests {
+		seen[r.Name] = r
+		heard[r.UID] = now
+		if t, ok := n.heard[r.UID]; ok {
+			heard[r.UID] = t
+		}
+		if w := n.wants[Lack{r.Pool, r.Family, r.Want}]; r.Node == n.Name && w != nil && w.request.UID == r.UID && !r.Open() && w.phase == waiting && w.busy == 0 {
+			w.goOn()
+		}
+	}
+	n.seen, n.heard = seen, heard
+	for _, l := range n.loans {
+		if r, there := seen[l.request.Name]; l.phase == granted && l.busy == 0 && (!there || r.UID != l.request.UID) {
+			l.goOn() // it may be gone: read it
+		}
+	}
+}
+
+// serve answers the open requests of others that this node has something for.
+func (n *Node) serve() {
+	for _, name := range slices.Sorted(maps.Keys(n.seen)) {
+		r := n.seen[name]
+		if n.mayAnswer(r) && !n.now.Before(n.answerAt(r)) {
+			n.lend(r)
+		}
+	}
+}
+
+func (n *Node) mayAnswer(r Request) bool {
+	if r.Node == n.Name || !r.Open() {
+		return false
+	}
+	_, err := n.ledger.Pool(r.Pool)
+	return err == nil && !n.answering(r.UID)
+}
+
+// answering says whether an answer to the request is under way.
+func (n *Node) answering(uid string) bool {
+	for _, l := range n.loans {
+		if l.request.UID == uid {
+			return true
+		}
+	}
+	return false
+}
+
+// answerAt is this node's turn to answer: another one for each node and
+// request, spread over as much time as there are nodes to answer.
+func (n *Node) answerAt(r Request) time.Time {
+	h := fnv.New64a()
+	h.Write([]byte(r.UID + n.Name))
+	sum := h.Sum64()
+	sum ^= sum >> 29
+	turn := time.Duration(sum % uint64(max(min(r.Holders, 10_000), 1)))
+	return n.heard[r.UID].Add(turn * spread)
+}
+
+// nextAnswer is when the next answer is due that is not due yet.
+func (n *Node) nextAnswer() (next time.Time) {
+	for _, r := range n.seen {
+		if t := n.answerAt(r); n.mayAnswer(r) && n.now.Before(t) && (next.IsZero() || t.Before(next)) {
+			next = t
+		}
+	}
+	return next
+}
+
+// lend returns what is empty, for the asker to claim, and otherwise sets
+// something aside for it.
+func (n *Node) lend(r Request) {
+	lack := Lack{r.Pool, r.Family, r.Want}
+	if n.returnIdle(lack) {
+		n.heard[r.UID] = n.now.Add(lookForLoan) // time enough to claim it
+		return
+	}
+	p, ok := n.ledger.Spare(r.Pool, r.Family, r.Want, r.Count, n.now)
+	if !ok {
+		n.recheck(lack)
+		return
+	}
+	ref := r.Name + " " + r.UID
+	if err := n.Keep(pools.Record{Op: pools.Lent, Pool: r.Pool, At: n.now, Block: &pools.Block{Prefix: p, Pool: r.Pool, Node: r.Node}, Ref: ref}); err != nil {
+		n.heard[r.UID] = n.now.Add(lookForLoan)
+		return
+	}
+	if err := n.ledger.SetAside(r.Pool, p, r.Node); err != nil {
+		n.Log.Error("what is to spare can't be set aside", "prefix", p, "err", err)
+	}
+	n.loans[p] = &loan{Prefix: p, Pool: r.Pool, phase: parting, request: r}
+}
+
+// returnIdle begins the return of the empty blocks that have what lack says.
+func (n *Node) returnIdle(lack Lack) (any bool) {
+	for _, b := range n.ledger.Idle(n.now, func(string) time.Duration { return 0 }) {
+		if h := n.held[b.Prefix]; h != nil && lack.fits(b) && !(n.now.Sub(h.since) < fresh) && n.close(b.Prefix) {
+			any = true
+		}
+	}
+	return any
+}
+
+// recheck looks at once whether something that was lent has come back, where
+// it would be of use.
+func (n *Node) recheck(lack Lack) {
+	for _, l := range n.loans {
+		if l.phase == out && l.busy == 0 && l.Pool == lack.Pool && pools.FamilyOf(l.Prefix.Addr()) == lack.Family && n.now.Sub(l.looked) >= lookAgain {
+			l.due = time.Time{}
+		}
+	}
+}
+
+// lentOut says whether a is set aside.
+func (n *Node) lentOut(a netip.Addr) bool {
+	for p := range n.loans {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+func (l *loan) step(n *Node) {
+	switch l.phase {
+	case parting:
+		l.await(n)
+	case granting:
+		l.grant(n)
+	case doubtful, granted:
+		l.ask(n)
+	case out:
+		l.look(n)
+	}
+}
+
+// await leaves the network time, unless the request is answered by then.
+func (l *loan) await(n *Node) {
+	if l.stale(n) {
+		l.regain(n)
+		return
+	}
+	l.due = n.now.Add(lookForLoan)
+}
+
+// stale says whether the request is known to be gone or answered.
+func (l *loan) stale(n *Node) bool {
+	r, there := n.seen[l.request.Name]
+	return !there || r.UID != l.request.UID || !r.Open()
+}
+
+// grant answers the request.
+func (l *loan) grant(n *Node) {
+	outer := n.held[n.ledger.BlockOf(l.Pool, l.Prefix.Addr())]
+	if l.stale(n) || outer == nil {
+		l.regain(n)
+		return
+	}
+	r := l.request
+	r.Grant = Grant{Lender: n.Name, Prefix: l.Prefix, Outer: outer.Prefix, OuterUID: outer.UID, OuterTenure: outer.Tenure}
+	l.request = r
+	n.call(&l.pace, Op{Kind: Answer, Request: r}, func(res Result) {
+		switch {
+		case res.Err == nil:
+			l.request = res.Request
+			l.phase = granted
+			l.due = n.now.Add(lookForLoan)
+		case errors.Is(res.Err, ErrConflict), errors.Is(res.Err, ErrGone):
+			l.regain(n)
+		case errors.Is(res.Err, ErrUnknown):
+			l.phase = doubtful
+			n.again(&l.pace)
+		default:
+			l.regain(n)
+		}
+	})
+}
+
+// ask reads the request: the grant was made or not, stands or is over.
+func (l *loan) ask(n *Node) {
+	n.call(&l.pace, Op{Kind: LookRequest, Request: l.request}, func(r Result) {
+		switch {
+		case errors.Is(r.Err, ErrGone) || r.Err == nil && r.Request.UID != l.request.UID:
+			l.phase, l.since = out, n.now
+		case r.Err != nil:
+			n.again(&l.pace)
+		case r.Request.Grant.Lender == n.Name && r.Request.Grant.Prefix == l.Prefix:
+			l.phase = granted
+			l.request = r.Request
+			l.due = n.now.Add(lookForLoan)
+		case r.Request.Open():
+			// The call without an answer may still come to count. Make one
+			// that rules it out.
+			l.grantAgain(n, r.Request)
+		default:
+			l.regain(n) // another one's answer counts
+		}
+	})
+}
+
+func (l *loan) grantAgain(n *Node, fresh Request) {
+	outer := n.held[n.ledger.BlockOf(l.Pool, l.Prefix.Addr())]
+	if outer == nil {
+		n.again(&l.pace)
+		return
+	}
+	fresh.Grant = Grant{Lender: n.Name, Prefix: l.Prefix, Outer: outer.Prefix, OuterUID: outer.UID, OuterTenure: outer.Tenure}
+	n.call(&l.pace, Op{Kind: Answer, Request: fresh}, func(r Result) {
+		if r.Err == nil {
+			l.request = r.Request
+			l.phase = granted
+			l.due = n.now.Add(lookForLoan)
+			return
+		}
+		n.again(&l.pace) // and read it again
+	})
+}
+
+// look sees whether the lent block is still there.
+func (l *loan) look(n *Node) {
+	l.looked = n.now
+	n.call(&l.pace, Op{Kind: Look, Block: Stored{Block: pools.Block{Prefix: l.Prefix, Pool: l.Pool}}}, func(r Result) {
+		switch {
+		case errors.Is(r.Err, ErrGone):
+			l.regain(n)
+		case r.Err != nil:
+			n.again(&l.pace)
+		default:
+			l.tries = 0
+			l.due = n.now.Add(min(max(n.now.Sub(l.since)/4, lookForLoan), lookForOldLoan))
+		}
+	})
+}
+
+// regain has the addresses back.
+func (l *loan) regain(n *Node) {
+	if err := n.Keep(pools.Record{Op: pools.Regained, Pool: l.Pool, At: n.now, Block: &pools.Block{Prefix: l.Prefix, Pool: l.Pool}}); err != nil {
+		n.again(&l.pace)
+		return
+	}
+	n.ledger.TakeBack(l.Prefix)
+	delete(n.loans, l.Prefix)
+}
+
+// refOf takes apart what a record of a loan says of its request.
+func refOf(ref string) (name, uid string) {
+	name, uid, _ = strings.Cut(ref, " ")
+	return name, uid
+}

@@ -1,0 +1,117 @@
+package exchange
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// Kind is one of a store's methods.
+type Kind uint8
+
+const (
+	List Kind = iota + 1
+	Own
+	Inside
+	Look // Block
+	Create
+	Take
+	Delete
+	Requests
+	LookRequest // Request
+	Ask
+	Answer // Grant
+	Retract
+)
+
+// String is the store's word for it.
+func (k Kind) String() string {
+	return [...]string{"?", "List", "Own", "Inside", "Block", "Create", "Take", "Delete", "Requests", "Request", "Ask", "Grant", "Retract"}[k]
+}
+
+// Writes says whether a k changes the store.
+func (k Kind) Writes() bool {
+	switch k {
+	case Create, Take, Delete, Ask, Answer, Retract:
+		return true
+	}
+	return false
+}
+
+// Op is one call of the store that a Node wants made. Its Result goes to
+// Node.Done, once.
+type Op struct {
+	Kind    Kind
+	Pool    string // of a List
+	Block   Stored
+	Request Request
+
+	done func(Result)
+}
+
+// String is the op as a person would write it down.
+func (o *Op) String() string {
+	switch o.Kind {
+	case List:
+		return fmt.Sprintf("List %s", o.Pool)
+	case Inside, Look, Create, Take, Delete:
+		return fmt.Sprintf("%v %s", o.Kind, o.Block.Prefix)
+	case LookRequest, Ask, Retract:
+		return fmt.Sprintf("%v %s of %s", o.Kind, o.Request.Name, o.Request.Node)
+	case Answer:
+		return fmt.Sprintf("Grant %s to %s of %s", o.Request.Grant.Prefix, o.Request.Name, o.Request.Node)
+	}
+	return o.Kind.String()
+}
+
+// Result is what the store answered.
+type Result struct {
+	Block    Stored
+	Blocks   []Stored
+	Inside   []Stored // of Own
+	Request  Request
+	Requests []Request
+	Err      error
+}
+
+// Run makes the call.
+func Run(ctx context.Context, s Store, o *Op) (r Result) {
+	if e, ok := s.(Exchange); ok && o.Kind >= Requests {
+		return ask(ctx, e, o)
+	}
+	switch o.Kind {
+	case List:
+		r.Blocks, r.Err = s.List(ctx, o.Pool)
+	case Own:
+		r.Blocks, r.Inside, r.Err = s.Own(ctx)
+	case Inside:
+		r.Blocks, r.Err = s.Inside(ctx, o.Block.Prefix)
+	case Look:
+		r.Block, r.Err = s.Block(ctx, o.Block.Prefix)
+	case Create:
+		r.Block, r.Err = s.Create(ctx, o.Block.Block)
+	case Take:
+		r.Block, r.Err = s.Take(ctx, o.Block)
+	case Delete:
+		r.Err = s.Delete(ctx, o.Block)
+	default:
+		r.Err = errors.New("this store has one node only: there is nobody to ask")
+	}
+	return r
+}
+
+func ask(ctx context.Context, e Exchange, o *Op) (r Result) {
+	switch o.Kind {
+	case Requests:
+		r.Requests, r.Err = e.Requests(ctx)
+	case LookRequest:
+		r.Request, r.Err = e.Request(ctx, o.Request.Name)
+	case Ask:
+		r.Request, r.Err = e.Ask(ctx, o.Request)
+	case Answer:
+		r.Request, r.Err = e.Grant(ctx, o.Request)
+	case Retract:
+		r.Err = e.Retract(ctx, o.Request)
+	}
+	return r
+}

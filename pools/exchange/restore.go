@@ -1,0 +1,114 @@
+package exchange
+
+import (
+	"errors"
+	"net/netip"
+
+	"github.com/fairway-network/fairway/pools"
+)
+
+// Restore brings a node without blocks back to what its journal says: the
+// blocks held, and what of them others have. Leases are restored after it. The
+// error joins what could not be held.
+func (n *Node) Restore(history []pools.Record) error {
+	var errs []error
+	for _, rec := range history {
+		switch rec.Op {
+		case pools.Claimed:
+			if err := n.ledger.Hold(*rec.Block); err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			n.held[rec.Block.Prefix] = &holding{Stored: Stored{Block: *rec.Block}, since: rec.At}
+		case pools.Lent:
+			if err := n.ledger.SetAside(rec.Pool, rec.Block.Prefix, rec.Block.Node); err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			l := &loan{Prefix: rec.Block.Prefix, Pool: rec.Pool, phase: out}
+			if l.request.Name, l.request.UID = refOf(rec.Ref); l.request.UID != "" {
+				l.phase = doubtful
+			}
+			n.loans[l.Prefix] = l
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Found brings a node without a journal of this boot to what the store says:
+// requests as they were before own and inside were read. Blocks of an earlier
+// machine of this node's name are included, and get this one's. Lent ones are
+// returned, for nothing is leased in them any more.
+func (n *Node) Found(requests []Request, own, inside []Stored) error {
+	var errs []error
+	granted := map[netip.Prefix]Request{}
+	lends := map[netip.Prefix]bool{}
+	for _, r := range requests {
+		if r.Grant.Lender == n.Name {
+			granted[r.Grant.Prefix] = r
+			lends[r.Grant.Outer] = true
+		}
+	}
+	n.Disown(requests)
+	for _, st := range own {
+		if st.Lender != "" && !lends[st.Prefix] {
+			n.strays[st.Prefix] = &stray{Stored: st}
+			continue
+		}
+		if err := n.take(st, within(inside, own, st.Prefix)); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	for p, r := range granted {
+		if n.loans[p] != nil || n.held[n.ledger.BlockOf(r.Pool, p.Addr())] == nil {
+			continue
+		}
+		if err := n.ledger.SetAside(r.Pool, p, r.Node); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		errs = append(errs, n.Keep(pools.Record{Op: pools.Lent, Pool: r.Pool, Block: &pools.Block{Prefix: p, Pool: r.Pool, Node: r.Node}, Ref: r.Name + " " + r.UID}))
+		n.loans[p] = &loan{Prefix: p, Pool: r.Pool, phase: doubtful, request: r}
+	}
+	return errors.Join(errs...)
+}
+
+// Disown removes the requests in this node's name, which are of an earlier life.
+func (n *Node) Disown(requests []Request) {
+	for _, r := range requests {
+		if r.Node == n.Name {
+			n.orphans[r.Name] = &orphan{request: r}
+		}
+	}
+}
+
+// within are the blocks inside p that are not this node's, and its own strays.
+func within(inside, own []Stored, p netip.Prefix) (out []Stored) {
+	for _, blocks := range [][]Stored{inside, own} {
+		for _, b := range blocks {
+			if b.Prefix.Bits() > p.Bits() && p.Contains(b.Prefix.Addr()) {
+				out = append(out, b)
+			}
+		}
+	}
+	return out
+}
+
+// History is what Restore makes the node's blocks of.
+func (n *Node) History() []pools.Record {
+	var recs []pools.Record
+	for _, h := range n.holdings() {
+		if !h.final {
+			b := h.Block
+			recs = append(recs, pools.Record{Op: pools.Claimed, Pool: h.Pool, At: h.since, Block: &b})
+		}
+	}
+	for _, b := range n.ledger.Asides() {
+		rec := pools.Record{Op: pools.Lent, Pool: b.Pool, Block: &b}
+		if l := n.loans[b.Prefix]; l != nil && l.phase != out {
+			rec.Ref = l.request.Name + " " + l.request.UID
+		}
+		recs = append(recs, rec)
+	}
+	return recs
+}

@@ -1,0 +1,68 @@
+package exchange
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/fairway-network/fairway/pools"
+	"go4.org/netipx"
+)
+
+// view is a pool's blocks as they were at some time.
+type view struct {
+	at     time.Time
+	stored map[netip.Prefix]Stored
+}
+
+func newView(at time.Time, blocks []Stored) *view {
+	v := &view{at: at, stored: make(map[netip.Prefix]Stored, len(blocks))}
+	for _, b := range blocks {
+		v.stored[b.Prefix] = b
+	}
+	return v
+}
+
+// blocks are those of v, what this node holds for certain, and the cells that
+// others were found to hold.
+func (v *view) blocks(n *Node, missed map[netip.Prefix]bool) (out []pools.Block) {
+	for p, st := range v.stored {
+		if n.held[p] == nil && st.Node == n.Name {
+			st.Node = "" // returned, or not known yet: not one to grow from
+		}
+		out = append(out, st.Block)
+	}
+	for p, h := range n.held {
+		if _, known := v.stored[p]; !known {
+			out = append(out, h.Block)
+		}
+	}
+	for p := range missed {
+		if _, known := v.stored[p]; !known {
+			out = append(out, pools.Block{Prefix: p})
+		}
+	}
+	return out
+}
+
+// vacant blocks, by prefix.
+func (v *view) vacant() (out []Stored) {
+	for _, p := range slices.SortedFunc(maps.Keys(v.stored), netipx.ComparePrefix) {
+		if st := v.stored[p]; st.Node == "" {
+			out = append(out, st)
+		}
+	}
+	return out
+}
+
+// holders counts the nodes that hold blocks.
+func (v *view) holders() int {
+	nodes := map[string]bool{}
+	if v != nil {
+		for _, st := range v.stored {
+			nodes[st.Node] = true
+		}
+	}
+	return len(nodes)
+}

@@ -1,0 +1,626 @@
+package exchange
+
+import (
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/fairway-network/fairway/pools"
+)
+
+const (
+	// viewLife is how long a list of a pool's blocks is good enough to choose
+	// a cell from. A wrong choice costs one call.
+	viewLife = 30 * time.Second
+	// lookAgain is how often a node that waits for a grant looks for a block
+	// that was returned meanwhile.
+	lookAgain = 200 * time.Millisecond
+	// keepAsking is how long a request stays open when nobody waits any more.
+	keepAsking = 30 * time.Second
+	// aheadAgain is when a claim ahead of need is tried anew.
+	aheadAgain = 30 * time.Second
+)
+
+// step of getting a block.
+type wanting uint8
+
+const (
+	choosing   wanting = iota
+	creating           // the cell in block
+	taking             // the vacant block
+	reading            // what is inside the block that was taken
+	asking             // the request
+	waiting            // for a grant
+	drawing            // the lent block
+	checking           // that the loan stands
+	undoing            // the lent block: the loan does not stand
+	retracting         // the request
+)
+
+// want is what this node lacks, on its way to a block that has it.
+type want struct {
+	pace
+	Lack
+	phase   wanting
+	ahead   bool // of need: nobody waits, and it is worth a free cell only
+	count   int  // how many wait
+	last    time.Time
+	block   Stored  // that is being made or taken
+	request Request // that was made; UID "" if none was
+	inside  []Stored
+	unsure  bool // an earlier try of this phase may have worked
+	listed  bool // the pool was read since this want began
+	got     bool
+	checks  [2]bool
+	missed  map[netip.Prefix]bool
+	err     error // why the last try failed
+}
+
+// Need says that count lease requests wait for what lack says. Say so again
+// when it has changed, and 0 when nobody waits any more.
+func (n *Node) Need(lack Lack, count int, now time.Time) {
+	n.now = now
+	w := n.wants[lack]
+	if w == nil {
+		if count == 0 {
+			return
+		}
+		w = &want{Lack: lack, missed: map[netip.Prefix]bool{}}
+		n.wants[lack] = w
+	}
+	if count > 0 {
+		w.last, w.ahead = now, false
+	}
+	w.count = count
+	n.recheck(lack)
+}
+
+// Why is the reason that lack is not satisfied yet, nil while nothing has
+// failed. What wraps pools.ErrExhausted, ErrCordoned or ErrDraining will last.
+func (n *Node) Why(lack Lack) error {
+	if w := n.wants[lack]; w != nil {
+		return w.err
+	}
+	return nil
+}
+
+// Wants says whether the node is still getting what lack says. If not, and the
+// ledger has no address for it either, it could not be had.
+func (n *Node) Wants(lack Lack) bool { return n.wants[lack] != nil }
+
+// claimAhead wants another block where few addresses are left.
+func (n *Node) claimAhead() {
+	if n.cordoned {
+		return
+	}
+	for name, rule := range n.rules {
+		pool, err := n.ledger.Pool(name)
+		if err != nil || rule.Draining {
+			continue
+		}
+		for _, f := range pool.Families() {
+			lack := Lack{Pool: name, Family: f}
+			low := pool.BlockSize() / 8
+			if low == 0 || n.wants[lack] != nil || n.now.Before(n.poor[lack]) || n.ledger.Leases(name, f) == 0 || n.ledger.Free(name, f, n.now) > low {
+				continue
+			}
+			n.wants[lack] = &want{Lack: lack, ahead: true, last: n.now, missed: map[netip.Prefix]bool{}}
+		}
+	}
+}
+
+func (w *want) step(n *Node) {
+	switch w.phase {
+	case choosing:
+		w.choose(n)
+	case creating:
+		w.create(n)
+	case taking:
+		w.take(n)
+	case reading:
+		w.read(n)
+	case asking:
+		w.ask(n)
+	case waiting:
+		w.wait(n)
+	case drawing:
+		w.draw(n)
+	case checking:
+		w.check(n)
+	case undoing:
+		w.undo(n)
+	case retracting:
+		w.retract(n)
+	}
+}
+
+// to goes on with another phase.
+func (w *want) to(p wanting) {
+	w.phase, w.unsure = p, false
+	w.goOn()
+}
+
+// finish ends the want, after its request.
+func (w *want) finish(n *Node) {
+	if w.request.UID != "" {
+		w.got = true
+		w.to(retracting)
+		return
+	}
+	delete(n.wants, w.Lack)
+}
+
+// idle says whether nobody has waited for long.
+func (w *want) idle(n *Node) bool {
+	return !w.ahead && w.count == 0 && n.now.Sub(w.last) >= keepAsking || w.ahead && w.request.UID != ""
+}
+
+// satisfied says whether the ledger has by now what was lacking.
+func (w *want) satisfied(n *Node) bool {
+	if !w.Want.IsValid() {
+		return !w.ahead && n.ledger.Free(w.Pool, w.Family, n.now) > 0
+	}
+	p := n.ledger.BlockOf(w.Pool, w.Want)
+	h := n.held[p]
+	return h != nil && !h.closed && !n.lentOut(w.Want)
+}
+
+// choose decides how to get a block.
+func (w *want) choose(n *Node) {
+	pool, err := n.ledger.Pool(w.Pool)
+	switch {
+	case err != nil:
+		w.err = err
+		delete(n.wants, w.Lack)
+	case w.satisfied(n) || n.reopen(w.Lack):
+		delete(n.wants, w.Lack)
+	case w.refused(n) || w.count == 0 && !w.ahead:
+		delete(n.wants, w.Lack)
+	default:
+		w.from(n, pool)
+	}
+}
+
+// refused says whether the node takes no block, and why.
+func (w *want) refused(n *Node) bool {
+	switch {
+	case n.cordoned:
+		w.err = fmt.Errorf("%w: no new block is claimed on it", ErrCordoned)
+	case n.rules[w.Pool].Draining:
+		w.err = fmt.Errorf("%w: %q leases nothing new", ErrDraining, w.Pool)
+	default:
+		return false
+	}
+	if w.count == 0 {
+		return true
+	}
+	w.due = n.now.Add(lookAgain)
+	return false
+}
+
+// from chooses from what is known of the pool.
+func (w *want) from(n *Node, pool *pools.Pool) {
+	if w.err != nil && (errors.Is(w.err, ErrCordoned) || errors.Is(w.err, ErrDraining)) && (n.cordoned || n.rules[w.Pool].Draining) {
+		return
+	}
+	v := n.views[w.Pool]
+	if v == nil || n.now.Sub(v.at) > viewLife {
+		w.list(n)
+		return
+	}
+	if w.target(n, pool, v) {
+		return
+	}
+	if !w.listed { // the view may be older than the want
+		w.list(n)
+		return
+	}
+	w.nothing(n, pool)
+}
+
+// target goes for a free cell or a vacant block. It says whether there is one.
+func (w *want) target(n *Node, pool *pools.Pool, v *view) bool {
+	if cell, ok := w.cell(n, pool, v); ok {
+		w.block = Stored{Block: pools.Block{Prefix: cell, Pool: w.Pool, Node: n.Name, Machine: n.Machine, Created: n.now}}
+		w.to(creating)
+		w.step(n)
+		return true
+	}
+	if w.ahead {
+		return false
+	}
+	for _, st := range v.vacant() {
+		if w.fits(st.Block) && !w.missed[st.Prefix] {
+			w.block = st
+			w.block.Node, w.block.Machine = n.Name, n.Machine
+			w.to(taking)
+			w.step(n)
+			return true
+		}
+	}
+	return false
+}
+
+// cell is a free one that has what is lacking.
+func (w *want) cell(n *Node, pool *pools.Pool, v *view) (netip.Prefix, bool) {
+	known := v.blocks(n, w.missed)
+	if !w.Want.IsValid() {
+		cell, err := pool.NextCell(w.Family, n.Name, known)
+		return cell, err == nil
+	}
+	cell := pool.Cell(w.Want)
+	return cell, !slices.ContainsFunc(known, func(b pools.Block) bool { return b.Prefix.Overlaps(cell) })
+}
+
+// nothing is free: others may have something to spare.
+func (w *want) nothing(n *Node, pool *pools.Pool) {
+	w.err = fmt.Errorf("%w: no free block of %v in pool %q (%d addresses)", pools.ErrExhausted, w.Family, w.Pool, pool.Size(w.Family))
+	switch {
+	case n.returning(w.Lack):
+		w.wants(n)
+	case w.ahead:
+		n.poor[w.Lack] = n.now.Add(aheadAgain)
+		delete(n.wants, w.Lack)
+	case !n.Shared:
+		delete(n.wants, w.Lack)
+	case w.request.UID != "":
+		w.phase = waiting
+		w.wants(n)
+	default:
+		w.to(asking)
+		w.step(n)
+	}
+}
+
+// wants looks for a block again in a while.
+func (w *want) wants(n *Node) {
+	w.listed = false
+	delete(n.views, w.Pool)
+	clear(w.missed)
+	w.due = n.now.Add(lookAgain)
+}
+
+func (w *want) list(n *Node) {
+	n.call(&w.pace, Op{Kind: List, Pool: w.Pool}, func(r Result) {
+		if r.Err != nil {
+			w.err = fmt.Errorf("look for a free block: %w", r.Err)
+			n.again(&w.pace)
+			return
+		}
+		w.listed, w.tries = true, 0
+		clear(w.missed)
+		n.views[w.Pool] = newView(n.now, r.Blocks)
+	})
+}
+
+// miss notes that somebody else was first.
+func (w *want) miss(n *Node) {
+	w.missed[w.block.Prefix] = true
+	if len(w.missed)%3 == 0 {
+		delete(n.views, w.Pool)
+	}
+	w.lose()
+}
+
+func (w *want) lose() {
+	w.block = Stored{}
+	if w.request.UID != "" {
+		w.to(waiting)
+		return
+	}
+	w.to(choosing)
+}
+
+// create makes a cell's block. After a try without an answer the block may be
+// this node's already.
+func (w *want) create(n *Node) {
+	n.call(&w.pace, Op{Kind: Create, Block: w.block}, func(r Result) {
+		switch {
+		case r.Err == nil:
+			w.hold(n, r.Block, nil)
+		case errors.Is(r.Err, ErrExists) && w.unsure:
+			w.claimed(n)
+		case errors.Is(r.Err, ErrExists):
+			w.miss(n)
+		case errors.Is(r.Err, ErrUnknown):
+			w.unsure, w.err = true, r.Err
+			n.again(&w.pace)
+		case w.unsure:
+			w.err = r.Err
+			n.again(&w.pace)
+		default:
+			w.err = fmt.Errorf("claim block %s: %w", w.block.Prefix, r.Err)
+			w.lose()
+			n.again(&w.pace)
+		}
+	})
+}
+
+// claimed looks whose the block is that an unanswered call may have made.
+func (w *want) claimed(n *Node) {
+	n.call(&w.pace, Op{Kind: Look, Block: w.block}, func(r Result) {
+		switch {
+		case r.Err == nil && r.Block.Node == n.Name && r.Block.Lender == w.block.Lender && w.phase == drawing:
+			w.block = r.Block
+			w.to(checking)
+		case r.Err == nil && r.Block.Node == n.Name && w.phase == creating:
+			w.block = r.Block
+			w.to(reading)
+		case r.Err == nil && w.phase == creating:
+			w.miss(n)
+		case r.Err == nil:
+			w.to(retracting) // what was granted is another's: nothing of it was made
+		default:
+			n.again(&w.pace)
+		}
+	})
+}
+
+// hold ends the want with a block.
+func (w *want) hold(n *Node, st Stored, inside []Stored) {
+	w.block = st
+	if err := n.take(st, inside); err != nil {
+		w.err = err
+		w.inside = inside
+		if st.Lender != "" && w.phase == checking {
+			w.to(undoing)
+			return
+		}
+		if _, err := n.ledger.Pool(w.Pool); err != nil {
+			n.strays[st.Prefix] = &stray{Stored: st}
+			w.finish(n)
+			return
+		}
+		w.phase = reading
+		n.again(&w.pace)
+		return
+	}
+	if v := n.views[w.Pool]; v != nil {
+		v.stored[st.Prefix] = st
+	}
+	w.finish(n)
+}
+
+// take makes a vacant block this node's.
+func (w *want) take(n *Node) {
+	n.call(&w.pace, Op{Kind: Take, Block: w.block}, func(r Result) {
+		switch {
+		case r.Err == nil:
+			w.block = r.Block
+			w.to(reading)
+		case errors.Is(r.Err, ErrUnknown) || w.unsure && !errors.Is(r.Err, ErrConflict) && !errors.Is(r.Err, ErrGone):
+			w.unsure, w.err = true, r.Err
+			n.again(&w.pace)
+		case w.unsure:
+			w.taken(n)
+		case errors.Is(r.Err, ErrConflict), errors.Is(r.Err, ErrGone):
+			w.miss(n)
+		default:
+			w.err = r.Err
+			w.lose()
+			n.again(&w.pace)
+		}
+	})
+}
+
+// taken looks whether an unanswered call took the block.
+func (w *want) taken(n *Node) {
+	n.call(&w.pace, Op{Kind: Look, Block: w.block}, func(r Result) {
+		switch {
+		case r.Err == nil && r.Block.Node == n.Name && r.Block.UID == w.block.UID:
+			w.block = r.Block
+			w.to(reading)
+		case r.Err == nil, errors.Is(r.Err, ErrGone):
+			w.miss(n)
+		default:
+			n.again(&w.pace)
+		}
+	})
+}
+
+// read learns what of a block others have, before anything of it is leased.
+func (w *want) read(n *Node) {
+	n.call(&w.pace, Op{Kind: Inside, Block: w.block}, func(r Result) {
+		if r.Err != nil {
+			n.again(&w.pace)
+			return
+		}
+		w.hold(n, w.block, r.Blocks)
+	})
+}
+
+// ask makes the request.
+func (w *want) ask(n *Node) {
+	r := Request{
+		Name: RequestName(n.Name, w.Lack), Node: n.Name, Pool: w.Pool, Family: w.Family, Want: w.Want,
+		Count: max(w.count, 1), Holders: n.views[w.Pool].holders(),
+	}
+	n.call(&w.pace, Op{Kind: Ask, Request: r}, func(res Result) {
+		switch {
+		case res.Err == nil:
+			w.request = res.Request
+			w.to(waiting)
+			w.due = n.now.Add(lookAgain)
+		case errors.Is(res.Err, ErrExists):
+			w.find(n, r)
+		default:
+			w.err = fmt.Errorf("%w, and no node can be asked: %w", pools.ErrExhausted, res.Err)
+			n.again(&w.pace)
+		}
+	})
+}
+
+// find reads the request, which exists already or may have changed.
+func (w *want) find(n *Node, r Request) {
+	n.call(&w.pace, Op{Kind: LookRequest, Request: r}, func(res Result) {
+		switch {
+		case res.Err == nil && res.Request.Node == n.Name:
+			w.request = res.Request
+			w.to(waiting)
+			if res.Request.Open() {
+				w.due = n.now.Add(lookAgain)
+			}
+		case errors.Is(res.Err, ErrGone):
+			w.request = Request{}
+			w.to(choosing)
+		default:
+			n.again(&w.pace)
+		}
+	})
+}
+
+// wait for a grant, or for a block to come free.
+func (w *want) wait(n *Node) {
+	seen, there := n.seen[w.request.Name]
+	if there && seen.UID == w.request.UID && !seen.Open() {
+		w.request = seen
+	}
+	switch {
+	case !w.request.Open():
+		w.granted(n)
+	case w.idle(n) || w.satisfied(n):
+		w.to(retracting)
+		w.step(n)
+	case w.listed:
+		// Nothing was free: see whether the watch has missed the answer.
+		w.listed = false
+		w.find(n, w.request)
+	default:
+		pool, err := n.ledger.Pool(w.Pool)
+		if err != nil {
+			w.to(retracting)
+			w.step(n)
+			return
+		}
+		w.from(n, pool)
+	}
+}
+
+// granted begins to draw, if the grant is one that can be.
+func (w *want) granted(n *Node) {
+	g := w.request.Grant
+	sound := g.Prefix.IsValid() && g.Prefix == g.Prefix.Masked() && pools.FamilyOf(g.Prefix.Addr()) == w.Family && g.Lender != "" && g.Lender != n.Name &&
+		g.Outer.Bits() < g.Prefix.Bits() && g.Outer.Contains(g.Prefix.Addr()) && (!w.Want.IsValid() || g.Prefix.Contains(w.Want))
+	if !sound || n.held[g.Prefix] != nil || w.idle(n) {
+		w.to(retracting)
+		w.step(n)
+		return
+	}
+	w.block = Stored{Block: pools.Block{Prefix: g.Prefix, Pool: w.Pool, Node: n.Name, Machine: n.Machine, Lender: g.Lender, Created: n.now}}
+	w.to(drawing)
+	w.step(n)
+}
+
+// draw makes the lent block.
+func (w *want) draw(n *Node) {
+	n.call(&w.pace, Op{Kind: Create, Block: w.block}, func(r Result) {
+		switch {
+		case r.Err == nil:
+			w.block = r.Block
+			w.to(checking)
+		case errors.Is(r.Err, ErrExists):
+			w.claimed(n)
+		case errors.Is(r.Err, ErrUnknown) || w.unsure:
+			w.unsure, w.err = true, r.Err
+			n.again(&w.pace)
+		default:
+			w.err = r.Err
+			w.block = Stored{}
+			w.to(retracting)
+			n.again(&w.pace)
+		}
+	})
+}
+
+// check reads, now that the lent block is there for all to see, whether the
+// grant and the block around it still stand: see the package's comment.
+func (w *want) check(n *Node) {
+	w.checks = [2]bool{}
+	g := w.request.Grant
+	failed := false
+	done := func(i int, r Result, stands bool) {
+		switch {
+		case r.Err != nil && !errors.Is(r.Err, ErrGone):
+			failed = true
+		case r.Err == nil:
+			w.checks[i] = stands
+		}
+		switch {
+		case w.busy > 0:
+		case failed:
+			n.again(&w.pace)
+		case w.checks[0] && w.checks[1]:
+			w.hold(n, w.block, nil)
+		default:
+			w.to(undoing)
+		}
+	}
+	n.call(&w.pace, Op{Kind: LookRequest, Request: w.request}, func(r Result) {
+		done(0, r, r.Request.UID == w.request.UID && r.Request.Grant == g)
+	})
+	n.call(&w.pace, Op{Kind: Look, Block: Stored{Block: pools.Block{Prefix: g.Outer, Pool: w.Pool}}}, func(r Result) {
+		done(1, r, r.Block.UID == g.OuterUID && r.Block.Node == g.Lender && r.Block.Tenure == g.OuterTenure)
+	})
+}
+
+// undo removes the lent block, of which nothing was used.
+func (w *want) undo(n *Node) {
+	n.call(&w.pace, Op{Kind: Delete, Block: w.block}, func(r Result) {
+		if r.Err != nil && !errors.Is(r.Err, ErrGone) {
+			n.again(&w.pace)
+			return
+		}
+		w.block = Stored{}
+		w.to(retracting)
+	})
+}
+
+// retract removes the request; then the want is over, or begins anew.
+func (w *want) retract(n *Node) {
+	n.call(&w.pace, Op{Kind: Retract, Request: w.request}, func(r Result) {
+		if r.Err != nil && !errors.Is(r.Err, ErrGone) {
+			n.again(&w.pace)
+			return
+		}
+		w.request = Request{}
+		if w.got && (w.count == 0 || w.satisfied(n)) {
+			delete(n.wants, w.Lack)
+			return
+		}
+		w.got = false
+		w.block = Stored{}
+		w.to(choosing)
+	})
+}
+
+// orphan is a request in this node's name that it does not know.
+type orphan struct {
+	pace
+	request Request
+}
+
+func (o *orphan) step(n *Node) {
+	if w := n.wants[o.lack()]; w != nil {
+		delete(n.orphans, o.request.Name) // it will find it by itself
+		return
+	}
+	n.call(&o.pace, Op{Kind: Retract, Request: o.request}, func(r Result) {
+		if r.Err != nil && !errors.Is(r.Err, ErrGone) {
+			n.again(&o.pace)
+			return
+		}
+		delete(n.orphans, o.request.Name)
+	})
+}
+
+func (o *orphan) lack() Lack { return Lack{o.request.Pool, o.request.Family, o.request.Want} }
+
+// RequestName is the name of the one request of a node for what lack says.
+func RequestName(node string, lack Lack) string {
+	h := fnv.New64a()
+	fmt.Fprintf(h, "%s|%s|%v|%s", node, lack.Pool, lack.Family, lack.Want)
+	return fmt.Sprintf("%s-%016x", lack.Pool, h.Sum64())
+}
