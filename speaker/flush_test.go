@@ -170,6 +170,61 @@ func TestHolds(t *testing.T) {
 	}
 }
 
+// One router ends the deferral while another has this node's OPEN, with the
+// restart bit, and has not answered yet: when it does, to it the session has
+// begun, and a Cease would make it drop what it keeps.
+func TestRestartLeavesOpeningSessionInPeace(t *testing.T) {
+	t.Parallel()
+	slow := newRaw(t, "slow", "127.0.0.41")
+	slow.helps, slow.assent = true, make(chan struct{})
+	close(slow.gate)
+	slow.listen(t)
+	quick := newRaw(t, "quick", "127.0.0.40")
+	close(quick.gate)
+	c := newTestChild(t)
+	d := Desired{Local: local(), Peers: []Peer{quick.peer, slow.peer}, Prefixes: prefixes("10.1.0.0/26")}
+	d.Local.Restarting = true
+	must(t, c.Set(t.Context(), d))
+	if !restartBit(slow.nextOpen(t)) {
+		t.Error("no restart bit in the OPEN to the slow router")
+	}
+	quick.listen(t)
+	comesUp(t, c, "quick")
+	must(t, c.Flush(within(t, soon), d.Prefixes)) // the deferral is over
+	select {
+	case <-slow.opens:
+		t.Error("the slow router was dialled again")
+	case <-time.After(2 * connectRetry): // that it is not
+	}
+	close(slow.assent)
+	must(t, c.Flush(within(t, soon), prefixes("10.1.0.0/26", "10.2.0.0/26")))
+	comesUp(t, c, "slow")
+	if len(slow.opens) > 0 {
+		t.Error("the slow router was dialled again")
+	}
+}
+
+// The restart bit is out in an OPEN that comes to nothing: the next has it, too.
+func TestRestartBitAfterFailedOpen(t *testing.T) {
+	t.Parallel()
+	const address = "192.0.2.1"
+	for opening, want := range map[bool]int{true: 0, false: 1} {
+		l := newLedger(GracefulRestart{Enabled: true, Time: 30 * time.Second})
+		l.add(Peer{Name: "tor", Address: netip.MustParseAddr(address)}.withDefaults(), true)
+		if opening {
+			l.opens(address)
+		}
+		l.restarted()
+		if got := len(l.lostBits()); got != want {
+			t.Errorf("opening %v: %d peers lost the bit, want %d", opening, got, want)
+		}
+		l.down(address, "test")
+		if got := len(l.lostBits()); got != 1-want {
+			t.Errorf("opening %v: then the attempt failed: %d peers lost the bit, want %d", opening, got, 1-want)
+		}
+	}
+}
+
 // FRR keeps a prefix that is not announced any more until the restart is over;
 // Flush waits for that, and the one that stays is never absent.
 func TestFRRDropsStale(t *testing.T) {

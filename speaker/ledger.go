@@ -41,6 +41,8 @@ type session struct {
 	notice     string    // the last notification, explains the state change that follows
 	restarting bool      // GoBGP sets the restart bit and defers its first UPDATE
 	lostBit    bool      // the restart bit was cleared by another peer's progress before this one came up
+	opening    bool      // an OPEN is under way
+	bitOut     bool      // the bit was cleared after it had left in the OPEN that is under way
 	limited    time.Time
 	noHelper   bool // the peer of this session does not help restarts; false while that is unknown
 	// holds is until when the peer, while it has no session, may keep routes
@@ -343,6 +345,7 @@ func (l *ledger) established(address string) (Peer, bool) {
 		return Peer{}, false
 	}
 	s.up, s.since, s.negotiated, s.noHelper, s.notice, s.trouble = true, time.Now(), nil, false, "", ""
+	s.opening, s.bitOut = false, false
 	s.out = make(map[Family]*outbox)
 	for _, f := range s.peer.Families {
 		s.out[f] = &outbox{sent: make(map[netip.Prefix]struct{}), extra: make(map[netip.Prefix]int)}
@@ -385,7 +388,10 @@ func (l *ledger) down(address, reason string) (p Peer, why string, wasUp, news b
 	} else {
 		news, s.trouble = s.trouble != why, why
 	}
-	s.up, s.out, s.negotiated, s.notice = false, nil, nil, ""
+	s.up, s.opening, s.out, s.negotiated, s.notice = false, false, nil, nil, ""
+	if s.bitOut {
+		s.loseBit(l)
+	}
 	l.wake()
 	return s.peer, why, wasUp, news
 }
@@ -448,15 +454,35 @@ func (l *ledger) overLimit(address, notice string) {
 }
 
 // restarted records that GoBGP ended the deferral for every peer, also for
-// those that have no session yet and so have not seen the restart bit.
+// those that have no session yet and so may not have seen the restart bit. The
+// ones that are sent it now are left in peace: to some the session has begun,
+// and they would drop what they keep with the Cease.
 func (l *ledger) restarted() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, s := range l.sessions {
-		if s.restarting && !s.up {
-			s.restarting, s.lostBit = false, true
-			l.callTend()
+		if !s.restarting || s.up {
+			continue
 		}
+		s.restarting, s.bitOut = false, s.opening
+		if !s.opening {
+			s.loseBit(l)
+		}
+	}
+}
+
+// loseBit calls for the restart bit to be restored. The ledger's lock is held.
+func (s *session) loseBit(l *ledger) {
+	s.bitOut, s.lostBit = false, true
+	l.callTend()
+}
+
+// opens records that GoBGP sends its OPEN to a peer.
+func (l *ledger) opens(address string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s := l.sessions[address]; s != nil {
+		s.opening = true
 	}
 }
 

@@ -19,6 +19,7 @@ type raw struct {
 	helps    bool          // it offers graceful restart
 	sessions chan net.Conn // each after the OPEN and the KEEPALIVE
 	opens    chan *bgp.BGPOpen
+	assent   chan struct{} // it answers an OPEN once this is closed; nil for at once
 	gate     chan struct{} // it reads on once this is closed
 	heard    atomic.Int64  // prefixes announced to it
 	ended    chan struct{} // one for each End-of-RIB that it was sent
@@ -74,12 +75,19 @@ func (r *raw) greet(conn net.Conn) {
 		bgp.NewOptionParameterCapability(offers)})
 	for _, m := range []*bgp.BGPMessage{open, bgp.NewBGPKeepAliveMessage()} {
 		got, err := readMessage(conn)
-		if err != nil || writeMessage(conn, m) != nil {
+		if err != nil {
 			_ = conn.Close()
 			return
 		}
 		if o, is := got.Body.(*bgp.BGPOpen); is {
 			offer(r.opens, o)
+		}
+		if r.assent != nil {
+			<-r.assent
+		}
+		if writeMessage(conn, m) != nil {
+			_ = conn.Close()
+			return
 		}
 	}
 	offer(r.sessions, conn)

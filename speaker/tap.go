@@ -164,6 +164,8 @@ func (t tap) stateChanged(f log.Fields) {
 		if p, ok := t.ledger.established(keyOf(f)); ok {
 			t.log.Info("BGP session established", "peer", p.Name, "address", p.Address, "asn", p.ASN)
 		}
+	case is == bgp.BGP_FSM_OPENSENT.String():
+		t.ledger.opens(keyOf(f))
 	case is != bgp.BGP_FSM_IDLE.String() || was == is:
 	default:
 		p, why, wasUp, news := t.ledger.down(keyOf(f), reasonWords(fmt.Sprint(f["reason"]), was))
