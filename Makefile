@@ -37,6 +37,10 @@ lab-down: setup ## take down what make lab left up
 kube: setup ## build a Kubernetes control plane for the tests into bin/kube/
 	@scripts/kube
 
+.PHONY: kube-up
+kube-up: kube ## bring up a Kubernetes control plane until Control-C
+	@$(GO) run ./integration/kube/cmd/controlplane
+
 .PHONY: test
 test: build kube ## run all tests
 	@scripts/test

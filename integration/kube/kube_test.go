@@ -141,6 +141,7 @@ func manifests(t *testing.T, c *Cluster) {
 }
 
 func counts(t *testing.T, c *Cluster) {
+	// Of secrets, nobody else makes any.
 	admin := client(t, c.Config()).CoreV1()
 	before, err := c.Metrics(t.Context())
 	if err != nil {
@@ -153,7 +154,7 @@ func counts(t *testing.T, c *Cluster) {
 	const writes = 5
 	for i := range writes {
 		name := "counted-" + string(rune('a'+i))
-		if _, err := admin.ConfigMaps("default").Create(t.Context(), &core.ConfigMap{ObjectMeta: meta.ObjectMeta{Name: name}}, meta.CreateOptions{}); err != nil {
+		if _, err := admin.Secrets("default").Create(t.Context(), &core.Secret{ObjectMeta: meta.ObjectMeta{Name: name}}, meta.CreateOptions{}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -161,7 +162,7 @@ func counts(t *testing.T, c *Cluster) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	labels := []string{`resource="configmaps"`, `verb="POST"`, `code="201"`}
+	labels := []string{`resource="secrets"`, `verb="POST"`, `code="201"`}
 	if n := after.Sum("apiserver_request_total", labels...) - before.Sum("apiserver_request_total", labels...); n != writes {
 		t.Errorf("%d writes were counted as %v", writes, n)
 	}

@@ -60,14 +60,14 @@ func TestClusterEndsWithItsProcess(t *testing.T) {
 	}
 	var etcd, apiserver int
 	var dir string
-	_, scanErr := fmt.Fscan(stdout, &etcd, &apiserver, &dir)
+	if _, err := fmt.Fscan(stdout, &etcd, &apiserver, &dir); err != nil {
+		t.Fatalf("the cluster's process: %v, %v", err, errors.Join(cmd.Process.Kill(), cmd.Wait()))
+	}
 	components := []int{hold(t, etcd), hold(t, apiserver)}
 	if err := cmd.Process.Kill(); err != nil {
 		t.Error(err)
 	}
-	if err := cmd.Wait(); scanErr != nil {
-		t.Fatalf("the cluster's process: %v, %v", scanErr, err)
-	}
+	_ = cmd.Wait() // it was killed
 	for _, fd := range components {
 		ended(t, fd)
 	}
