@@ -22,17 +22,21 @@ const (
 	Ask
 	Answer // Grant
 	Retract
+	// A Custodian's.
+	LookNode // Gone
+	Vacate
+	Discard
 )
 
 // String is the store's word for it.
 func (k Kind) String() string {
-	return [...]string{"?", "List", "Own", "Inside", "Block", "Create", "Take", "Delete", "Requests", "Request", "Ask", "Grant", "Retract"}[k]
+	return [...]string{"?", "List", "Own", "Inside", "Block", "Create", "Take", "Delete", "Requests", "Request", "Ask", "Grant", "Retract", "Gone", "Vacate", "Discard"}[k]
 }
 
 // Writes says whether a k changes the store.
 func (k Kind) Writes() bool {
 	switch k {
-	case Create, Take, Delete, Ask, Answer, Retract:
+	case Create, Take, Delete, Ask, Answer, Retract, Vacate, Discard:
 		return true
 	}
 	return false
@@ -54,7 +58,7 @@ func (o *Op) String() string {
 	switch o.Kind {
 	case List:
 		return fmt.Sprintf("List %s", o.Pool)
-	case Inside, Look, Create, Take, Delete:
+	case Inside, Look, Create, Take, Delete, Vacate, Discard:
 		return fmt.Sprintf("%v %s", o.Kind, o.Block.Prefix)
 	case LookRequest, Ask, Retract:
 		return fmt.Sprintf("%v %s of %s", o.Kind, o.Request.Name, o.Request.Node)
@@ -71,11 +75,15 @@ type Result struct {
 	Inside   []Stored // of Own
 	Request  Request
 	Requests []Request
+	Gone     bool
 	Err      error
 }
 
 // Run makes the call.
 func Run(ctx context.Context, s Store, o *Op) (r Result) {
+	if c, ok := s.(Custodian); ok && o.Kind >= LookNode {
+		return free(ctx, c, o)
+	}
 	if e, ok := s.(Exchange); ok && o.Kind >= Requests {
 		return ask(ctx, e, o)
 	}
@@ -96,6 +104,18 @@ func Run(ctx context.Context, s Store, o *Op) (r Result) {
 		r.Err = s.Delete(ctx, o.Block)
 	default:
 		r.Err = errors.New("this store has one node only: there is nobody to ask")
+	}
+	return r
+}
+
+func free(ctx context.Context, c Custodian, o *Op) (r Result) {
+	switch o.Kind {
+	case LookNode:
+		r.Gone, r.Err = c.Gone(ctx, o.Block.Node, o.Block.Machine)
+	case Vacate:
+		r.Block, r.Err = c.Vacate(ctx, o.Block)
+	case Discard:
+		r.Err = c.Discard(ctx, o.Block)
 	}
 	return r
 }

@@ -100,3 +100,17 @@ type Exchange interface {
 	// Retract removes the request with r's UID.
 	Retract(ctx context.Context, r Request) error
 }
+
+// Custodian is the store as the controller sees it, which frees what the nodes
+// that are gone have left.
+type Custodian interface {
+	Exchange
+	// Gone says whether there is no node of that name with that machine, or
+	// its operator says that it is out of service. An empty machine stands for
+	// any.
+	Gone(ctx context.Context, node, machine string) (bool, error)
+	// Vacate makes b, at its Version, vacant.
+	Vacate(ctx context.Context, b Stored) (Stored, error)
+	// Discard removes b, at its Version.
+	Discard(ctx context.Context, b Stored) error
+}

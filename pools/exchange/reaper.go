@@ -1,0 +1,192 @@
+package exchange
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/fairway-network/fairway/pools"
+	"go4.org/netipx"
+)
+
+// Reaper frees what nodes that are gone have left. Like Node it is a state
+// machine, and one runs at a time; a second one does no harm.
+//
+// A block becomes vacant first, so that its node, should it live after all,
+// can promise nothing of it any more. Only then is it looked inside: if no
+// block stands in it, it is removed, at the very version that was looked into.
+type Reaper struct {
+	blocks   map[netip.Prefix]*reaping
+	requests map[string]*reapedRequest
+	now      time.Time
+	out      []*Op
+}
+
+// reaping is the end of one block.
+type reaping struct {
+	busy    bool
+	due     time.Time
+	stored  Stored
+	sure    bool // its node is gone, as read from the source
+	inside  bool // something stood inside when last seen
+	current bool // still there when last seen
+}
+
+type reapedRequest struct {
+	busy    bool
+	due     time.Time
+	request Request
+	current bool
+}
+
+// NewReaper is a reaper that has seen nothing.
+func NewReaper() *Reaper {
+	return &Reaper{blocks: map[netip.Prefix]*reaping{}, requests: map[string]*reapedRequest{}}
+}
+
+// See tells the reaper all blocks and requests, as a watch shows them, and
+// which nodes seem to be gone: the nodes must have been read after the blocks.
+// A node of which another machine has the name is gone once that one had time
+// to take its blocks over, which the caller judges. An empty machine stands
+// for any.
+func (r *Reaper) See(blocks []Stored, requests []Request, gone func(node, machine string) bool) {
+	for _, b := range r.blocks {
+		b.current = false
+	}
+	for _, q := range r.requests {
+		q.current = false
+	}
+	sorted := slices.SortedFunc(slices.Values(blocks), func(a, b Stored) int { return netipx.ComparePrefix(a.Prefix, b.Prefix) })
+	for i, st := range sorted {
+		if st.Node != "" && !gone(st.Node, st.Machine) {
+			continue
+		}
+		b := r.blocks[st.Prefix]
+		if b == nil || b.stored.UID != st.UID || !b.busy && b.stored.Version != st.Version {
+			b = &reaping{}
+			r.blocks[st.Prefix] = b
+		}
+		b.current = true
+		b.inside = i+1 < len(sorted) && sorted[i+1].Prefix.Overlaps(st.Prefix)
+		if !b.busy {
+			b.stored = st
+		}
+	}
+	for _, q := range requests {
+		if !gone(q.Node, "") {
+			continue
+		}
+		if have := r.requests[q.Name]; have == nil || have.request.UID != q.UID {
+			r.requests[q.Name] = &reapedRequest{request: q}
+		}
+		r.requests[q.Name].current = true
+	}
+	maps.DeleteFunc(r.blocks, func(_ netip.Prefix, b *reaping) bool { return !b.current && !b.busy })
+	maps.DeleteFunc(r.requests, func(_ string, q *reapedRequest) bool { return !q.current && !q.busy })
+}
+
+// retryReaping is when a step that failed is made again.
+const retryReaping = time.Second
+
+// Advance is like Node's.
+func (r *Reaper) Advance(now time.Time) (ops []*Op, next time.Time) {
+	r.now = now
+	for _, p := range slices.SortedFunc(maps.Keys(r.blocks), netipx.ComparePrefix) {
+		if b := r.blocks[p]; !b.busy && b.current && !now.Before(b.due) {
+			r.step(b)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.requests)) {
+		if q := r.requests[name]; !q.busy && q.current && !now.Before(q.due) {
+			r.retract(q)
+		}
+	}
+	for _, b := range r.blocks {
+		if !b.busy && b.current && !(b.stored.Node == "" && b.inside) && (next.IsZero() || b.due.Before(next)) {
+			next = b.due
+		}
+	}
+	for _, q := range r.requests {
+		if !q.busy && q.current && (next.IsZero() || q.due.Before(next)) {
+			next = q.due
+		}
+	}
+	ops, r.out = r.out, nil
+	return ops, next
+}
+
+// Done is like Node's.
+func (r *Reaper) Done(o *Op, res Result, now time.Time) {
+	r.now = now
+	o.done(res)
+}
+
+func (r *Reaper) call(busy *bool, o Op, done func(Result)) {
+	*busy = true
+	o.done = func(res Result) {
+		*busy = false
+		done(res)
+	}
+	r.out = append(r.out, &o)
+}
+
+func (r *Reaper) step(b *reaping) {
+	switch {
+	case b.stored.Node == "" && b.inside:
+		// It waits: for those inside, or for somebody who takes it.
+	case b.stored.Node == "":
+		r.discard(b)
+	case !b.sure:
+		r.call(&b.busy, Op{Kind: LookNode, Block: b.stored}, func(res Result) {
+			b.sure = res.Err == nil && res.Gone
+			if !b.sure {
+				b.due = r.now.Add(retryReaping)
+			}
+		})
+	default:
+		r.call(&b.busy, Op{Kind: Vacate, Block: b.stored}, func(res Result) {
+			b.sure = false
+			if res.Err != nil {
+				b.due = r.now.Add(retryReaping)
+				return
+			}
+			b.stored = res.Block
+		})
+	}
+}
+
+// discard removes a vacant block that nothing stands in.
+func (r *Reaper) discard(b *reaping) {
+	vacant := b.stored
+	r.call(&b.busy, Op{Kind: Inside, Block: vacant}, func(res Result) {
+		if res.Err != nil || len(res.Blocks) > 0 {
+			b.inside = len(res.Blocks) > 0
+			b.due = r.now.Add(retryReaping)
+			return
+		}
+		r.call(&b.busy, Op{Kind: Discard, Block: vacant}, func(res Result) {
+			if res.Err != nil {
+				b.due = r.now.Add(retryReaping)
+				return
+			}
+			b.current = false
+		})
+	})
+}
+
+func (r *Reaper) retract(q *reapedRequest) {
+	r.call(&q.busy, Op{Kind: LookNode, Block: Stored{Block: pools.Block{Node: q.request.Node}}}, func(res Result) {
+		if res.Err != nil || !res.Gone {
+			q.due = r.now.Add(retryReaping)
+			return
+		}
+		r.call(&q.busy, Op{Kind: Retract, Request: q.request}, func(res Result) {
+			if res.Err != nil {
+				q.due = r.now.Add(retryReaping)
+				return
+			}
+			q.current = false
+		})
+	})
+}
