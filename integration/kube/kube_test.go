@@ -75,6 +75,7 @@ func TestCluster(t *testing.T) {
 	c := Start(t, Options{})
 	t.Run("identities", func(t *testing.T) { identities(t, c) })
 	t.Run("a token bound to a node", func(t *testing.T) { boundTokens(t, c) })
+	t.Run("a policy that reads the node", func(t *testing.T) { nodePolicy(t, c) })
 	t.Run("manifests", func(t *testing.T) { manifests(t, c) })
 	t.Run("counts", func(t *testing.T) { counts(t, c) })
 	t.Run("API server away", func(t *testing.T) { away(t, c) })
@@ -113,6 +114,60 @@ func boundTokens(t *testing.T, c *Cluster) {
 		if name := got.Extra["authentication.kubernetes.io/node-name"]; len(name) != 1 || name[0] != node {
 			t.Errorf("the agent of %s has the node name %q in its token", node, name)
 		}
+	}
+}
+
+// ownNode lets agents make ConfigMaps, but only those named after their node.
+const ownNode = `
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: agent}
+rules: [{apiGroups: [""], resources: [configmaps], verbs: [create]}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: agent}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: agent}
+subjects: [{kind: ServiceAccount, namespace: agents, name: agent}]
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {name: own-node}
+spec:
+  matchConstraints:
+    resourceRules: [{apiGroups: [""], apiVersions: [v1], operations: [CREATE], resources: [configmaps]}]
+  validations:
+  - expression: request.userInfo.extra["authentication.kubernetes.io/node-name"][0] == object.metadata.name
+    message: not your node
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {name: own-node}
+spec:
+  policyName: own-node
+  validationActions: [Deny]
+  matchResources: {namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: agents}}}
+`
+
+func nodePolicy(t *testing.T, c *Cluster) {
+	if err := c.Apply(t.Context(), ownNode); err != nil {
+		t.Fatal(err)
+	}
+	config, err := c.NodeAgentConfig(t.Context(), Account{Namespace: "agents", Name: "agent"}, "n1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	maps := client(t, config).CoreV1().ConfigMaps("agents")
+	create := func(name string, options meta.CreateOptions) error {
+		_, err := maps.Create(t.Context(), &core.ConfigMap{ObjectMeta: meta.ObjectMeta{Name: name}}, options)
+		return err
+	}
+	await(t, "the policy to act", func() bool {
+		err := create("n2", meta.CreateOptions{DryRun: []string{meta.DryRunAll}})
+		return err != nil && strings.Contains(err.Error(), "not your node")
+	})
+	if err := create("n1", meta.CreateOptions{}); err != nil {
+		t.Errorf("the agent of n1 makes what it may: %v", err)
 	}
 }
 
