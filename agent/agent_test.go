@@ -29,6 +29,29 @@ func lease(t *testing.T, a running, r pools.Request) netip.Addr {
 	return g.Addresses[0].Addr
 }
 
+// withLease is a host and an agent on it, whose pool web has leased request 1
+// its address.
+func withLease(t *testing.T, s Settings) (*host, running, netip.Addr) {
+	t.Helper()
+	h := newHost(t)
+	a := h.start(s)
+	return h, a, lease(t, a, request("web", 1))
+}
+
+func release(t *testing.T, a running, r pools.Request) {
+	t.Helper()
+	if err := a.desk.Release(t.Context(), r.Owner); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func stop(t *testing.T, a running) {
+	t.Helper()
+	if err := a.stop(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // The first lease of a block is answered when the peer has been told, and not
 // before; the world holds the rest of the order.
 func TestLeaseWaitsForTheAnnouncement(t *testing.T) {
@@ -86,14 +109,10 @@ func TestKernelFailureKeepsTheBlockUnannounced(t *testing.T) {
 
 // An idle block goes in the order withdrawal, kernel, store.
 func TestIdleBlockIsReturned(t *testing.T) {
-	h := newHost(t)
 	web := pool(t, "web", 4, "10.1.0.0/24")
 	web.IdleAfter = 0
-	a := h.start(settings(t, web))
-	lease(t, a, request("web", 1))
-	if err := a.desk.Release(t.Context(), request("web", 1).Owner); err != nil {
-		t.Fatal(err)
-	}
+	h, a, _ := withLease(t, settings(t, web))
+	release(t, a, request("web", 1))
 	a.call()
 	h.await("the block is withdrawn and out of the kernel", func() bool { return len(h.kernel.Ranges()) == 0 && len(h.peer.Ranges()) == 0 })
 	eventually(t, "the block is returned", func() bool {
@@ -113,9 +132,7 @@ func TestClosingBlockIsReopenedWhenNeeded(t *testing.T) {
 	for n := range 200 {
 		lease(t, a, request("web", n))
 		a.call()
-		if err := a.desk.Release(t.Context(), request("web", n).Owner); err != nil {
-			t.Fatal(err)
-		}
+		release(t, a, request("web", n))
 		a.call()
 	}
 }
@@ -162,17 +179,11 @@ func TestManyLeasesAtOnce(t *testing.T) {
 }
 
 func TestRestartKnowsTheLeases(t *testing.T) {
-	h := newHost(t)
 	s := settings(t, pool(t, "web", 4, "10.1.0.0/24", "fd00::/112"))
-	first := h.start(s)
-	before := lease(t, first, request("web", 1))
+	h, first, before := withLease(t, s)
 	lease(t, first, request("web", 2))
-	if err := first.desk.Release(t.Context(), request("web", 2).Owner); err != nil {
-		t.Fatal(err)
-	}
-	if err := first.stop(); err != nil {
-		t.Fatal(err)
-	}
+	release(t, first, request("web", 2))
+	stop(t, first)
 	// No peer comes up: what the network knows from before needs none.
 	h.update(func() { h.established = false })
 	second := h.start(s)
@@ -188,13 +199,9 @@ func TestRestartKnowsTheLeases(t *testing.T) {
 }
 
 func TestRebootEndsAllLeases(t *testing.T) {
-	h := newHost(t)
 	s := settings(t, pool(t, "web", 4, "10.1.0.0/24"))
-	first := h.start(s)
-	lease(t, first, request("web", 1))
-	if err := first.stop(); err != nil {
-		t.Fatal(err)
-	}
+	h, first, _ := withLease(t, s)
+	stop(t, first)
 	h.boot = "boot-2"
 	second := h.start(s)
 	if got := second.desk.Held(request("web", 1).Owner.Attachment); len(got) != 0 {
@@ -206,13 +213,9 @@ func TestRebootEndsAllLeases(t *testing.T) {
 }
 
 func TestLostStoreIsClaimedAnew(t *testing.T) {
-	h := newHost(t)
 	s := settings(t, pool(t, "web", 4, "10.1.0.0/24"))
-	first := h.start(s)
-	before := lease(t, first, request("web", 1))
-	if err := first.stop(); err != nil {
-		t.Fatal(err)
-	}
+	h, first, before := withLease(t, s)
+	stop(t, first)
 	if err := os.Remove(filepath.Join(h.state, "blocks.db")); err != nil {
 		t.Fatal(err)
 	}
@@ -224,16 +227,12 @@ func TestLostStoreIsClaimedAnew(t *testing.T) {
 }
 
 func TestPoolTakenAwayUnderALease(t *testing.T) {
-	h := newHost(t)
-	first := h.start(settings(t, pool(t, "web", 4, "10.1.0.0/24")))
-	lease(t, first, request("web", 1))
+	h, first, _ := withLease(t, settings(t, pool(t, "web", 4, "10.1.0.0/24")))
 	none := settings(t, pool(t, "other", 4, "10.2.0.0/24"))
 	if err := first.Reload(none); err == nil || !strings.Contains(err.Error(), "web") {
 		t.Errorf("reload without the leased pool: %v", err)
 	}
-	if err := first.stop(); err != nil {
-		t.Fatal(err)
-	}
+	stop(t, first)
 	parts, store := h.parts()
 	defer store.Close()
 	if _, err := New(t.Context(), parts, none); !errors.Is(err, pools.ErrUnknownPool) {
@@ -242,14 +241,10 @@ func TestPoolTakenAwayUnderALease(t *testing.T) {
 }
 
 func TestReloadReturnsTheBlocksOfAPoolThatWent(t *testing.T) {
-	h := newHost(t)
 	web, other := pool(t, "web", 4, "10.1.0.0/24"), pool(t, "other", 4, "10.2.0.0/24")
-	a := h.start(settings(t, web, other))
-	lease(t, a, request("web", 1))
+	h, a, _ := withLease(t, settings(t, web, other))
 	kept := lease(t, a, request("other", 1001))
-	if err := a.desk.Release(t.Context(), request("web", 1).Owner); err != nil {
-		t.Fatal(err)
-	}
+	release(t, a, request("web", 1))
 	if err := a.Reload(settings(t, other)); err != nil {
 		t.Fatal(err)
 	}
@@ -265,9 +260,7 @@ func TestQuietPoolIsNeitherRoutedNorAnnounced(t *testing.T) {
 	lan.Quiet = true
 	a := h.start(settings(t, lan))
 	lease(t, a, request("lan", 1))
-	if err := a.stop(); err != nil {
-		t.Fatal(err)
-	}
+	stop(t, a)
 	if len(h.kernel.Ranges()) != 0 || len(h.bgp.Ranges()) != 0 {
 		t.Errorf("kernel %v, announced %v", h.kernel.Prefixes(), h.bgp.Prefixes())
 	}
@@ -282,9 +275,7 @@ func TestBlocksOfAPoolThatWentRestFirst(t *testing.T) {
 	a := h.start(settings(t, lan, web, other))
 	for n, name := range []string{"lan", "web"} {
 		lease(t, a, request(name, n))
-		if err := a.desk.Release(t.Context(), request(name, n).Owner); err != nil {
-			t.Fatal(err)
-		}
+		release(t, a, request(name, n))
 	}
 	if err := a.Reload(settings(t, other)); err != nil {
 		t.Fatal(err)
@@ -303,21 +294,15 @@ func TestBlocksOfAPoolThatWentRestFirst(t *testing.T) {
 }
 
 func TestStopForwards(t *testing.T) {
-	h := newHost(t)
-	a := h.start(settings(t, pool(t, "web", 4, "10.1.0.0/24")))
-	addr := lease(t, a, request("web", 1))
-	if err := a.stop(); err != nil {
-		t.Fatal(err)
-	}
+	h, a, addr := withLease(t, settings(t, pool(t, "web", 4, "10.1.0.0/24")))
+	stop(t, a)
 	if len(h.closed) != 1 || h.closed[0] != speaker.Forward || !h.kernel.Contains(addr) {
 		t.Errorf("closed %v, kernel %v", h.closed, h.kernel.Prefixes())
 	}
 }
 
 func TestDrainWithdrawsEverything(t *testing.T) {
-	h := newHost(t)
-	a := h.start(settings(t, pool(t, "web", 4, "10.1.0.0/24")))
-	lease(t, a, request("web", 1))
+	h, a, _ := withLease(t, settings(t, pool(t, "web", 4, "10.1.0.0/24")))
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	if err := a.Drain(ctx); err != nil {
@@ -351,14 +336,10 @@ func TestSecondAgentIsRefused(t *testing.T) {
 }
 
 func TestCorruptJournalStopsTheStart(t *testing.T) {
-	h := newHost(t)
 	s := settings(t, pool(t, "web", 4, "10.1.0.0/24"))
-	first := h.start(s)
-	lease(t, first, request("web", 1))
+	h, first, _ := withLease(t, s)
 	lease(t, first, request("web", 2))
-	if err := first.stop(); err != nil {
-		t.Fatal(err)
-	}
+	stop(t, first)
 	path := filepath.Join(h.run, journalFile)
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -424,9 +405,7 @@ func TestFullJournalDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	lease(t, a, request("web", last))
-	if err := a.stop(); err != nil {
-		t.Fatal(err)
-	}
+	stop(t, a)
 	again := h.start(settings(t, pool(t, "web", 64, "10.1.0.0/20")))
 	if got := len(again.desk.ledger.Grants()); got != last {
 		t.Errorf("%d leases after a restart, want %d", got, last)
@@ -436,12 +415,8 @@ func TestFullJournalDisk(t *testing.T) {
 // Once the return of a block is final, nobody takes the block back into use:
 // its claim may be gone from the store already.
 func TestReturnedBlockIsNotReopened(t *testing.T) {
-	h := newHost(t)
-	a := h.start(settings(t, pool(t, "web", 4, "10.1.0.0/24")))
-	got := lease(t, a, request("web", 1))
-	if err := a.desk.Release(t.Context(), request("web", 1).Owner); err != nil {
-		t.Fatal(err)
-	}
+	_, a, got := withLease(t, settings(t, pool(t, "web", 4, "10.1.0.0/24")))
+	release(t, a, request("web", 1))
 	lack := pools.NoFreeError{Pool: "web", Family: pools.IPv4}
 	d := a.desk
 	d.mu.Lock()

@@ -47,8 +47,9 @@ type desk struct {
 	mu        sync.Mutex
 	ledger    *pools.Ledger
 	journal   *journal.Journal
-	compactAt int64                  // size of the journal that calls for its rewriting
-	doors     map[netip.Prefix]*door // of every block held whose return is not final
+	compactAt int64                   // size of the journal that calls for its rewriting
+	doors     map[netip.Prefix]*door  // of every block held whose return is not final
+	unfit     map[netip.Prefix]*unfit // blocks that no pool has; the ledger knows nothing of them
 	turns     map[pools.Attachment]*turn
 	claims    map[pools.NoFreeError]*claim
 	returned  chan struct{}   // closed and replaced when a block was returned
@@ -146,10 +147,9 @@ func (d *desk) leaseAtOnce(r pools.Request) (grant cni.Grant, done bool, err err
 func (d *desk) leaseInTurn(ctx context.Context, r pools.Request) (cni.Grant, error) {
 	for {
 		rec, fresh, doors, err := d.leaseNow(r)
-		var lack *pools.NoFreeError
 		switch {
-		case errors.As(err, &lack):
-			if err := d.claim(ctx, *lack); err != nil {
+		case errors.Is(err, pools.ErrNoFree):
+			if err := d.claim(ctx, d.lacks(r)...); err != nil {
 				return cni.Grant{}, err
 			}
 			continue
@@ -211,7 +211,7 @@ func (d *desk) grantOf(rec pools.Record) (grant cni.Grant, err error) {
 // keep writes rec to the journal and then applies it. The lock is held.
 func (d *desk) keep(rec pools.Record) error {
 	err := d.journal.Append(rec)
-	if errors.Is(err, journal.ErrBroken) && d.journal.Rewrite(d.ledger.History(d.now())) == nil {
+	if errors.Is(err, journal.ErrBroken) && d.journal.Rewrite(d.history()) == nil {
 		err = d.journal.Append(rec)
 	}
 	d.note(func(t *trouble) { t.journal = err })
@@ -230,7 +230,7 @@ func (d *desk) keep(rec pools.Record) error {
 // compact shortens the journal. A failure costs nothing but room. The lock is
 // held.
 func (d *desk) compact() {
-	if err := d.journal.Rewrite(d.ledger.History(d.now())); err != nil {
+	if err := d.journal.Rewrite(d.history()); err != nil {
 		d.log.Warn("the lease journal was not shortened", "err", err)
 	}
 	d.planCompaction()
@@ -273,16 +273,32 @@ func (d *desk) notReachable(patience time.Duration) error {
 	return fmt.Errorf("%w: a new block was not announced within %s (bgp.announceTimeout): %w", ErrNotReachable, patience, why)
 }
 
-// claim gets the block that lack asks for, once for all who lack the same.
-// The claim goes on when the one who asked first gives up.
-func (d *desk) claim(ctx context.Context, lack pools.NoFreeError) error {
-	c := d.claimOnce(ctx, lack)
-	select {
-	case <-c.done:
-		return c.err
-	case <-ctx.Done():
-		return fmt.Errorf("claim a block of pool %q: %w", lack.Pool, context.Cause(ctx))
+// lacks are the blocks that r needs and that are not held.
+func (d *desk) lacks(r pools.Request) []pools.NoFreeError {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.ledger.Lacks(r, d.now())
+}
+
+// claim gets the blocks that lacks ask for, side by side, each once for all
+// who lack the same, and returns the first one's failure. A claim goes on when
+// the one who asked first gives up.
+func (d *desk) claim(ctx context.Context, lacks ...pools.NoFreeError) error {
+	claims := make([]*claim, len(lacks))
+	for i, lack := range lacks {
+		claims[i] = d.claimOnce(ctx, lack)
 	}
+	for i, c := range claims {
+		select {
+		case <-c.done:
+			if c.err != nil {
+				return c.err
+			}
+		case <-ctx.Done():
+			return fmt.Errorf("claim a block of pool %q: %w", lacks[i].Pool, context.Cause(ctx))
+		}
+	}
+	return nil
 }
 
 func (d *desk) claimOnce(ctx context.Context, lack pools.NoFreeError) *claim {
@@ -363,10 +379,16 @@ func (d *desk) hold(b pools.Block) error {
 	defer d.mu.Unlock()
 	if d.doors[b.Prefix] == nil {
 		// It was returned a moment ago, and giveBack has yet to forget it.
+		delete(d.unfit, b.Prefix)
 		if err := d.ledger.Drop(b.Prefix); err != nil {
 			return err
 		}
 	}
+	return d.admit(b)
+}
+
+// admit holds a block that peers know nothing of. The lock is held.
+func (d *desk) admit(b pools.Block) error {
 	if err := d.ledger.Hold(b); err != nil {
 		return err
 	}
@@ -384,7 +406,7 @@ func (d *desk) reopen(lack pools.NoFreeError) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, h := range d.ledger.Blocks() {
-		if !fits(lack, h) || !h.Closed || d.doors[h.Prefix] == nil {
+		if !fits(lack, h.Block) || !h.Closed || d.doors[h.Prefix] == nil {
 			continue
 		}
 		d.doors[h.Prefix] = newDoor(false)
@@ -423,8 +445,13 @@ func (d *desk) waitReturn(ctx context.Context, lack pools.NoFreeError, returned 
 func (d *desk) returning(lack pools.NoFreeError) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	for _, u := range d.unfit {
+		if u.final && fits(lack, u.Block) {
+			return true
+		}
+	}
 	return slices.ContainsFunc(d.ledger.Blocks(), func(h pools.Held) bool {
-		return fits(lack, h) && h.Closed && d.doors[h.Prefix] == nil
+		return fits(lack, h.Block) && h.Closed && d.doors[h.Prefix] == nil
 	})
 }
 
@@ -435,9 +462,9 @@ func (d *desk) back() {
 }
 
 // fits says whether a block is one that lack asks for.
-func fits(lack pools.NoFreeError, h pools.Held) bool {
-	return h.Pool == lack.Pool && pools.FamilyOf(h.Prefix.Addr()) == lack.Family &&
-		(!lack.Want.IsValid() || h.Prefix.Contains(lack.Want))
+func fits(lack pools.NoFreeError, b pools.Block) bool {
+	return b.Pool == lack.Pool && pools.FamilyOf(b.Prefix.Addr()) == lack.Family &&
+		(!lack.Want.IsValid() || b.Prefix.Contains(lack.Want))
 }
 
 // exhausted says how full the pool is, for a person.
@@ -571,7 +598,7 @@ func (d *desk) mendJournal() error {
 	if d.trouble.journal == nil {
 		return nil
 	}
-	err := d.journal.Rewrite(d.ledger.History(d.now()))
+	err := d.journal.Rewrite(d.history())
 	d.note(func(t *trouble) { t.journal = err })
 	if err == nil {
 		d.planCompaction()

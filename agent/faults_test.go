@@ -46,9 +46,7 @@ func TestReleaseOvertakesAWaitingLease(t *testing.T) {
 	a := h.start(settings(t, pool(t, "web", 4, "10.1.0.0/30")))
 	first := a.ask(t.Context(), request("web", 1))
 	a.waitHolding(t, request("web", 1))
-	if err := a.desk.Release(t.Context(), request("web", 1).Owner); err != nil {
-		t.Fatal(err)
-	}
+	release(t, a, request("web", 1))
 	if got := <-first; !errors.Is(got.err, ErrOvertaken) {
 		t.Errorf("the overtaken lease: %v, %v", got.addr, got.err)
 	}
@@ -149,9 +147,7 @@ func TestRestartWithARefusedRouteWithdrawsNothing(t *testing.T) {
 	s := settings(t, pool(t, "web", 4, "10.1.0.0/24"), pool(t, "db", 4, "10.2.0.0/24"))
 	first := h.start(s)
 	web, db := lease(t, first, request("web", 1)), lease(t, first, request("db", 2))
-	if err := first.stop(); err != nil {
-		t.Fatal(err)
-	}
+	stop(t, first)
 	h.update(func() {
 		h.tolerant = true // the blackhole of web is missing, by intent of the test
 		h.refused = []netip.Prefix{netip.MustParsePrefix("10.1.0.0/24")}
@@ -189,15 +185,11 @@ func TestFamilyThatNoPeerCarries(t *testing.T) {
 // A block is not given back before the peers were told, while one might still
 // forward to it.
 func TestNoReturnBeforeTheWithdrawalLeft(t *testing.T) {
-	h := newHost(t)
 	web := pool(t, "web", 4, "10.1.0.0/24")
 	web.IdleAfter = 0
-	a := h.start(settings(t, web))
-	addr := lease(t, a, request("web", 1))
+	h, a, addr := withLease(t, settings(t, web))
 	h.update(func() { h.established = false })
-	if err := a.desk.Release(t.Context(), request("web", 1).Owner); err != nil {
-		t.Fatal(err)
-	}
+	release(t, a, request("web", 1))
 	a.call()
 	h.await("the withdrawal is handed over", func() bool { return !h.bgp.Contains(addr) })
 	h.await("the loop has waited twice", func() bool { return h.unflushed >= 2 })
@@ -220,13 +212,9 @@ func (h *host) delivers(a netip.Addr) bool {
 // A block whose announcement never left is not known to the network after a
 // crash, however many leases were being made in it.
 func TestCrashBeforeTheAnnouncementLeft(t *testing.T) {
-	h := newHost(t)
 	s := settings(t, pool(t, "web", 4, "10.1.0.0/24"))
-	first := h.start(s)
-	told := lease(t, first, request("web", 1))
-	if err := first.stop(); err != nil {
-		t.Fatal(err)
-	}
+	h, first, told := withLease(t, s)
+	stop(t, first)
 	// As if the crash had come before: the mark is from the start alone.
 	file := filepath.Join(h.run, toldFile)
 	if err := os.WriteFile(file, []byte(`{"boot":"boot-1","blocks":[]}`), 0o600); err != nil {
@@ -245,13 +233,9 @@ func TestCrashBeforeTheAnnouncementLeft(t *testing.T) {
 
 // Peers give up what they heard from an agent that was away for too long.
 func TestLongAbsenceIsNoRestart(t *testing.T) {
-	h := newHost(t)
 	s := settings(t, pool(t, "web", 4, "10.1.0.0/24"))
-	first := h.start(s)
-	lease(t, first, request("web", 1))
-	if err := first.stop(); err != nil {
-		t.Fatal(err)
-	}
+	h, first, _ := withLease(t, s)
+	stop(t, first)
 	long := time.Now().Add(-s.Local.Time - time.Second)
 	if err := os.Chtimes(filepath.Join(h.run, toldFile), long, long); err != nil {
 		t.Fatal(err)
@@ -263,12 +247,8 @@ func TestLongAbsenceIsNoRestart(t *testing.T) {
 
 // When the peers could not be told, neither kernel nor blocks are given up.
 func TestFailedDrainGivesNothingUp(t *testing.T) {
-	h := newHost(t)
-	a := h.start(settings(t, pool(t, "web", 4, "10.1.0.0/24")))
-	addr := lease(t, a, request("web", 1))
-	if err := a.desk.Release(t.Context(), request("web", 1).Owner); err != nil {
-		t.Fatal(err)
-	}
+	h, a, addr := withLease(t, settings(t, pool(t, "web", 4, "10.1.0.0/24")))
+	release(t, a, request("web", 1))
 	h.update(func() { h.closeErr = errors.New("the peer does not listen") })
 	if err := a.Drain(t.Context()); !errors.Is(err, h.closeErr) {
 		t.Errorf("drain: %v", err)
@@ -282,9 +262,7 @@ func TestFailedDrainGivesNothingUp(t *testing.T) {
 func TestDrainOfAStoppingAgentIsRefused(t *testing.T) {
 	h := newHost(t)
 	a := h.start(settings(t, pool(t, "web", 4, "10.1.0.0/24")))
-	if err := a.stop(); err != nil {
-		t.Fatal(err)
-	}
+	stop(t, a)
 	if err := a.Drain(t.Context()); err == nil {
 		t.Error("an agent that had stopped forwarding says that it withdrew")
 	}
@@ -308,9 +286,7 @@ func TestReadySaysWhatIsWrong(t *testing.T) {
 // While a request of an attachment is under way, another one waits, even if
 // its answer seems to be at hand: the first one may yet take it back.
 func TestOneRequestOfAnAttachmentAtATime(t *testing.T) {
-	h := newHost(t)
-	a := h.start(settings(t, pool(t, "web", 4, "10.1.0.0/24")))
-	lease(t, a, request("web", 1))
+	_, a, _ := withLease(t, settings(t, pool(t, "web", 4, "10.1.0.0/24")))
 	_, end, err := a.desk.take(t.Context(), request("web", 1).Owner, false)
 	if err != nil {
 		t.Fatal(err)
@@ -329,15 +305,11 @@ func TestOneRequestOfAnAttachmentAtATime(t *testing.T) {
 
 // A block whose route could not be removed from the kernel is not given back.
 func TestLingeringRouteKeepsItsBlock(t *testing.T) {
-	h := newHost(t)
 	web := pool(t, "web", 4, "10.1.0.0/30")
 	web.IdleAfter = 0
-	a := h.start(settings(t, web))
-	addr := lease(t, a, request("web", 1))
+	h, a, addr := withLease(t, settings(t, web))
 	h.update(func() { h.stuck = true })
-	if err := a.desk.Release(t.Context(), request("web", 1).Owner); err != nil {
-		t.Fatal(err)
-	}
+	release(t, a, request("web", 1))
 	a.call()
 	h.await("the withdrawal left", func() bool { return !h.peer.Contains(addr) })
 	h.await("the kernel was asked in vain, twice", func() bool { return h.lingered > 1 })

@@ -93,10 +93,10 @@ func (a *Agent) pass(ctx context.Context) error {
 	// Pods that waited for a door are answered first: the speaker's start
 	// forks, which keeps this processor for milliseconds.
 	runtime.Gosched()
-	errSpeaker := a.speak(ctx, p)
+	handedOver, errSpeaker := a.speak(ctx, &p)
 	err := errors.Join(errKernel, errSpeaker)
 	a.desk.noteTrouble(func(t *trouble) { t.pass = err })
-	if handedOver(errSpeaker) {
+	if handedOver {
 		a.offer(p.delivered(p.doors))
 		err = errors.Join(err, a.withdraw(ctx, p))
 	}
@@ -123,28 +123,49 @@ func (a *Agent) deliver(ctx context.Context, p *plan) error {
 	return fmt.Errorf("kernel routes: %w", err)
 }
 
-// speak hands the speaker its part of p. Without BGP in the settings there is
+// speak hands the speaker its part of p, and says whether the announcements
+// are as desired, whatever else failed. Without BGP in the settings there is
 // nothing to say; a speaker that was once in use is then emptied.
-func (a *Agent) speak(ctx context.Context, p plan) error {
+func (a *Agent) speak(ctx context.Context, p *plan) (handedOver bool, err error) {
+	if p.settings.Local.ASN == 0 && a.spoken.ASN == 0 {
+		return true, nil
+	}
+	var forgetful error
+	if len(p.settings.Peers) > 0 {
+		if err := a.told.begin(p.deliver); err != nil {
+			forgetful = fmt.Errorf("a restart will not be graceful: %w", err)
+		}
+	}
+	forgetful = errors.Join(forgetful, a.unremember(p))
 	d := speaker.Desired{Local: p.settings.Local, Peers: p.settings.Peers, Prefixes: p.announce}
 	if d.Local.ASN == 0 {
-		if a.spoken.ASN == 0 {
-			return nil
-		}
 		d = speaker.Desired{Local: a.spoken}
 	}
-	if len(d.Peers) > 0 {
-		if err := a.told.begin(); err != nil {
-			a.Log.Warn("a restart will not be graceful", "err", err)
-		}
+	handedOver, err = a.set(ctx, d)
+	return handedOver, errors.Join(forgetful, err)
+}
+
+// unremember sees to it that an agent after this one does not take for
+// announced what is about to be withdrawn. What can't be unremembered is
+// withdrawn another time: it stays in the kernel, and now in p's announcements.
+func (a *Agent) unremember(p *plan) error {
+	closing := make([]netip.Prefix, len(p.closing))
+	for i, b := range p.closing {
+		closing[i] = b.Prefix
 	}
-	// What is about to be withdrawn is not to be taken for announced by an
-	// agent after this one.
-	for _, b := range p.closing {
-		if err := a.told.remove(b.Prefix); err != nil {
-			return err
-		}
+	err := a.told.remove(closing)
+	if err == nil {
+		return nil
 	}
+	p.closing = slices.DeleteFunc(p.closing, func(b pools.Block) bool { return a.told.has(b.Prefix) })
+	stay := slices.DeleteFunc(closing, func(b netip.Prefix) bool { return !a.told.has(b) })
+	p.announce = append(p.announce, within(p.deliver, setOf(stay))...)
+	return fmt.Errorf("%d blocks are not withdrawn yet: %w", len(stay), err)
+}
+
+// set makes the speaker what d says, and says whether it announces what d
+// does. It keeps account of what peers may know.
+func (a *Agent) set(ctx context.Context, d speaker.Desired) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, setTime)
 	defer cancel()
 	err := a.Speaker.Set(ctx, d)
@@ -155,7 +176,7 @@ func (a *Agent) speak(ctx context.Context, p plan) error {
 				a.announced = append(slices.Clip(a.announced), maybe)
 			}
 		}
-		return fmt.Errorf("BGP: %w", err)
+		return false, fmt.Errorf("BGP: %w", err)
 	}
 	for _, old := range a.announced {
 		if !slices.Contains(d.Prefixes, old) {
@@ -167,9 +188,9 @@ func (a *Agent) speak(ctx context.Context, p plan) error {
 	}
 	a.announced, a.spoken = d.Prefixes, d.Local
 	if err != nil {
-		return fmt.Errorf("BGP: %w", err)
+		return true, fmt.Errorf("BGP: %w", err)
 	}
-	return nil
+	return true, nil
 }
 
 // handedOver says whether err, of a Set, left the announcements as desired.
@@ -297,6 +318,7 @@ func (d *desk) forget(b pools.Block) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.back()
+	delete(d.unfit, b.Prefix)
 	if d.doors[b.Prefix] != nil {
 		return nil // claimed anew in between
 	}
@@ -334,8 +356,9 @@ func (d *desk) noteTrouble(change func(*trouble)) {
 	d.note(change)
 }
 
-// forgetDoors makes the return of those blocks that are still closed final:
-// a block without a door is not reopened.
+// forgetDoors makes the return of those blocks that are still closed final: a
+// block without a door is not reopened. One that no pool has is returned later,
+// when it has rested.
 func (d *desk) forgetDoors(closing []pools.Block) (gone []pools.Block) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -343,6 +366,11 @@ func (d *desk) forgetDoors(closing []pools.Block) (gone []pools.Block) {
 		if h.Closed && slices.ContainsFunc(closing, func(b pools.Block) bool { return b.Prefix == h.Prefix }) {
 			delete(d.doors, h.Prefix)
 			gone = append(gone, h.Block)
+		}
+	}
+	for _, b := range closing {
+		if u := d.unfit[b.Prefix]; u != nil {
+			u.withdrawn = true
 		}
 	}
 	return gone

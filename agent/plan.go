@@ -13,11 +13,11 @@ import (
 // plan is what one pass of the loop wants, worked out under the desk's lock.
 type plan struct {
 	settings *Settings
-	deliver  []netip.Prefix // what is held of the pools that this node routes
+	deliver  []netip.Prefix // what is held of the pools that this node routes, or peers may still send
 	announce []netip.Prefix // of that, what is not about to be returned
 	ready    []waiting      // doors that open as soon as the kernel delivers
 	doors    []waiting      // doors that wait for the announcement as well
-	closing  []pools.Block  // closed blocks, to be withdrawn
+	closing  []pools.Block  // closed blocks, and those that no pool has, to be withdrawn
 	silent   []pools.Block  // closed blocks of which nobody was told
 	gone     []pools.Block  // withdrawn blocks, to be returned
 	known    []netip.Prefix // blocks that the network knows from before a restart
@@ -56,6 +56,7 @@ func (d *desk) plan(s *Settings) plan {
 			d.cover(&p, name)
 		}
 	}
+	d.planUnfit(&p)
 	return p
 }
 

@@ -24,7 +24,7 @@ func (a *Agent) recover(ctx context.Context, s *Settings) (*desk, error) {
 	d := &desk{
 		store: a.Store, log: a.Log, now: time.Now, changed: a.call,
 		ledger: pools.NewLedger(a.Node), journal: j,
-		doors: map[netip.Prefix]*door{}, claims: map[pools.NoFreeError]*claim{},
+		doors: map[netip.Prefix]*door{}, unfit: map[netip.Prefix]*unfit{}, claims: map[pools.NoFreeError]*claim{},
 		turns: map[pools.Attachment]*turn{}, returned: make(chan struct{}), trouble: trouble{flush: map[pools.Family]error{}},
 	}
 	if err := d.recover(ctx, s, found.Records, a.told); err != nil {
@@ -61,12 +61,13 @@ func (d *desk) recover(ctx context.Context, s *Settings, history []pools.Record,
 	for _, h := range d.ledger.Blocks() {
 		d.doors[h.Prefix] = newDoor(told.has(h.Prefix))
 	}
-	told.keep(d.doors)
+	d.keepUnfit(unfit, folded, told, s)
+	told.keep(func(block netip.Prefix) bool { return d.doors[block] != nil || d.unfit[block] != nil })
 	d.planCompaction()
 	if len(history) > 2*len(folded) {
 		d.compact()
 	}
-	return d.dropUnfit(ctx, unfit)
+	return nil
 }
 
 // holdAll takes in the store's blocks of this node, but for those of a pool
@@ -85,18 +86,6 @@ func (d *desk) holdAll(ctx context.Context) (unfit []pools.Block, err error) {
 		}
 	}
 	return unfit, nil
-}
-
-// dropUnfit returns blocks that no pool has any more. That comes last, when it
-// is certain that no lease stands in them.
-func (d *desk) dropUnfit(ctx context.Context, blocks []pools.Block) error {
-	for _, b := range blocks {
-		if err := d.store.Return(ctx, b); err != nil {
-			return err
-		}
-		d.log.Info("gave back a block that no pool has any more", "pool", b.Pool, "block", b.Prefix)
-	}
-	return nil
 }
 
 // reclaim claims the blocks around a standing lease that no block held has,
@@ -140,11 +129,12 @@ func (d *desk) setPools(s *Settings) error {
 		}
 	}
 	d.quiet = quiet
+	d.readmit()
 	return nil
 }
 
 // unused are the blocks in which nothing is leased or cools down, those that
-// were being returned among them.
+// were being returned or that no pool has among them.
 func (d *desk) unused() []pools.Block {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -153,6 +143,11 @@ func (d *desk) unused() []pools.Block {
 	for _, h := range d.ledger.Blocks() {
 		if h.Closed {
 			out = append(out, h.Block)
+		}
+	}
+	for _, u := range d.unfits() {
+		if u.rested(now) {
+			out = append(out, u.Block)
 		}
 	}
 	return out

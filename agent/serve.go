@@ -137,6 +137,9 @@ func (d *desk) status() Status {
 	for _, h := range d.ledger.Blocks() {
 		s.Blocks = append(s.Blocks, BlockStatus{h.Prefix, h.Pool, h.Leases, h.Created, d.stateOf(h)})
 	}
+	for _, u := range d.unfits() {
+		s.Blocks = append(s.Blocks, BlockStatus{u.Prefix, u.Pool, 0, u.Created, "returning"})
+	}
 	for _, rec := range d.ledger.Grants() {
 		for _, a := range rec.Addrs {
 			o := rec.Owner

@@ -19,9 +19,9 @@ import (
 // toldFile, in the run directory, is what told keeps.
 const toldFile = "announced.json"
 
-// told remembers, for the next agent of this boot, that BGP was spoken and
-// which blocks peers were told of. The file's time of modification says when
-// this agent was last alive.
+// told remembers, for the next agent of this boot, that BGP was spoken, which
+// blocks peers were told of and which routes of the kernel they may rely on.
+// The file's time of modification says when this agent was last alive.
 type told struct {
 	path, boot string
 	now        func() time.Time
@@ -29,11 +29,13 @@ type told struct {
 	mu     sync.Mutex
 	begun  bool
 	blocks map[netip.Prefix]bool
+	routes []netip.Prefix
 }
 
 type toldRecord struct {
 	Boot   string         `json:"boot"`
 	Blocks []netip.Prefix `json:"blocks"`
+	Routes []netip.Prefix `json:"routes,omitempty"`
 }
 
 func newTold(runDir, boot string, now func() time.Time) *told {
@@ -58,7 +60,15 @@ func (t *told) recall(within time.Duration) bool {
 	for _, p := range r.Blocks {
 		t.blocks[p] = true
 	}
+	t.routes = r.Routes
 	return true
+}
+
+// relied are the routes that peers may rely on.
+func (t *told) relied() []netip.Prefix {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.routes
 }
 
 // has says whether peers were told of block.
@@ -70,25 +80,34 @@ func (t *told) has(block netip.Prefix) bool {
 
 // keep forgets the blocks that are not held any more: claimed again, they are
 // new to the peers.
-func (t *told) keep(held map[netip.Prefix]*door) {
+func (t *told) keep(held func(block netip.Prefix) bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	maps.DeleteFunc(t.blocks, func(p netip.Prefix, _ bool) bool { return held[p] == nil })
+	maps.DeleteFunc(t.blocks, func(p netip.Prefix, _ bool) bool { return !held(p) })
 }
 
 // begin leaves a mark before the first word to a peer, and later ones to show
-// that the agent lives.
-func (t *told) begin() error {
+// that the agent lives. routes, from now on the caller's no more, are those
+// that peers may rely on after that word.
+func (t *told) begin(routes []netip.Prefix) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	var unsaved error
+	if old := t.routes; !t.begun || !slices.Equal(old, routes) {
+		t.routes = routes
+		if unsaved = t.save(); unsaved == nil {
+			return nil
+		}
+		t.routes = old // to be tried again
+	}
 	if !t.begun {
-		return t.save()
+		return unsaved
 	}
 	now := t.now()
 	if err := os.Chtimes(t.path, now, now); err != nil {
-		return fmt.Errorf("mark the agent alive: %w", err)
+		return errors.Join(unsaved, fmt.Errorf("mark the agent alive: %w", err))
 	}
-	return nil
+	return unsaved
 }
 
 // add remembers blocks that peers were told of.
@@ -106,21 +125,29 @@ func (t *told) add(blocks []netip.Prefix) error {
 	return t.save()
 }
 
-// remove forgets a block that is about to be withdrawn.
-func (t *told) remove(block netip.Prefix) error {
+// remove forgets blocks that are about to be withdrawn: all of them or, with
+// an error, none.
+func (t *told) remove(blocks []netip.Prefix) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.blocks[block] {
+	before := maps.Clone(t.blocks)
+	for _, b := range blocks {
+		delete(t.blocks, b)
+	}
+	if len(t.blocks) == len(before) {
 		return nil
 	}
-	delete(t.blocks, block)
-	return t.save()
+	err := t.save()
+	if err != nil {
+		t.blocks = before
+	}
+	return err
 }
 
 // save writes the file in one step. The lock is held.
 func (t *told) save() error {
 	blocks := slices.SortedFunc(maps.Keys(t.blocks), netipx.ComparePrefix)
-	data, err := json.Marshal(toldRecord{t.boot, blocks})
+	data, err := json.Marshal(toldRecord{t.boot, blocks, t.routes})
 	if err != nil {
 		return err
 	}
@@ -140,7 +167,7 @@ func (t *told) forget() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	clear(t.blocks)
-	t.begun = false
+	t.routes, t.begun = nil, false
 	if err := os.Remove(t.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("forget what was announced: %w", err)
 	}

@@ -218,6 +218,22 @@ func (s fakeSpeaker) Close(_ context.Context, how speaker.Stop) error {
 	return s.closeErr
 }
 
+// orderedStore keeps the agent to its order, too: a block comes back last.
+type orderedStore struct {
+	*embedded.Store
+	world *world
+}
+
+func (s orderedStore) Return(ctx context.Context, b pools.Block) error {
+	w := s.world
+	w.mu.Lock()
+	if w.kernel.OverlapsPrefix(b.Prefix) || w.bgp.OverlapsPrefix(b.Prefix) || w.established && w.peer.OverlapsPrefix(b.Prefix) {
+		w.t.Errorf("%s was returned too early: kernel %v, announced %v, peer %v", b.Prefix, w.kernel.Prefixes(), w.bgp.Prefixes(), w.peer.Prefixes())
+	}
+	w.mu.Unlock()
+	return s.Store.Return(ctx, b)
+}
+
 // host is where agents run one after the other: its directories stay.
 type host struct {
 	*world
@@ -236,7 +252,7 @@ func (h *host) parts() (Parts, *embedded.Store) {
 		h.t.Fatal(err)
 	}
 	return Parts{
-		Node: "n1", RunDir: h.run, Socket: filepath.Join(h.run, "ipam.sock"), Boot: h.boot, Store: store,
+		Node: "n1", RunDir: h.run, Socket: filepath.Join(h.run, "ipam.sock"), Boot: h.boot, Store: orderedStore{store, h.world},
 		Kernel: fakeKernel{h.world}, Speaker: fakeSpeaker{h.world}, Log: slog.New(slog.NewTextHandler(h.t.Output(), nil)),
 	}, store
 }
@@ -251,6 +267,12 @@ type running struct {
 func (h *host) start(s Settings) running {
 	h.t.Helper()
 	parts, store := h.parts()
+	return h.startWith(parts, store, s)
+}
+
+// startWith is start with other parts, which have store among them.
+func (h *host) startWith(parts Parts, store *embedded.Store, s Settings) running {
+	h.t.Helper()
 	a, err := New(h.t.Context(), parts, s)
 	if err != nil {
 		h.t.Fatal(errors.Join(err, store.Close()))

@@ -15,7 +15,8 @@ import (
 // The error wraps ErrUnknownPool, ErrNotOwner (the attachment is another
 // pod's), ErrMismatch (it holds something else than r asks for, or r asks for
 // the gateway or for two addresses of one family), ErrTaken, ErrOutside (of a
-// chosen address), or is a *NoFreeError that says which block is needed.
+// chosen address), or is a *NoFreeError that says which block is needed; Lacks
+// has the others. Nobody is sent for a block that would not help.
 func (l *Ledger) ProposeLease(r Request, now time.Time) (rec Record, fresh bool, err error) {
 	if g := l.grants[r.Owner.Attachment]; g != nil {
 		return g.clone(), false, standing(g, r)
@@ -24,19 +25,51 @@ func (l *Ledger) ProposeLease(r Request, now time.Time) (rec Record, fresh bool,
 	if err != nil {
 		return Record{}, false, err
 	}
-	want, err := s.wanted(r.Want)
+	addrs, lacks, err := s.offer(r.Want, now)
+	switch {
+	case err != nil:
+		return Record{}, false, err
+	case len(lacks) > 0:
+		return Record{}, false, &lacks[0]
+	}
+	return Record{Op: Leased, Pool: r.Pool, Owner: r.Owner, Addrs: addrs, At: now}, true, nil
+}
+
+// Lacks says which blocks r needs at now: an entry for each family of its pool
+// in which no block held has an address for it, so that all of them can be
+// claimed at once. It is empty if, and only if, ProposeLease does not return a
+// *NoFreeError.
+func (l *Ledger) Lacks(r Request, now time.Time) []NoFreeError {
+	s, err := l.share(r.Pool)
+	if err != nil || l.grants[r.Owner.Attachment] != nil {
+		return nil
+	}
+	_, lacks, err := s.offer(r.Want, now)
 	if err != nil {
-		return Record{}, false, fmt.Errorf("pool %q: %w", r.Pool, err)
+		return nil
 	}
-	rec = Record{Op: Leased, Pool: r.Pool, Owner: r.Owner, At: now}
+	return lacks
+}
+
+// offer is what a request for want would get: an address of each family, or
+// what there is not in lacks. The error is of what no other block would help.
+func (s *share) offer(want []netip.Addr, now time.Time) (addrs []netip.Addr, lacks []NoFreeError, err error) {
+	chosen, err := s.wanted(want)
+	if err != nil {
+		return nil, nil, fmt.Errorf("pool %q: %w", s.pool.Name(), err)
+	}
 	for _, f := range s.pool.families {
-		a, err := s.lot(f).offer(want[f], now)
-		if err != nil {
-			return Record{}, false, err
+		a, err := s.lot(f).offer(chosen[f], now)
+		var lack *NoFreeError
+		switch {
+		case errors.As(err, &lack):
+			lacks = append(lacks, *lack)
+		case err != nil:
+			return nil, nil, err
 		}
-		rec.Addrs = append(rec.Addrs, a)
+		addrs = append(addrs, a)
 	}
-	return rec, true, nil
+	return addrs, lacks, nil
 }
 
 // standing checks a repeated request against what its attachment holds.
@@ -159,7 +192,8 @@ func (l *Ledger) Grants() []Record {
 }
 
 // Restore brings a ledger that holds its blocks, all of them open, and no lease
-// back to where history (see Fold) left it. What rested in a block that was
+// back to where history (see Fold) left it; one that holds leases takes Rested
+// records, of a block that it held once and holds again. What rested in a block that was
 // returned since is passed over. A standing lease outside of all blocks held is
 // left out and returned in lost; err joins all other contradictions, left out
 // as well. What was given back after now, because the clock was set back
@@ -173,6 +207,9 @@ func (l *Ledger) Restore(history []Record, now time.Time) (lost []Record, err er
 		if rec.Op == Rested {
 			l.rest(rec)
 			continue
+		}
+		if !rec.Op.OfLease() {
+			continue // whoever keeps blocks in a history restores them first
 		}
 		switch err := l.Apply(rec); {
 		case errors.Is(err, ErrOutside), errors.Is(err, ErrUnknownPool):

@@ -282,6 +282,7 @@ func TestLeaseErrors(t *testing.T) {
 		{"with a zone", request("web", "c2", "fd00::3%eth0"), ErrOutside, "fd00::3%eth0"},
 		{"mapped", request("web", "c2", "::ffff:10.0.0.7"), ErrOutside, "10.0.0.7"},
 		{"two of a family", request("web", "c2", "10.0.0.4", "10.0.0.7"), ErrMismatch, "of one family"},
+		{"taken where another family has no block", request("web", "c2", "10.0.0.77", "fd00::1"), ErrTaken, "fd00::1 is leased"},
 		{"in no block", request("web", "c2", "10.0.0.77"), ErrNoFree, "10.0.0.77 is in no block"},
 		{"in a closed block", request("web", "c2", "10.0.0.9"), ErrNoFree, "10.0.0.9 is in no block"},
 	} {
@@ -294,6 +295,34 @@ func TestLeaseErrors(t *testing.T) {
 			t.Errorf("%s: something changed", c.name)
 		}
 	}
+}
+
+// Lacks names all blocks that a request waits for, so that they can be claimed
+// at once.
+func TestLacksOfEveryFamily(t *testing.T) {
+	web := mustNew(t, Definition{Name: "web", BlockSize: 4, Ranges: ranges(t, "10.0.0.0/24", "fd00::/64")})
+	d := newDesk(t, web)
+	check := func(r Request, want ...NoFreeError) {
+		t.Helper()
+		if got := d.Lacks(r, after(0)); !slices.Equal(got, want) {
+			t.Errorf("%v lacks %v, want %v", r.Want, got, want)
+		}
+	}
+	four, six := NoFreeError{Pool: "web", Family: IPv4}, NoFreeError{Pool: "web", Family: IPv6}
+	chosen := six
+	chosen.Want = netip.MustParseAddr("fd00::9")
+	check(request("web", "c0"), four, six)
+	check(request("web", "c0", "fd00::9"), four, chosen)
+	check(request("none", "c0"))
+	check(request("web", "c0", "10.0.0.1")) // the gateway, which no block has
+	d.hold("web", "fd00::/126")
+	check(request("web", "c0"), four)
+	d.hold("web", "10.0.0.4/30")
+	check(request("web", "c0"))
+	check(request("web", "c0", "fd00::9"), chosen)
+	d.lease("web", "c0", after(0), "fd00::3")
+	check(request("web", "c0", "fd00::9")) // contradicts what stands
+	check(request("web", "c1", "fd00::3")) // leased
 }
 
 func TestReleaseNamesItsOwner(t *testing.T) {
