@@ -36,17 +36,19 @@ func (n *Node) holdings() []*holding {
 // take makes st, and what of it others have, this node's. With an error it is
 // not.
 func (n *Node) take(st Stored, inside []Stored) error {
-	if err := n.Keep(pools.Record{Op: pools.Claimed, Pool: st.Pool, At: n.now, Block: &st.Block}); err != nil {
-		return err
-	}
 	if l := n.loans[st.Prefix]; l != nil { // it was lent by this very node
 		n.ledger.TakeBack(st.Prefix)
 		delete(n.loans, st.Prefix)
 	}
 	if err := n.ledger.Hold(st.Block); err != nil {
-		return errors.Join(err, n.Keep(pools.Record{Op: pools.Returned, Pool: st.Pool, At: n.now, Block: &st.Block}))
+		return err
+	}
+	if err := n.Keep(pools.Record{Op: pools.Claimed, Pool: st.Pool, At: n.now, Block: &st.Block}); err != nil {
+		n.ledger.Forfeit(st.Prefix)
+		return err
 	}
 	n.held[st.Prefix] = &holding{Stored: st, since: n.now}
+	n.changes++
 	for _, b := range outermost(inside) {
 		if b.Node == n.Name && n.held[b.Prefix] != nil {
 			continue
@@ -71,6 +73,7 @@ func (n *Node) lendOut(b Stored) error {
 		return err
 	}
 	n.loans[b.Prefix] = &loan{Prefix: b.Prefix, Pool: b.Pool, phase: out}
+	n.changes++
 	return nil
 }
 
@@ -132,6 +135,7 @@ func (n *Node) close(p netip.Prefix) bool {
 		return false // in use after all
 	}
 	h.closed, h.parted = true, false
+	n.changes++
 	return true
 }
 
@@ -152,6 +156,7 @@ func (n *Node) reopen(lack Lack) bool {
 		if lack.fits(h.Block) && h.closed && !h.final && n.ledger.Reopen(h.Prefix) {
 			h.closed, h.parted = false, false
 			h.since = n.now
+			n.changes++
 			return true
 		}
 	}
@@ -162,6 +167,11 @@ func (n *Node) reopen(lack Lack) bool {
 func (n *Node) returning(lack Lack) bool {
 	for _, h := range n.held {
 		if lack.fits(h.Block) && h.final {
+			return true
+		}
+	}
+	for _, s := range n.strays {
+		if lack.fits(s.Block) && s.Lender == "" {
 			return true
 		}
 	}
@@ -192,6 +202,7 @@ func (h *holding) step(n *Node) {
 		}
 		delete(n.held, h.Prefix)
 		delete(n.views, h.Pool)
+		n.changes++
 		n.Log.Info("returned a block", "pool", h.Pool, "block", h.Prefix)
 	})
 }
@@ -259,9 +270,14 @@ func (n *Node) Held() (out []Stored) {
 type stray struct {
 	pace
 	Stored
+	empty bool // for certain
 }
 
 func (s *stray) step(n *Node) {
+	if s.empty {
+		n.remove(s)
+		return
+	}
 	n.call(&s.pace, Op{Kind: Inside, Block: s.Stored}, func(r Result) {
 		switch {
 		case r.Err != nil:
@@ -375,5 +391,60 @@ func (n *Node) forfeit(h *holding) error {
 	}
 	n.ledger.Forfeit(h.Prefix)
 	delete(n.held, h.Prefix)
+	n.changes++
+	return nil
+}
+
+// CloseEmpty begins the return of every block that is not in use.
+func (n *Node) CloseEmpty(now time.Time) {
+	n.now = now
+	for _, h := range n.holdings() {
+		n.close(h.Prefix)
+	}
+}
+
+// Quit has the node want nothing more: what is under way is finished or undone.
+func (n *Node) Quit() {
+	n.quitting = true
+	for _, w := range n.wants {
+		w.count, w.ahead = 0, false
+		if w.busy == 0 {
+			w.goOn()
+		}
+	}
+}
+
+// Busy says whether blocks are being got or returned.
+func (n *Node) Busy() bool {
+	for _, h := range n.held {
+		if h.leaves() {
+			return true
+		}
+	}
+	return len(n.wants)+len(n.strays) > 0
+}
+
+// Changes counts the changes of what the node holds, or is about to.
+func (n *Node) Changes() int { return n.changes }
+
+// Adopt holds a block in this node's name that the node does not know, of which
+// others have what is inside. The error wraps pools.ErrUnknownPool or
+// pools.ErrOutside when no pool has it (any more).
+func (n *Node) Adopt(st Stored, inside []Stored, now time.Time) error {
+	n.now = now
+	if n.held[st.Prefix] != nil {
+		return nil
+	}
+	return n.take(st, inside)
+}
+
+// Discard removes a block in this node's name that the node does not hold, and
+// in which nothing is.
+func (n *Node) Discard(st Stored, now time.Time) error {
+	n.now = now
+	if err := n.Keep(pools.Record{Op: pools.Returned, Pool: st.Pool, At: now, Block: &st.Block}); err != nil {
+		return err
+	}
+	n.strays[st.Prefix] = &stray{Stored: st, empty: true}
 	return nil
 }

@@ -78,7 +78,7 @@ func (n *Node) serve() {
 }
 
 func (n *Node) mayAnswer(r Request) bool {
-	if r.Node == n.Name || !r.Open() {
+	if r.Node == n.Name || !r.Open() || n.quitting {
 		return false
 	}
 	_, err := n.ledger.Pool(r.Pool)
@@ -138,6 +138,7 @@ func (n *Node) lend(r Request) {
 		n.Log.Error("what is to spare can't be set aside", "prefix", p, "err", err)
 	}
 	n.loans[p] = &loan{Prefix: p, Pool: r.Pool, phase: parting, request: r}
+	n.changes++
 }
 
 // returnIdle begins the return of the empty blocks that have what lack says.
@@ -289,6 +290,7 @@ func (l *loan) regain(n *Node) {
 	}
 	n.ledger.TakeBack(l.Prefix)
 	delete(n.loans, l.Prefix)
+	n.changes++
 }
 
 // refOf takes apart what a record of a loan says of its request.

@@ -51,6 +51,8 @@ type Node struct {
 	ledger   *pools.Ledger
 	rules    map[string]Rule
 	cordoned bool
+	quitting bool
+	changes  int
 	held     map[netip.Prefix]*holding
 	wants    map[Lack]*want
 	loans    map[netip.Prefix]*loan
@@ -60,6 +62,7 @@ type Node struct {
 	seen     map[string]Request
 	heard    map[string]time.Time // when each request's UID was first seen
 	poor     map[Lack]time.Time   // when a claim ahead of need found no cell
+	failed   map[Lack]error       // why the last want was given up
 	audit    audit
 	now      time.Time
 	out      []*Op
@@ -70,7 +73,7 @@ func NewNode(c Config, l *pools.Ledger) *Node {
 	return &Node{
 		Config: c, ledger: l, rules: map[string]Rule{}, held: map[netip.Prefix]*holding{}, wants: map[Lack]*want{},
 		loans: map[netip.Prefix]*loan{}, strays: map[netip.Prefix]*stray{}, orphans: map[string]*orphan{}, views: map[string]*view{},
-		seen: map[string]Request{}, heard: map[string]time.Time{}, poor: map[Lack]time.Time{},
+		seen: map[string]Request{}, heard: map[string]time.Time{}, poor: map[Lack]time.Time{}, failed: map[Lack]error{},
 	}
 }
 

@@ -68,6 +68,7 @@ func (n *Node) Need(lack Lack, count int, now time.Time) {
 		if count == 0 {
 			return
 		}
+		delete(n.failed, lack)
 		w = &want{Lack: lack, missed: map[netip.Prefix]bool{}}
 		n.wants[lack] = w
 	}
@@ -78,22 +79,22 @@ func (n *Node) Need(lack Lack, count int, now time.Time) {
 	n.recheck(lack)
 }
 
-// Why is the reason that lack is not satisfied yet, nil while nothing has
-// failed. What wraps pools.ErrExhausted, ErrCordoned or ErrDraining will last.
+// Why is the reason that lack is not satisfied yet, or was not, nil if nothing
+// has failed. What wraps pools.ErrExhausted, ErrCordoned or ErrDraining will
+// last.
 func (n *Node) Why(lack Lack) error {
 	if w := n.wants[lack]; w != nil {
 		return w.err
 	}
-	return nil
+	return n.failed[lack]
 }
 
-// Wants says whether the node is still getting what lack says. If not, and the
-// ledger has no address for it either, it could not be had.
+// Wants says whether the node is still getting what lack says.
 func (n *Node) Wants(lack Lack) bool { return n.wants[lack] != nil }
 
 // claimAhead wants another block where few addresses are left.
 func (n *Node) claimAhead() {
-	if n.cordoned {
+	if n.cordoned || n.quitting {
 		return
 	}
 	for name, rule := range n.rules {
@@ -155,7 +156,7 @@ func (w *want) finish(n *Node) {
 
 // idle says whether nobody has waited for long.
 func (w *want) idle(n *Node) bool {
-	return !w.ahead && w.count == 0 && n.now.Sub(w.last) >= keepAsking || w.ahead && w.request.UID != ""
+	return w.count == 0 && (n.quitting || n.now.Sub(w.last) >= keepAsking)
 }
 
 // satisfied says whether the ledger has by now what was lacking.
@@ -173,39 +174,28 @@ func (w *want) choose(n *Node) {
 	pool, err := n.ledger.Pool(w.Pool)
 	switch {
 	case err != nil:
-		w.err = err
-		delete(n.wants, w.Lack)
+		w.giveUp(n, err)
 	case w.satisfied(n) || n.reopen(w.Lack):
 		delete(n.wants, w.Lack)
-	case w.refused(n) || w.count == 0 && !w.ahead:
+	case n.cordoned:
+		w.giveUp(n, fmt.Errorf("%w: no new block is claimed on it", ErrCordoned))
+	case n.rules[w.Pool].Draining:
+		w.giveUp(n, fmt.Errorf("%w: %q leases nothing new", ErrDraining, w.Pool))
+	case w.count == 0 && !w.ahead:
 		delete(n.wants, w.Lack)
 	default:
 		w.from(n, pool)
 	}
 }
 
-// refused says whether the node takes no block, and why.
-func (w *want) refused(n *Node) bool {
-	switch {
-	case n.cordoned:
-		w.err = fmt.Errorf("%w: no new block is claimed on it", ErrCordoned)
-	case n.rules[w.Pool].Draining:
-		w.err = fmt.Errorf("%w: %q leases nothing new", ErrDraining, w.Pool)
-	default:
-		return false
-	}
-	if w.count == 0 {
-		return true
-	}
-	w.due = n.now.Add(lookAgain)
-	return false
+// giveUp ends a want that nothing was begun for.
+func (w *want) giveUp(n *Node, why error) {
+	n.failed[w.Lack] = why
+	delete(n.wants, w.Lack)
 }
 
 // from chooses from what is known of the pool.
 func (w *want) from(n *Node, pool *pools.Pool) {
-	if w.err != nil && (errors.Is(w.err, ErrCordoned) || errors.Is(w.err, ErrDraining)) && (n.cordoned || n.rules[w.Pool].Draining) {
-		return
-	}
 	v := n.views[w.Pool]
 	if v == nil || n.now.Sub(v.at) > viewLife {
 		w.list(n)
@@ -265,7 +255,7 @@ func (w *want) nothing(n *Node, pool *pools.Pool) {
 		n.poor[w.Lack] = n.now.Add(aheadAgain)
 		delete(n.wants, w.Lack)
 	case !n.Shared:
-		delete(n.wants, w.Lack)
+		w.giveUp(n, w.err)
 	case w.request.UID != "":
 		w.phase = waiting
 		w.wants(n)
