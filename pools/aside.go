@@ -225,3 +225,26 @@ func (l *Ledger) Forfeit(prefix netip.Prefix) bool {
 	}
 	return true
 }
+
+// Low says whether no more than limit addresses of a family of a pool are free,
+// not counting those that have rested since somebody last asked.
+func (l *Ledger) Low(pool string, f Family, limit int) bool {
+	s := l.shares[pool]
+	if s == nil {
+		return false
+	}
+	n := 0
+	for _, b := range s.lot(f).ready {
+		if n += len(b.queue); n > limit {
+			return false
+		}
+	}
+	return true
+}
+
+// Untouched says whether nothing was leased in a block since it is held, as far
+// as anybody remembers.
+func (l *Ledger) Untouched(prefix netip.Prefix) bool {
+	b := l.find(prefix)
+	return b != nil && b.ended == nil && b.leased() == 0
+}

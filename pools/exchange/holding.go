@@ -11,8 +11,8 @@ import (
 	"go4.org/netipx"
 )
 
-// fresh is how long a new block is kept whoever asks: it was claimed for
-// somebody.
+// fresh is how long a new block is kept in which nothing was leased yet,
+// whoever asks: it was claimed for somebody.
 const fresh = 5 * time.Second
 
 // holding is a block of this node.
@@ -128,7 +128,7 @@ func (n *Node) spares(b pools.Block) bool {
 // something is going on, stays open.
 func (n *Node) close(p netip.Prefix) bool {
 	h := n.held[p]
-	if h == nil || h.closed || h.busy > 0 || n.now.Sub(h.since) < fresh && n.wanted(h.Block) {
+	if h == nil || h.closed || h.busy > 0 || !n.quitting && n.now.Sub(h.since) < fresh && n.ledger.Untouched(p) {
 		return false
 	}
 	if err := n.ledger.Close(p, n.now); err != nil {
@@ -137,16 +137,6 @@ func (n *Node) close(p netip.Prefix) bool {
 	h.closed, h.parted = true, false
 	n.changes++
 	return true
-}
-
-// wanted says whether somebody waits for what b has.
-func (n *Node) wanted(b pools.Block) bool {
-	for lack, w := range n.wants {
-		if lack.fits(b) && !w.ahead {
-			return true
-		}
-	}
-	return false
 }
 
 // reopen takes a block back into use that was about to be returned, if it has

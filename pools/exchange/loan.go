@@ -144,7 +144,7 @@ func (n *Node) lend(r Request) {
 // returnIdle begins the return of the empty blocks that have what lack says.
 func (n *Node) returnIdle(lack Lack) (any bool) {
 	for _, b := range n.ledger.Idle(n.now, func(string) time.Duration { return 0 }) {
-		if h := n.held[b.Prefix]; h != nil && lack.fits(b) && !(n.now.Sub(h.since) < fresh) && n.close(b.Prefix) {
+		if h := n.held[b.Prefix]; h != nil && lack.fits(b) && n.close(b.Prefix) {
 			any = true
 		}
 	}

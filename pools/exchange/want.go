@@ -20,6 +20,8 @@ const (
 	lookAgain = 200 * time.Millisecond
 	// keepAsking is how long a request stays open when nobody waits any more.
 	keepAsking = 30 * time.Second
+	// lowShare of a block is so little that another one is claimed.
+	lowShare = 8
 	// aheadAgain is when a claim ahead of need is tried anew.
 	aheadAgain = 30 * time.Second
 )
@@ -104,13 +106,23 @@ func (n *Node) claimAhead() {
 		}
 		for _, f := range pool.Families() {
 			lack := Lack{Pool: name, Family: f}
-			low := pool.BlockSize() / 8
+			low := pool.BlockSize() / lowShare
 			if low == 0 || n.wants[lack] != nil || n.now.Before(n.poor[lack]) || n.ledger.Leases(name, f) == 0 || n.ledger.Free(name, f, n.now) > low {
 				continue
 			}
 			n.wants[lack] = &want{Lack: lack, ahead: true, last: n.now, missed: map[netip.Prefix]bool{}}
 		}
 	}
+}
+
+// RunsLow says whether it is time to Advance, since few addresses of a family of
+// a pool are left. It is cheap enough for every lease.
+func (n *Node) RunsLow(pool string, f pools.Family) bool {
+	p, err := n.ledger.Pool(pool)
+	if err != nil || p.BlockSize() < lowShare || n.cordoned || n.quitting || n.wants[Lack{Pool: pool, Family: f}] != nil || n.now.Before(n.poor[Lack{Pool: pool, Family: f}]) {
+		return false
+	}
+	return n.ledger.Low(pool, f, p.BlockSize()/lowShare)
 }
 
 func (w *want) step(n *Node) {
