@@ -22,6 +22,7 @@ import (
 	"github.com/fairway-network/fairway/agent/cni"
 	"github.com/fairway-network/fairway/internal/lockfile"
 	"github.com/fairway-network/fairway/pools"
+	"github.com/fairway-network/fairway/pools/exchange"
 	"github.com/fairway-network/fairway/routes"
 	"github.com/fairway-network/fairway/speaker"
 )
@@ -41,11 +42,13 @@ type Kernel interface {
 // Parts are what an agent is made of. Who made them closes them, after Run
 // has returned; the speaker alone is ended by the agent, as its settings say.
 type Parts struct {
-	Node    string
-	RunDir  string // for the journal and the control socket; emptied by a reboot
-	Socket  string // for the CNI plugin
-	Boot    string // the kernel's boot ID
-	Store   Store
+	Node   string
+	RunDir string // for the journal and the control socket; emptied by a reboot
+	Socket string // for the CNI plugin
+	Boot   string // the kernel's boot ID
+	Store  exchange.Store
+	// Machine tells this node from others of its name that share the store.
+	Machine string
 	Kernel  Kernel
 	Speaker speaker.Speaker
 	Log     *slog.Logger
@@ -110,6 +113,7 @@ func New(ctx context.Context, parts Parts, s Settings) (*Agent, error) {
 func (a *Agent) Close() error {
 	var errs []error
 	if a.desk != nil {
+		a.desk.hangUp()
 		errs = append(errs, a.desk.journal.Close())
 	}
 	for _, lock := range a.locks {
@@ -150,7 +154,6 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	}
 	stopServing()
 	work.Wait()
-	a.desk.settle()
 	a.ended = errors.Join(served, a.end(context.WithoutCancel(ctx)))
 	close(a.drained)
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTime)
@@ -195,13 +198,18 @@ func bounded(ctx context.Context, time time.Duration, f func(context.Context) er
 
 // returnEmpty gives back the blocks in which nothing is leased or cools down.
 func (a *Agent) returnEmpty(ctx context.Context) error {
-	var errs []error
-	for _, b := range a.desk.unused() {
-		if err := errors.Join(ctx.Err(), a.Store.Return(ctx, b)); err != nil {
-			errs = append(errs, err)
+	a.desk.quit()
+	for {
+		busy, turned := a.desk.returning()
+		if !busy {
+			return nil
+		}
+		select {
+		case <-turned:
+		case <-ctx.Done():
+			return fmt.Errorf("return the empty blocks: %w", ctx.Err())
 		}
 	}
-	return errors.Join(errs...)
 }
 
 // Drain makes Run withdraw everything and return, and waits until the

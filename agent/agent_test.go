@@ -116,7 +116,7 @@ func TestIdleBlockIsReturned(t *testing.T) {
 	a.call()
 	h.await("the block is withdrawn and out of the kernel", func() bool { return len(h.kernel.Ranges()) == 0 && len(h.peer.Ranges()) == 0 })
 	eventually(t, "the block is returned", func() bool {
-		bs, err := a.Store.Blocks(t.Context())
+		bs, _, err := a.Store.Own(t.Context())
 		return err == nil && len(bs) == 0 && a.desk.count() == 0
 	})
 	lease(t, a, request("web", 2))
@@ -409,34 +409,6 @@ func TestFullJournalDisk(t *testing.T) {
 	again := h.start(settings(t, pool(t, "web", 64, "10.1.0.0/20")))
 	if got := len(again.desk.ledger.Grants()); got != last {
 		t.Errorf("%d leases after a restart, want %d", got, last)
-	}
-}
-
-// Once the return of a block is final, nobody takes the block back into use:
-// its claim may be gone from the store already.
-func TestReturnedBlockIsNotReopened(t *testing.T) {
-	_, a, got := withLease(t, settings(t, pool(t, "web", 4, "10.1.0.0/24")))
-	release(t, a, request("web", 1))
-	lack := pools.NoFreeError{Pool: "web", Family: pools.IPv4}
-	d := a.desk
-	d.mu.Lock()
-	b := d.ledger.Blocks()[0].Block
-	err := d.ledger.Close(b.Prefix, d.now())
-	d.mu.Unlock()
-	if err != nil || !b.Prefix.Contains(got) {
-		t.Fatalf("close %v: %v", b, err)
-	}
-	if !d.reopen(lack) {
-		t.Error("a block whose return is not final was not reopened")
-	}
-	d.mu.Lock()
-	err = d.ledger.Close(b.Prefix, d.now())
-	d.mu.Unlock()
-	if gone := d.forgetDoors([]pools.Block{b}); err != nil || len(gone) != 1 {
-		t.Fatalf("final for %v: %v", gone, err)
-	}
-	if d.reopen(lack) {
-		t.Error("a block was reopened after its return was final")
 	}
 }
 

@@ -4,13 +4,13 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"path/filepath"
 	"testing"
 
 	"github.com/fairway-network/fairway/agent/cni"
 	"github.com/fairway-network/fairway/agent/wire"
 	"github.com/fairway-network/fairway/pools"
+	"github.com/fairway-network/fairway/pools/exchange"
 	"go4.org/netipx"
 )
 
@@ -52,7 +52,7 @@ func benchAgent(b *testing.B, held int) *Agent {
 	p := pool(b, "web", 4, "10.0.0.0/15")
 	a, err := New(b.Context(), Parts{
 		Node: "n1", RunDir: b.TempDir(), Socket: filepath.Join(b.TempDir(), "ipam.sock"), Boot: "b",
-		Store: manyBlocks{p.Pool, held}, Kernel: noKernel{}, Speaker: noSpeaker{}, Log: slog.New(slog.DiscardHandler),
+		Store: manyBlocks{pool: p.Pool, held: held}, Kernel: noKernel{}, Speaker: noSpeaker{}, Log: slog.New(slog.DiscardHandler),
 	}, Settings{Pools: []Pool{p}})
 	if err != nil {
 		b.Fatal(err)
@@ -71,22 +71,25 @@ func benchAgent(b *testing.B, held int) *Agent {
 
 // manyBlocks is a store in which so many blocks of a pool are held.
 type manyBlocks struct {
-	pool *pools.Pool
-	held int
+	exchange.Store // what else there is, nobody asks for
+	pool           *pools.Pool
+	held           int
 }
 
-func (m manyBlocks) Blocks(context.Context) ([]pools.Block, error) {
-	var out []pools.Block
+func (m manyBlocks) Own(context.Context) (own, inside []exchange.Stored, err error) {
 	cell := m.pool.Cell(m.pool.Addresses().Ranges()[0].From())
 	for range m.held {
-		out = append(out, pools.Block{Prefix: cell, Pool: m.pool.Name(), Node: "n1"})
+		own = append(own, exchange.Stored{Block: pools.Block{Prefix: cell, Pool: m.pool.Name(), Node: "n1"}})
 		cell = m.pool.Cell(netipx.PrefixLastIP(cell).Next())
 	}
-	return out, nil
+	return own, nil, nil
 }
 
-func (manyBlocks) Claim(context.Context, *pools.Pool, pools.Family, netip.Addr) (pools.Block, error) {
-	return pools.Block{}, pools.ErrExhausted
+func (m manyBlocks) List(ctx context.Context, _ string) ([]exchange.Stored, error) {
+	own, _, err := m.Own(ctx)
+	return own, err
 }
 
-func (manyBlocks) Return(context.Context, pools.Block) error { return nil }
+func (manyBlocks) Create(context.Context, pools.Block) (exchange.Stored, error) {
+	return exchange.Stored{}, exchange.ErrExists
+}

@@ -6,55 +6,47 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/fairway-network/fairway/agent/cni"
 	"github.com/fairway-network/fairway/agent/journal"
 	"github.com/fairway-network/fairway/pools"
+	"github.com/fairway-network/fairway/pools/exchange"
 )
-
-// Store is where blocks are claimed and returned: pools/embedded, or the API
-// server.
-type Store interface {
-	// Blocks returns the blocks of this node.
-	Blocks(ctx context.Context) ([]pools.Block, error)
-	// Claim makes a block of pool this node's: the cell around want if that
-	// is valid, else any free one of family f. It wraps pools.ErrExhausted
-	// and pools.ErrBlockExists.
-	Claim(ctx context.Context, pool *pools.Pool, f pools.Family, want netip.Addr) (pools.Block, error)
-	// Return gives a block back; one that is gone is returned already.
-	Return(ctx context.Context, b pools.Block) error
-}
 
 // ErrNotReachable: an address was at hand, but the network was not told of it
 // in time. Nothing was leased; the request may be made again.
 var ErrNotReachable = fmt.Errorf("the pod would not be reachable: %w", cni.ErrTryAgain)
 
-// claimTime bounds one claim of a block.
-const claimTime = 15 * time.Second
-
 // desk is where leases are made and ended. Its lock is never held across a
 // claim, a route or an announcement.
 type desk struct {
-	store Store
+	store exchange.Store
 	log   *slog.Logger
 	now   func() time.Time
 	// changed calls the loop after the blocks changed.
-	changed func()
+	changed   func()
+	calls     sync.WaitGroup  // of the store
+	calling   context.Context // ends the calls
+	stopCalls context.CancelFunc
 
 	mu        sync.Mutex
 	ledger    *pools.Ledger
+	node      *exchange.Node // has the ledger's blocks
+	turned    chan struct{}  // closed and replaced when the node has gone on
+	changes   int            // of the node that the loop knows of
+	timer     *time.Timer    // of the node
+	waiting   map[exchange.Lack]int
+	withdrawn map[netip.Prefix]bool // of what the node parts with: peers were told
 	journal   *journal.Journal
 	compactAt int64                   // size of the journal that calls for its rewriting
-	doors     map[netip.Prefix]*door  // of every block held whose return is not final
+	doors     map[netip.Prefix]*door  // of the blocks held; one that is missing is closed
 	unfit     map[netip.Prefix]*unfit // blocks that no pool has; the ledger knows nothing of them
 	turns     map[pools.Attachment]*turn
-	claims    map[pools.NoFreeError]*claim
-	returned  chan struct{}   // closed and replaced when a block was returned
 	patience  time.Duration   // how long a lease waits for its block's door
 	quiet     map[string]bool // of each pool configured or held, see Pool.Quiet
+	draining  map[string]bool // of each pool configured
 	trouble   trouble
 }
 
@@ -100,12 +92,6 @@ func (d *door) isOpen() bool {
 	}
 }
 
-// claim is one claim under way, which all requests that lack the same share.
-type claim struct {
-	done chan struct{}
-	err  error
-}
-
 // Lease implements cni.Leases. It returns when the pod can be reached at its
 // addresses, and leases nothing when it returns an error.
 func (d *desk) Lease(ctx context.Context, r pools.Request) (cni.Grant, error) {
@@ -127,7 +113,7 @@ func (d *desk) leaseAtOnce(r pools.Request) (grant cni.Grant, done bool, err err
 	if d.turns[r.Owner.Attachment] != nil {
 		return grant, false, nil
 	}
-	rec, fresh, err := d.ledger.ProposeLease(r, d.now())
+	rec, fresh, err := d.propose(r)
 	if err != nil {
 		return grant, !errors.Is(err, pools.ErrNoFree), err
 	}
@@ -139,6 +125,7 @@ func (d *desk) leaseAtOnce(r pools.Request) (grant cni.Grant, done bool, err err
 	}
 	if err == nil {
 		grant, err = d.grantOf(rec)
+		d.runLow(rec)
 	}
 	return grant, true, err
 }
@@ -175,24 +162,56 @@ func (d *desk) leaseInTurn(ctx context.Context, r pools.Request) (cni.Grant, err
 func (d *desk) leaseNow(r pools.Request) (rec pools.Record, fresh bool, doors []*door, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	rec, fresh, err = d.ledger.ProposeLease(r, d.now())
+	rec, fresh, err = d.propose(r)
 	if err == nil && fresh {
 		err = d.keep(rec)
 	}
 	if err != nil {
 		return rec, false, nil, err
 	}
+	d.runLow(rec)
 	return rec, fresh, d.closedDoors(rec), nil
+}
+
+// propose is the ledger's, but for pools that lease nothing new. The lock is
+// held.
+func (d *desk) propose(r pools.Request) (rec pools.Record, fresh bool, err error) {
+	rec, fresh, err = d.ledger.ProposeLease(r, d.now())
+	if fresh && d.draining[r.Pool] || errors.Is(err, pools.ErrNoFree) && d.draining[r.Pool] {
+		return pools.Record{}, false, fmt.Errorf("%w: pool %q leases nothing new: use another pool", exchange.ErrDraining, r.Pool)
+	}
+	return rec, fresh, err
+}
+
+// runLow has another block got ahead of need where few addresses are left. The
+// lock is held.
+func (d *desk) runLow(rec pools.Record) {
+	for _, a := range rec.Addrs {
+		if d.node.RunsLow(rec.Pool, pools.FamilyOf(a)) {
+			d.advance()
+			return
+		}
+	}
 }
 
 // closedDoors of the blocks that rec's addresses are in. The lock is held.
 func (d *desk) closedDoors(rec pools.Record) (closed []*door) {
 	for _, a := range rec.Addrs {
-		if dr := d.doors[d.ledger.BlockOf(rec.Pool, a)]; dr != nil && !dr.isOpen() {
+		if dr := d.door(d.ledger.BlockOf(rec.Pool, a)); !dr.isOpen() {
 			closed = append(closed, dr)
 		}
 	}
 	return closed
+}
+
+// door of a block held. The lock is held.
+func (d *desk) door(block netip.Prefix) *door {
+	dr := d.doors[block]
+	if dr == nil {
+		dr = newDoor(false)
+		d.doors[block] = dr
+	}
+	return dr
 }
 
 // grantOf is what a pod is told of rec. The lock is held.
@@ -208,8 +227,12 @@ func (d *desk) grantOf(rec pools.Record) (grant cni.Grant, err error) {
 	return grant, nil
 }
 
-// keep writes rec to the journal and then applies it. The lock is held.
-func (d *desk) keep(rec pools.Record) error {
+// record writes rec to the journal. Of blocks it keeps an account only where
+// the store is not this node's own. The lock is held.
+func (d *desk) record(rec pools.Record) error {
+	if !rec.Op.OfLease() && !d.node.Shared {
+		return nil
+	}
 	err := d.journal.Append(rec)
 	if errors.Is(err, journal.ErrBroken) && d.journal.Rewrite(d.history()) == nil {
 		err = d.journal.Append(rec)
@@ -217,6 +240,15 @@ func (d *desk) keep(rec pools.Record) error {
 	d.note(func(t *trouble) { t.journal = err })
 	if err != nil {
 		return fmt.Errorf("%w: %w", cni.ErrTryAgain, err)
+	}
+	return nil
+}
+
+// keep writes rec, of a lease, to the journal and then applies it. The lock is
+// held.
+func (d *desk) keep(rec pools.Record) error {
+	if err := d.record(rec); err != nil {
+		return err
 	}
 	if err := d.ledger.Apply(rec); err != nil {
 		return fmt.Errorf("a proposed record does not apply: %w", err)
@@ -280,200 +312,12 @@ func (d *desk) lacks(r pools.Request) []pools.NoFreeError {
 	return d.ledger.Lacks(r, d.now())
 }
 
-// claim gets the blocks that lacks ask for, side by side, each once for all
-// who lack the same, and returns the first one's failure. A claim goes on when
-// the one who asked first gives up.
-func (d *desk) claim(ctx context.Context, lacks ...pools.NoFreeError) error {
-	claims := make([]*claim, len(lacks))
-	for i, lack := range lacks {
-		claims[i] = d.claimOnce(ctx, lack)
-	}
-	for i, c := range claims {
-		select {
-		case <-c.done:
-			if c.err != nil {
-				return c.err
-			}
-		case <-ctx.Done():
-			return fmt.Errorf("claim a block of pool %q: %w", lacks[i].Pool, context.Cause(ctx))
-		}
-	}
-	return nil
-}
-
-func (d *desk) claimOnce(ctx context.Context, lack pools.NoFreeError) *claim {
-	key := pools.NoFreeError{Pool: lack.Pool, Family: lack.Family, Want: lack.Want}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if c := d.claims[key]; c != nil {
-		return c
-	}
-	c := &claim{done: make(chan struct{})}
-	d.claims[key] = c
-	go func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), claimTime)
-		defer cancel()
-		c.err = d.claimNow(ctx, lack)
-		d.mu.Lock()
-		delete(d.claims, key)
-		d.mu.Unlock()
-		close(c.done)
-	}()
-	return c
-}
-
-// settle waits for the claims under way, so that none is made after the blocks
-// were given back. Nobody asks for new ones by then.
-func (d *desk) settle() {
-	for {
-		d.mu.Lock()
-		var some *claim
-		for _, some = range d.claims {
-			break
-		}
-		d.mu.Unlock()
-		if some == nil {
-			return
-		}
-		<-some.done
-	}
-}
-
-func (d *desk) claimNow(ctx context.Context, lack pools.NoFreeError) error {
-	pool, err := d.pool(lack.Pool)
-	if err != nil {
-		return err
-	}
-	returned := d.nextReturn()
-	b, err := d.store.Claim(ctx, pool, lack.Family, lack.Want)
-	for errors.Is(err, pools.ErrExhausted) || errors.Is(err, pools.ErrBlockExists) {
-		if d.reopen(lack) {
-			d.changed()
-			return nil
-		}
-		if !d.waitReturn(ctx, lack, returned) {
-			return d.exhausted(pool, lack, err)
-		}
-		returned = d.nextReturn()
-		b, err = d.store.Claim(ctx, pool, lack.Family, lack.Want)
-	}
-	if err != nil {
-		return err
-	}
-	if err := d.hold(b); err != nil {
-		return errors.Join(err, d.store.Return(ctx, b))
-	}
-	d.log.Info("claimed a block", "pool", b.Pool, "block", b.Prefix)
-	d.changed()
-	return nil
-}
-
-func (d *desk) pool(name string) (*pools.Pool, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.ledger.Pool(name)
-}
-
-func (d *desk) hold(b pools.Block) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.doors[b.Prefix] == nil {
-		// It was returned a moment ago, and giveBack has yet to forget it.
-		delete(d.unfit, b.Prefix)
-		if err := d.ledger.Drop(b.Prefix); err != nil {
-			return err
-		}
-	}
-	return d.admit(b)
-}
-
-// admit holds a block that peers know nothing of. The lock is held.
-func (d *desk) admit(b pools.Block) error {
-	if err := d.ledger.Hold(b); err != nil {
-		return err
-	}
-	if d.doors[b.Prefix] == nil {
-		d.doors[b.Prefix] = newDoor(false)
-	}
-	if d.quiet[b.Pool] {
-		d.openDoor(d.doors[b.Prefix]) // nobody is to be told of it
-	}
-	return nil
-}
-
-// reopen takes a block back into use that was about to be returned.
-func (d *desk) reopen(lack pools.NoFreeError) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, h := range d.ledger.Blocks() {
-		if !fits(lack, h.Block) || !h.Closed || d.doors[h.Prefix] == nil {
-			continue
-		}
-		d.doors[h.Prefix] = newDoor(false)
-		return d.ledger.Reopen(h.Prefix)
-	}
-	return false
-}
-
-// nextReturn is closed when the next block is back.
-func (d *desk) nextReturn() <-chan struct{} {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.returned
-}
-
-// waitReturn waits for a block to come back, if one that lack asks for is on
-// its way: too far to be reopened, and about to be free. It says whether one
-// has come back since returned was read.
-func (d *desk) waitReturn(ctx context.Context, lack pools.NoFreeError, returned <-chan struct{}) bool {
-	if !d.returning(lack) {
-		select {
-		case <-returned:
-			return true
-		default:
-			return false
-		}
-	}
-	select {
-	case <-returned:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-func (d *desk) returning(lack pools.NoFreeError) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, u := range d.unfit {
-		if u.final && fits(lack, u.Block) {
-			return true
-		}
-	}
-	return slices.ContainsFunc(d.ledger.Blocks(), func(h pools.Held) bool {
-		return fits(lack, h.Block) && h.Closed && d.doors[h.Prefix] == nil
-	})
-}
-
-// back tells who waits that a block was returned. The lock is held.
-func (d *desk) back() {
-	close(d.returned)
-	d.returned = make(chan struct{})
-}
-
-// fits says whether a block is one that lack asks for.
-func fits(lack pools.NoFreeError, b pools.Block) bool {
-	return b.Pool == lack.Pool && pools.FamilyOf(b.Prefix.Addr()) == lack.Family &&
-		(!lack.Want.IsValid() || b.Prefix.Contains(lack.Want))
-}
-
 // exhausted says how full the pool is, for a person.
+// The lock is held.
 func (d *desk) exhausted(pool *pools.Pool, lack pools.NoFreeError, cause error) error {
 	if lack.Want.IsValid() {
-		return cause
+		return fmt.Errorf("pool %q: %s is not free: %w", pool.Name(), lack.Want, cause)
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	leased := d.ledger.Leases(pool.Name(), lack.Family)
 	cooling := ""
 	if lack.Cooling > 0 {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/fairway-network/fairway/pools"
+	"github.com/fairway-network/fairway/pools/exchange"
 	"github.com/fairway-network/fairway/speaker"
 )
 
@@ -193,12 +194,12 @@ func TestNoReturnBeforeTheWithdrawalLeft(t *testing.T) {
 	a.call()
 	h.await("the withdrawal is handed over", func() bool { return !h.bgp.Contains(addr) })
 	h.await("the loop has waited twice", func() bool { return h.unflushed >= 2 })
-	if bs, err := a.Store.Blocks(t.Context()); err != nil || len(bs) != 1 || !h.delivers(addr) {
+	if bs, _, err := a.Store.Own(t.Context()); err != nil || len(bs) != 1 || !h.delivers(addr) {
 		t.Errorf("blocks %v (%v), kernel delivers: %v", bs, err, h.delivers(addr))
 	}
 	h.update(func() { h.established = true })
 	eventually(t, "the block is returned", func() bool {
-		bs, err := a.Store.Blocks(t.Context())
+		bs, _, err := a.Store.Own(t.Context())
 		return err == nil && len(bs) == 0
 	})
 }
@@ -330,12 +331,12 @@ func TestLingeringRouteKeepsItsBlock(t *testing.T) {
 
 // claimingStore claims a block in the moment after one was returned.
 type claimingStore struct {
-	Store
+	exchange.Store
 	claim func()
 }
 
-func (s *claimingStore) Return(ctx context.Context, b pools.Block) error {
-	err := s.Store.Return(ctx, b)
+func (s *claimingStore) Delete(ctx context.Context, b exchange.Stored) error {
+	err := s.Store.Delete(ctx, b)
 	if claim := s.claim; err == nil && claim != nil {
 		s.claim = nil
 		claim()
@@ -364,25 +365,32 @@ func TestClaimRightAfterTheReturn(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := a.desk.claimNow(t.Context(), lack); err != nil {
+	leaseIn := func() {
+		if _, err := a.desk.Lease(t.Context(), request("web", 1)); err != nil {
+			t.Errorf("lease in the block: %v", err)
+		}
+	}
+	if err := a.desk.claim(t.Context(), lack); err != nil {
 		t.Fatal(err)
 	}
 	pass() // opens the door
-	pass() // closes the idle block, and makes its return final
-	claiming.claim = func() {
-		if err := a.desk.claimNow(t.Context(), lack); err != nil {
-			t.Error(err)
-		}
+	leaseIn()
+	if err := a.desk.Release(t.Context(), request("web", 1).Owner); err != nil {
+		t.Fatal(err)
 	}
+	claimed := make(chan error, 1)
+	claiming.claim = func() { go func() { claimed <- a.desk.claim(t.Context(), lack) }() }
+	pass() // closes the idle block
 	pass() // returns it
-	held, err := store.Blocks(t.Context())
-	if err != nil || claiming.claim != nil || len(held) != 1 || a.desk.count() != 1 {
-		t.Errorf("claimed %v, the store has %v (%v), the agent %d blocks", claiming.claim == nil, held, err, a.desk.count())
+	if err := <-claimed; err != nil {
+		t.Error(err)
+	}
+	held, _, err := store.Own(t.Context())
+	if err != nil || len(held) != 1 || a.desk.count() != 1 {
+		t.Errorf("the store has %v (%v), the agent %d blocks", held, err, a.desk.count())
 	}
 	pass()
-	if _, err := a.desk.Lease(t.Context(), request("web", 1)); err != nil {
-		t.Errorf("lease in the block: %v", err)
-	}
+	leaseIn()
 }
 
 // A pod that can't be announced and tries again and again uses nothing up:

@@ -25,8 +25,6 @@ const (
 	setTime = 15 * time.Second
 	// flushTime bounds one wait for announcements or withdrawals to leave.
 	flushTime = time.Second
-	// storeTime bounds the returns of one pass.
-	storeTime = 5 * time.Second
 )
 
 // loop brings the kernel and the speaker to what the desk holds, whenever it
@@ -100,7 +98,8 @@ func (a *Agent) pass(ctx context.Context) error {
 		a.offer(p.delivered(p.doors))
 		err = errors.Join(err, a.withdraw(ctx, p))
 	}
-	return errors.Join(err, a.giveBack(ctx, p, errKernel))
+	a.giveBack(p, errKernel)
+	return err
 }
 
 // deliver brings the kernel to p and takes out of p's announcements what is
@@ -205,7 +204,7 @@ func (a *Agent) withdraw(ctx context.Context, p plan) error {
 		return !slices.ContainsFunc(p.closing, func(b pools.Block) bool { return b.Prefix == prefix })
 	})
 	if len(p.silent) > 0 {
-		a.desk.forgetDoors(p.silent)
+		a.desk.left(p.silent)
 		a.call()
 	}
 	var errs []error
@@ -218,7 +217,7 @@ func (a *Agent) withdraw(ctx context.Context, p plan) error {
 			errs = append(errs, fmt.Errorf("withdraw %d blocks: %w", len(closing), err))
 			continue
 		}
-		a.desk.forgetDoors(closing)
+		a.desk.left(closing)
 		a.call() // the next pass takes them out of the kernel
 	}
 	return errors.Join(errs...)
@@ -279,53 +278,36 @@ func (a *Agent) sessionUp(ctx context.Context) bool {
 	return err != nil || slices.ContainsFunc(state.Peers, speaker.PeerState.Established)
 }
 
-// giveBack returns the blocks that were withdrawn, once they are out of the
-// kernel.
-func (a *Agent) giveBack(ctx context.Context, p plan, errKernel error) error {
+// giveBack tells the exchange what is out of the kernel, after it was
+// withdrawn: nothing leads here any more.
+func (a *Agent) giveBack(p plan, errKernel error) {
 	var partly *routes.SyncError
 	if errKernel != nil && !errors.As(errKernel, &partly) {
-		return nil // nobody knows what the kernel holds
+		return // nobody knows what the kernel holds
 	}
-	ctx, cancel := context.WithTimeout(ctx, storeTime)
-	defer cancel()
-	var errs []error
-	for _, b := range p.gone {
-		if ctx.Err() != nil {
-			errs = append(errs, fmt.Errorf("return blocks: %w", ctx.Err()))
-			break
-		}
-		if partly != nil && slices.ContainsFunc(partly.Lingering, b.Prefix.Overlaps) {
-			continue
-		}
-		if err := a.giveBackOne(ctx, b); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		a.Log.Info("returned a block", "pool", b.Pool, "block", b.Prefix)
+	gone := slices.DeleteFunc(slices.Clone(p.gone), func(b pools.Block) bool {
+		return partly != nil && slices.ContainsFunc(partly.Lingering, b.Prefix.Overlaps)
+	})
+	if len(gone) > 0 {
+		a.desk.parted(gone)
 	}
-	return errors.Join(errs...)
 }
 
-func (a *Agent) giveBackOne(ctx context.Context, b pools.Block) error {
-	if err := a.Store.Return(ctx, b); err != nil {
-		return err
-	}
-	return a.desk.forget(b)
-}
-
-// forget drops a block that was returned, and tells who waits for one.
-func (d *desk) forget(b pools.Block) error {
+// parted goes on with the return, or the loan, of what is out of the kernel.
+func (d *desk) parted(gone []pools.Block) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.back()
-	delete(d.unfit, b.Prefix)
-	if d.doors[b.Prefix] != nil {
-		return nil // claimed anew in between
+	var prefixes []netip.Prefix
+	for _, b := range gone {
+		switch u := d.unfit[b.Prefix]; {
+		case u != nil:
+			d.discard(u)
+		case d.withdrawn[b.Prefix]:
+			prefixes = append(prefixes, b.Prefix)
+		}
 	}
-	if err := d.ledger.Drop(b.Prefix); err != nil {
-		return fmt.Errorf("after its return: %w", err)
-	}
-	return nil
+	d.node.Parted(prefixes)
+	d.advance()
 }
 
 // open opens doors, each once.
@@ -356,22 +338,17 @@ func (d *desk) noteTrouble(change func(*trouble)) {
 	d.note(change)
 }
 
-// forgetDoors makes the return of those blocks that are still closed final: a
-// block without a door is not reopened. One that no pool has is returned later,
-// when it has rested.
-func (d *desk) forgetDoors(closing []pools.Block) (gone []pools.Block) {
+// left notes that the peers were told of the withdrawal of what is still to be
+// parted with.
+func (d *desk) left(closing []pools.Block) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, h := range d.ledger.Blocks() {
-		if h.Closed && slices.ContainsFunc(closing, func(b pools.Block) bool { return b.Prefix == h.Prefix }) {
-			delete(d.doors, h.Prefix)
-			gone = append(gone, h.Block)
-		}
-	}
+	parting := d.parting()
 	for _, b := range closing {
 		if u := d.unfit[b.Prefix]; u != nil {
 			u.withdrawn = true
+		} else if parting[b.Prefix] {
+			d.withdrawn[b.Prefix] = true
 		}
 	}
-	return gone
 }

@@ -45,34 +45,55 @@ func (p *plan) delivered(ws []waiting) []waiting {
 func (d *desk) plan(s *Settings) plan {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.closeUnused(s)
+	d.advance()
 	p := plan{settings: s}
 	blocks := d.ledger.Blocks()
+	parting := d.parting()
 	for _, h := range blocks {
-		p.sort(h, d.doors[h.Prefix], d.quiet[h.Pool])
+		d.sort(&p, h, parting[h.Prefix])
+	}
+	for _, b := range d.ledger.Asides() {
+		if parting[b.Prefix] {
+			d.part(&p, b)
+		}
 	}
 	for _, name := range poolsOf(blocks) {
 		if !d.quiet[name] {
-			d.cover(&p, name)
+			d.cover(&p, name, parting)
 		}
 	}
+	d.forgetOld(blocks, parting)
 	d.planUnfit(&p)
 	return p
 }
 
-// sort says what is to be done about one block.
-func (p *plan) sort(h pools.Held, dr *door, quiet bool) {
+// parting are the prefixes that the network is to lead here no more. The lock
+// is held.
+func (d *desk) parting() map[netip.Prefix]bool {
+	out := map[netip.Prefix]bool{}
+	for _, p := range d.node.Parting() {
+		out[p] = true
+	}
+	return out
+}
+
+// sort says what is to be done about one block. The lock is held.
+func (d *desk) sort(p *plan, h pools.Held, parting bool) {
+	if h.Closed {
+		// Should it be opened again, peers have to be told anew.
+		delete(d.doors, h.Prefix)
+		if parting {
+			d.part(p, h.Block)
+		}
+		return
+	}
+	quiet := d.quiet[h.Pool]
+	dr := d.door(h.Prefix)
 	w := waiting{h.Prefix, dr, quiet}
-	if dr != nil && dr.known {
+	if dr.known {
 		p.known = append(p.known, h.Prefix)
 	}
 	switch {
-	case dr == nil:
-		p.gone = append(p.gone, h.Block)
-	case h.Closed && quiet:
-		p.silent = append(p.silent, h.Block)
-	case h.Closed:
-		p.closing = append(p.closing, h.Block)
 	case dr.isOpen():
 	case dr.known || quiet || !p.settings.waits(pools.FamilyOf(h.Prefix.Addr())):
 		p.ready = append(p.ready, w)
@@ -81,28 +102,53 @@ func (p *plan) sort(h pools.Held, dr *door, quiet bool) {
 	}
 }
 
-// cover adds the prefixes of one pool. The desk's lock is held.
-func (d *desk) cover(p *plan, pool string) {
-	held := d.ledger.Effective(pool, func(h pools.Held) bool { return d.doors[h.Prefix] != nil }).Prefixes()
-	p.deliver = append(p.deliver, held...)
-	if len(p.closing) > 0 {
-		held = d.ledger.Effective(pool, func(h pools.Held) bool { return d.doors[h.Prefix] != nil && !h.Closed }).Prefixes()
+// part says how far the parting with a block, or with a part of one, is. The
+// lock is held.
+func (d *desk) part(p *plan, b pools.Block) {
+	switch {
+	case d.withdrawn[b.Prefix]:
+		p.gone = append(p.gone, b)
+	case d.quiet[b.Pool]:
+		p.silent = append(p.silent, b)
+	default:
+		p.closing = append(p.closing, b)
 	}
-	p.announce = append(p.announce, held...)
 }
 
-// closeUnused closes the blocks that are to be returned. One with a closed
-// door was claimed for somebody who is about to lease in it. The lock is held.
-func (d *desk) closeUnused(s *Settings) {
-	now := d.now()
-	unused := slices.DeleteFunc(d.ledger.Idle(now, s.idleAfter), func(b pools.Block) bool {
-		return !d.doors[b.Prefix].isOpen()
-	})
-	for _, b := range append(unused, d.ledger.Orphans(now)...) {
-		if err := d.ledger.Close(b.Prefix, now); err != nil {
-			d.log.Error("an empty block can't be closed", "err", err)
+// cover adds the prefixes of one pool. What peers have not been told to leave
+// stays in the kernel. The lock is held.
+func (d *desk) cover(p *plan, pool string, parting map[netip.Prefix]bool) {
+	open := d.ledger.Effective(pool, func(h pools.Held) bool { return !h.Closed })
+	p.announce = append(p.announce, open.Prefixes()...)
+	if len(parting) == 0 {
+		p.deliver = append(p.deliver, open.Prefixes()...)
+		return
+	}
+	var held netipx.IPSetBuilder
+	held.AddSet(d.ledger.Effective(pool, func(h pools.Held) bool {
+		return !h.Closed || parting[h.Prefix] && !d.withdrawn[h.Prefix]
+	}))
+	for _, b := range d.ledger.Asides() {
+		if core, err := d.ledger.Pool(pool); err == nil && b.Pool == pool && parting[b.Prefix] && !d.withdrawn[b.Prefix] {
+			held.AddSet(pools.Effective(b.Node, []pools.Block{b}, core.Addresses()))
 		}
 	}
+	set, err := held.IPSet()
+	if err != nil {
+		panic("agent: invalid prefix: " + err.Error())
+	}
+	p.deliver = append(p.deliver, set.Prefixes()...)
+}
+
+// forgetOld forgets the doors of blocks that are not held any more, and the
+// withdrawals of what is not parted with. The lock is held.
+func (d *desk) forgetOld(blocks []pools.Held, parting map[netip.Prefix]bool) {
+	held := make(map[netip.Prefix]bool, len(blocks))
+	for _, h := range blocks {
+		held[h.Prefix] = true
+	}
+	maps.DeleteFunc(d.doors, func(p netip.Prefix, _ *door) bool { return !held[p] })
+	maps.DeleteFunc(d.withdrawn, func(p netip.Prefix, _ bool) bool { return !parting[p] })
 }
 
 // poolsOf names the pools of some blocks, each once, in order.

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/fairway-network/fairway/agent/journal"
 	"github.com/fairway-network/fairway/pools"
+	"github.com/fairway-network/fairway/pools/exchange"
 )
 
 const journalFile = "leases.journal"
@@ -21,12 +23,7 @@ func (a *Agent) recover(ctx context.Context, s *Settings) (*desk, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &desk{
-		store: a.Store, log: a.Log, now: time.Now, changed: a.call,
-		ledger: pools.NewLedger(a.Node), journal: j,
-		doors: map[netip.Prefix]*door{}, unfit: map[netip.Prefix]*unfit{}, claims: map[pools.NoFreeError]*claim{},
-		turns: map[pools.Attachment]*turn{}, returned: make(chan struct{}), trouble: trouble{flush: map[pools.Family]error{}},
-	}
+	d := newDesk(ctx, a, j)
 	if err := d.recover(ctx, s, found.Records, a.told); err != nil {
 		return nil, errors.Join(fmt.Errorf("lease journal %s: %w", path, err), j.Close())
 	}
@@ -47,7 +44,7 @@ func (d *desk) recover(ctx context.Context, s *Settings, history []pools.Record,
 	if err := d.setPools(s); err != nil {
 		return err
 	}
-	unfit, err := d.holdAll(ctx)
+	unfit, err := d.holdAll(ctx, folded)
 	if err != nil {
 		return err
 	}
@@ -70,22 +67,38 @@ func (d *desk) recover(ctx context.Context, s *Settings, history []pools.Record,
 	return nil
 }
 
-// holdAll takes in the store's blocks of this node, but for those of a pool
-// that is no longer configured, or that no longer fit it.
-func (d *desk) holdAll(ctx context.Context) (unfit []pools.Block, err error) {
-	blocks, err := d.store.Blocks(ctx)
-	if err != nil {
-		return nil, err
+// newDesk is a desk that holds nothing.
+func newDesk(ctx context.Context, a *Agent, j *journal.Journal) *desk {
+	d := &desk{
+		store: a.Store, log: a.Log, now: time.Now, changed: a.call, ledger: pools.NewLedger(a.Node), journal: j,
+		turned: make(chan struct{}), waiting: map[exchange.Lack]int{}, withdrawn: map[netip.Prefix]bool{},
+		doors: map[netip.Prefix]*door{}, unfit: map[netip.Prefix]*unfit{}, turns: map[pools.Attachment]*turn{},
+		trouble: trouble{flush: map[pools.Family]error{}},
 	}
-	for _, b := range blocks {
-		switch err := d.ledger.Hold(b); {
-		case errors.Is(err, pools.ErrUnknownPool), errors.Is(err, pools.ErrOutside):
-			unfit = append(unfit, b)
-		case err != nil:
+	d.calling, d.stopCalls = context.WithCancel(context.WithoutCancel(ctx))
+	_, shared := a.Store.(exchange.Exchange)
+	d.node = exchange.NewNode(exchange.Config{Name: a.Node, Machine: a.Machine, Shared: shared, Keep: d.record, Log: a.Log}, d.ledger)
+	return d
+}
+
+// holdAll takes in the blocks of this node, and returns those that no pool has
+// any more. A journal that knows of blocks is believed: it costs the store
+// nothing, and an audit later finds what it missed.
+func (d *desk) holdAll(ctx context.Context, history []pools.Record) (unfit []exchange.Stored, err error) {
+	if slices.ContainsFunc(history, func(rec pools.Record) bool { return rec.Op == pools.Claimed }) {
+		return d.node.Restore(history)
+	}
+	var requests []exchange.Request
+	if shared, ok := d.store.(exchange.Exchange); ok {
+		if requests, err = shared.Requests(ctx); err != nil {
 			return nil, err
 		}
 	}
-	return unfit, nil
+	own, inside, err := d.store.Own(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return d.node.Found(requests, own, inside, d.now())
 }
 
 // reclaim claims the blocks around a standing lease that no block held has,
@@ -99,10 +112,7 @@ func (d *desk) reclaim(ctx context.Context, rec pools.Record) error {
 		if d.ledger.BlockOf(rec.Pool, a).IsValid() {
 			continue
 		}
-		b, err := d.store.Claim(ctx, pool, pools.FamilyOf(a), a)
-		if err == nil {
-			err = d.ledger.Hold(b)
-		}
+		b, err := d.regain(ctx, pool, a)
 		if err != nil {
 			return fmt.Errorf("%s still leases %s of pool %q: put it back into the pool until that pod is gone: %w", rec.Owner, a, rec.Pool, err)
 		}
@@ -112,6 +122,28 @@ func (d *desk) reclaim(ctx context.Context, rec pools.Record) error {
 		return fmt.Errorf("%s still leases %v, which pool %q does not have any more: put them back until that pod is gone: %w", rec.Owner, rec.Addrs, rec.Pool, err)
 	}
 	return nil
+}
+
+// regain makes the cell around a this node's again.
+func (d *desk) regain(ctx context.Context, pool *pools.Pool, a netip.Addr) (exchange.Stored, error) {
+	if !pool.Contains(a) {
+		return exchange.Stored{}, pools.ErrOutside
+	}
+	b := pools.Block{Prefix: pool.Cell(a), Pool: pool.Name(), Node: d.node.Name, Machine: d.node.Machine, Created: d.now()}
+	st, err := d.store.Create(ctx, b)
+	if errors.Is(err, exchange.ErrExists) {
+		if st, err = d.store.Block(ctx, b.Prefix); err == nil && st.Node != d.node.Name {
+			err = fmt.Errorf("%w: block %s is of node %q", pools.ErrNotOwner, st.Prefix, st.Node)
+		}
+	}
+	if err != nil {
+		return st, err
+	}
+	inside, err := d.store.Inside(ctx, b.Prefix)
+	if err != nil {
+		return st, err
+	}
+	return st, d.node.Adopt(st, inside, d.now())
 }
 
 // setPools makes the pools of s the desk's, or changes nothing.
@@ -129,28 +161,14 @@ func (d *desk) setPools(s *Settings) error {
 		}
 	}
 	d.quiet = quiet
+	rules := s.rules()
+	d.node.SetRules(rules)
+	d.draining = map[string]bool{}
+	for name, r := range rules {
+		d.draining[name] = r.Draining
+	}
 	d.readmit()
 	return nil
-}
-
-// unused are the blocks in which nothing is leased or cools down, those that
-// were being returned or that no pool has among them.
-func (d *desk) unused() []pools.Block {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	now := d.now()
-	out := append(d.ledger.Idle(now, func(string) time.Duration { return 0 }), d.ledger.Orphans(now)...)
-	for _, h := range d.ledger.Blocks() {
-		if h.Closed {
-			out = append(out, h.Block)
-		}
-	}
-	for _, u := range d.unfits() {
-		if u.rested(now) {
-			out = append(out, u.Block)
-		}
-	}
-	return out
 }
 
 func (d *desk) count() int {

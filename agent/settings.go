@@ -1,11 +1,11 @@
 package agent
 
 import (
-	"math"
 	"slices"
 	"time"
 
 	"github.com/fairway-network/fairway/pools"
+	"github.com/fairway-network/fairway/pools/exchange"
 	"github.com/fairway-network/fairway/speaker"
 )
 
@@ -30,6 +30,8 @@ type Pool struct {
 	Quiet bool
 	// IdleAfter is how long an empty block is kept.
 	IdleAfter time.Duration
+	// Draining pools lease nothing new.
+	Draining bool
 }
 
 func (s *Settings) cores() []*pools.Pool {
@@ -48,15 +50,14 @@ func (s *Settings) quiet() map[string]bool {
 	return out
 }
 
-// idleAfter of a pool that is not in the settings, which may be about to come,
-// is for ever.
-func (s *Settings) idleAfter(pool string) time.Duration {
+// rules of the pools for the exchange of blocks. A pool that is not in the
+// settings, and may be about to come, keeps its blocks.
+func (s *Settings) rules() map[string]exchange.Rule {
+	out := map[string]exchange.Rule{}
 	for _, p := range s.Pools {
-		if p.Name() == pool {
-			return p.IdleAfter
-		}
+		out[p.Name()] = exchange.Rule{IdleAfter: p.IdleAfter, Draining: p.Draining}
 	}
-	return math.MaxInt64
+	return out
 }
 
 // carries says whether a peer is configured that carries family f.

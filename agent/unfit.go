@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/fairway-network/fairway/pools"
+	"github.com/fairway-network/fairway/pools/exchange"
 	"go4.org/netipx"
 )
 
@@ -23,22 +24,21 @@ const unknownRest = time.Minute
 // addresses have rested. It is remembered by the store, what rests in it by
 // the journal, so that an agent which crashes on the way begins anew.
 type unfit struct {
-	pools.Block
+	exchange.Stored
 	routes    []netip.Prefix // of the kernel, which peers may rely on until they are told
 	rests     []pools.Record // when addresses of it were given back
 	until     time.Time      // when the last of them has rested
 	withdrawn bool           // the peers were told
-	final     bool           // it is being returned; no pool gets it back
 }
 
 func (u *unfit) rested(now time.Time) bool { return !now.Before(u.until) }
 
 // keepUnfit takes in the blocks that no pool has, with what history, which is
 // folded, and told know of them. The lock is held, or nobody else is there.
-func (d *desk) keepUnfit(blocks []pools.Block, history []pools.Record, told *told, s *Settings) {
+func (d *desk) keepUnfit(blocks []exchange.Stored, history []pools.Record, told *told, s *Settings) {
 	rest := s.longestRest()
 	for _, b := range blocks {
-		u := &unfit{Block: b, routes: within(told.relied(), setOf([]netip.Prefix{b.Prefix}))}
+		u := &unfit{Stored: b, routes: within(told.relied(), setOf([]netip.Prefix{b.Prefix}))}
 		for _, rec := range history {
 			if rec.Op != pools.Rested || rec.Pool != b.Pool || !b.Prefix.Contains(rec.Addrs[0]) {
 				continue
@@ -75,8 +75,7 @@ func (d *desk) planUnfit(p *plan) {
 		case !u.withdrawn:
 			p.closing = append(p.closing, u.Block)
 			p.deliver = append(p.deliver, u.routes...)
-		case u.final || u.rested(now):
-			u.final = true
+		case u.rested(now):
 			p.gone = append(p.gone, u.Block)
 		}
 	}
@@ -92,10 +91,7 @@ func (d *desk) unfits() []*unfit {
 // new to them. The lock is held.
 func (d *desk) readmit() {
 	for _, u := range d.unfits() {
-		if u.final {
-			continue
-		}
-		err := d.admit(u.Block)
+		err := d.node.Adopt(u.Stored, nil, d.now())
 		if errors.Is(err, pools.ErrUnknownPool) || errors.Is(err, pools.ErrOutside) {
 			continue
 		}
@@ -111,6 +107,14 @@ func (d *desk) readmit() {
 	}
 }
 
+// discard hands a block over for its return, which is final. The lock is held.
+func (d *desk) discard(u *unfit) {
+	if err := d.node.Discard(u.Stored, d.now()); err != nil {
+		return // it is tried again
+	}
+	delete(d.unfit, u.Prefix)
+}
+
 // history is what the journal has to know: the ledger's, and what rests in
 // blocks that no pool has. The lock is held.
 func (d *desk) history() []pools.Record {
@@ -120,6 +124,13 @@ func (d *desk) history() []pools.Record {
 		if !u.rested(now) {
 			out = append(out, u.rests...)
 		}
+	}
+	if d.node.Shared {
+		for _, u := range d.unfits() {
+			b := u.Block
+			out = append(out, pools.Record{Op: pools.Claimed, Pool: u.Pool, At: u.Created, Block: &b})
+		}
+		out = append(out, d.node.History()...)
 	}
 	return append(out, d.ledger.History(now)...)
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/fairway-network/fairway/pools"
+	"github.com/fairway-network/fairway/pools/exchange"
 )
 
 // leftBehind is a host whose agent leased an address of web and took it back,
@@ -26,9 +27,13 @@ func leftBehind(t *testing.T, web Pool) (*host, netip.Addr) {
 // held are the blocks of a pool that the store has for this node.
 func (a running) held(t *testing.T, pool string) []pools.Block {
 	t.Helper()
-	bs, err := a.Store.Blocks(t.Context())
+	own, _, err := a.Store.Own(t.Context())
 	if err != nil {
 		t.Fatal(err)
+	}
+	var bs []pools.Block
+	for _, b := range own {
+		bs = append(bs, b.Block)
 	}
 	return slices.DeleteFunc(bs, func(b pools.Block) bool { return b.Pool != pool })
 }
@@ -138,8 +143,8 @@ func TestBlockWithoutAPoolRestsFirst(t *testing.T) {
 		return len(a.desk.unfit) == 1 && a.desk.unfits()[0].withdrawn
 	})
 	a.clock(func() time.Time { return released.Add(unknownRest - 10*time.Second) })
-	if p := a.desk.plan(a.settings.Load()); len(p.gone) != 0 || len(a.desk.unused()) != 0 {
-		t.Errorf("to be returned before it has rested: %v, %v", p.gone, a.desk.unused())
+	if p := a.desk.plan(a.settings.Load()); len(p.gone) != 0 {
+		t.Errorf("to be returned before it has rested: %v", p.gone)
 	}
 	a.clock(func() time.Time { return released.Add(unknownRest) })
 	a.call()
@@ -201,16 +206,16 @@ func (h *host) told(a netip.Addr) bool {
 
 // returningStore does something just before a block is returned.
 type returningStore struct {
-	Store
+	exchange.Store
 	before func()
 }
 
-func (s *returningStore) Return(ctx context.Context, b pools.Block) error {
+func (s *returningStore) Delete(ctx context.Context, b exchange.Stored) error {
 	if before := s.before; before != nil {
 		s.before = nil
 		before()
 	}
-	return s.Store.Return(ctx, b)
+	return s.Store.Delete(ctx, b)
 }
 
 // A pool that comes back when the return is final claims the cell anew: the
@@ -230,6 +235,7 @@ func TestPoolComesBackTooLate(t *testing.T) {
 	defer a.Close()
 	running{Agent: a}.clock(func() time.Time { return time.Now().Add(time.Hour) })
 	claimed := make(chan error, 1)
+	begun := make(chan struct{})
 	returning.before = func() {
 		if err := a.Reload(settings(t, other, web)); err != nil {
 			t.Error(err)
@@ -237,18 +243,17 @@ func TestPoolComesBackTooLate(t *testing.T) {
 		if n := len(a.desk.ledger.Blocks()); n != 1 {
 			t.Errorf("%d blocks held while one of them is being returned, want that of other", n)
 		}
-		lack := pools.NoFreeError{Pool: "web", Family: pools.IPv4}
-		if !a.desk.returning(lack) {
-			t.Error("a claim would not wait for the return, and find the pool exhausted")
-		}
-		go func() { claimed <- a.desk.claim(t.Context(), lack) }()
+		go func() { claimed <- a.desk.claim(t.Context(), pools.NoFreeError{Pool: "web", Family: pools.IPv4}) }()
+		close(begun)
 	}
 	for range 2 { // withdraws it, then returns it
 		if err := a.pass(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if returning.before != nil {
+	select {
+	case <-begun:
+	case <-time.After(10 * time.Second):
 		t.Fatal("nothing was returned")
 	}
 	if err := <-claimed; err != nil { // bounded by claimTime
@@ -257,7 +262,7 @@ func TestPoolComesBackTooLate(t *testing.T) {
 	if err := a.pass(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if bs, err := store.Blocks(t.Context()); err != nil || len(bs) != 2 || len(a.desk.ledger.Blocks()) != 2 || len(a.desk.unfit) != 0 {
+	if bs, _, err := store.Own(t.Context()); err != nil || len(bs) != 2 || len(a.desk.ledger.Blocks()) != 2 || len(a.desk.unfit) != 0 {
 		t.Errorf("the store has %v (%v), the agent %v and %v", bs, err, a.desk.ledger.Blocks(), a.desk.unfit)
 	}
 }
@@ -304,20 +309,20 @@ func (a running) breakTold(t *testing.T) (mend func()) {
 
 // meetingStore lets claims through when one of each family is under way.
 type meetingStore struct {
-	Store
+	exchange.Store
 	meet map[pools.Family]chan struct{}
 }
 
-func (s meetingStore) Claim(ctx context.Context, p *pools.Pool, f pools.Family, want netip.Addr) (pools.Block, error) {
-	close(s.meet[f])
+func (s meetingStore) Create(ctx context.Context, b pools.Block) (exchange.Stored, error) {
+	close(s.meet[pools.FamilyOf(b.Prefix.Addr())])
 	for _, met := range s.meet {
 		select {
 		case <-met:
 		case <-ctx.Done():
-			return pools.Block{}, ctx.Err()
+			return exchange.Stored{}, ctx.Err()
 		}
 	}
-	return s.Store.Claim(ctx, p, f, want)
+	return s.Store.Create(ctx, b)
 }
 
 // The first pod of a dual-stack pool waits for the longer of its two claims,

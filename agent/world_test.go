@@ -14,6 +14,7 @@ import (
 
 	"github.com/fairway-network/fairway/pools"
 	"github.com/fairway-network/fairway/pools/embedded"
+	"github.com/fairway-network/fairway/pools/exchange"
 	"github.com/fairway-network/fairway/routes"
 	"github.com/fairway-network/fairway/speaker"
 	"go4.org/netipx"
@@ -224,14 +225,14 @@ type orderedStore struct {
 	world *world
 }
 
-func (s orderedStore) Return(ctx context.Context, b pools.Block) error {
+func (s orderedStore) Delete(ctx context.Context, b exchange.Stored) error {
 	w := s.world
 	w.mu.Lock()
 	if w.kernel.OverlapsPrefix(b.Prefix) || w.bgp.OverlapsPrefix(b.Prefix) || w.established && w.peer.OverlapsPrefix(b.Prefix) {
 		w.t.Errorf("%s was returned too early: kernel %v, announced %v, peer %v", b.Prefix, w.kernel.Prefixes(), w.bgp.Prefixes(), w.peer.Prefixes())
 	}
 	w.mu.Unlock()
-	return s.Store.Return(ctx, b)
+	return s.Store.Delete(ctx, b)
 }
 
 // host is where agents run one after the other: its directories stay.
