@@ -292,3 +292,23 @@ func count(r netipx.IPRange) uint64 {
 	}
 	return low + 1
 }
+
+// FittingBlockSize is the block size for a pool of these addresses where
+// nobody chose one: small enough that the pool has some thirty blocks for its
+// nodes, and no larger than DefaultBlockSize.
+func FittingBlockSize(addrs *netipx.IPSet) int {
+	const blocks = 32
+	size := DefaultBlockSize
+	for _, f := range familiesOf(addrs) {
+		var sum uint64
+		for _, r := range addrs.Ranges() {
+			if FamilyOf(r.From()) == f {
+				sum += min(count(r), math.MaxUint32)
+			}
+		}
+		for size > 1 && uint64(size)*blocks > sum {
+			size /= 2
+		}
+	}
+	return size
+}

@@ -214,3 +214,28 @@ func TestClashes(t *testing.T) {
 		}
 	}
 }
+
+func TestFittingBlockSize(t *testing.T) {
+	for addresses, want := range map[string]int{
+		"10.0.0.1": 1, "10.0.0.0/27": 1, "10.0.0.0/24": 8, "10.0.0.0-10.0.3.231": 16, "10.0.0.0/20": 64, "10.0.0.0/8": 64, "fd00::/64": 64, "fd00::/122": 2,
+	} {
+		r, err := ParseRange(addresses)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := FittingBlockSize(setOf(t, r)); got != want {
+			t.Errorf("%s: %d, want %d", addresses, got, want)
+		}
+	}
+}
+
+func setOf(t *testing.T, r netipx.IPRange) *netipx.IPSet {
+	t.Helper()
+	var b netipx.IPSetBuilder
+	b.AddRange(r)
+	s, err := b.IPSet()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
