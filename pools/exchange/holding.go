@@ -239,7 +239,7 @@ func (n *Node) Parted(prefixes []netip.Prefix) {
 			h.parted = true
 		}
 		if l := n.loans[p]; l != nil && l.phase == parting {
-			l.phase = granting
+			l.phase, l.parted = granting, true
 			l.goOn()
 		}
 	}

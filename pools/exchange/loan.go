@@ -40,6 +40,8 @@ type loan struct {
 	Pool    string
 	phase   lending
 	request Request
+	parted  bool      // the network leads here no more, in this life
+	tried   bool      // a grant may be under way of which nobody knows
 	since   time.Time // of being out
 	looked  time.Time
 }
@@ -186,7 +188,7 @@ func (l *loan) step(n *Node) {
 
 // await leaves the network time, unless the request is answered by then.
 func (l *loan) await(n *Node) {
-	if l.stale(n) {
+	if !l.tried && l.stale(n) {
 		l.regain(n)
 		return
 	}
@@ -202,23 +204,26 @@ func (l *loan) stale(n *Node) bool {
 // grant answers the request.
 func (l *loan) grant(n *Node) {
 	outer := n.held[n.ledger.BlockOf(l.Pool, l.Prefix.Addr())]
-	if l.stale(n) || outer == nil {
+	if !l.tried && (l.stale(n) || outer == nil) {
 		l.regain(n)
+		return
+	}
+	if outer == nil {
+		l.phase = doubtful
+		n.again(&l.pace)
 		return
 	}
 	r := l.request
 	r.Grant = Grant{Lender: n.Name, Prefix: l.Prefix, Outer: outer.Prefix, OuterUID: outer.UID, OuterTenure: outer.Tenure}
-	l.request = r
 	n.call(&l.pace, Op{Kind: Answer, Request: r}, func(res Result) {
 		switch {
 		case res.Err == nil:
 			l.request = res.Request
 			l.phase = granted
 			l.due = n.now.Add(lookForLoan)
-		case errors.Is(res.Err, ErrConflict), errors.Is(res.Err, ErrGone):
-			l.regain(n)
-		case errors.Is(res.Err, ErrUnknown):
-			l.phase = doubtful
+		case errors.Is(res.Err, ErrUnknown) || l.tried:
+			// An answer that nobody acknowledged may have come to count.
+			l.tried, l.phase = true, doubtful
 			n.again(&l.pace)
 		default:
 			l.regain(n)
@@ -238,31 +243,16 @@ func (l *loan) ask(n *Node) {
 			l.phase = granted
 			l.request = r.Request
 			l.due = n.now.Add(lookForLoan)
-		case r.Request.Open():
+		case !r.Request.Open():
+			l.regain(n) // another one's answer counts
+		case l.parted:
 			// The call without an answer may still come to count. Make one
 			// that rules it out.
-			l.grantAgain(n, r.Request)
-		default:
-			l.regain(n) // another one's answer counts
+			l.request, l.tried, l.phase = r.Request, true, granting
+		default: // of an earlier life, which the network may not know of
+			l.request, l.tried, l.phase = r.Request, true, parting
+			n.changes++
 		}
-	})
-}
-
-func (l *loan) grantAgain(n *Node, fresh Request) {
-	outer := n.held[n.ledger.BlockOf(l.Pool, l.Prefix.Addr())]
-	if outer == nil {
-		n.again(&l.pace)
-		return
-	}
-	fresh.Grant = Grant{Lender: n.Name, Prefix: l.Prefix, Outer: outer.Prefix, OuterUID: outer.UID, OuterTenure: outer.Tenure}
-	n.call(&l.pace, Op{Kind: Answer, Request: fresh}, func(r Result) {
-		if r.Err == nil {
-			l.request = r.Request
-			l.phase = granted
-			l.due = n.now.Add(lookForLoan)
-			return
-		}
-		n.again(&l.pace) // and read it again
 	})
 }
 

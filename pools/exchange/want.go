@@ -602,11 +602,16 @@ func (w *want) retract(n *Node) {
 type orphan struct {
 	pace
 	request Request
+	looked  bool
 }
 
 func (o *orphan) step(n *Node) {
 	if w := n.wants[o.lack()]; w != nil {
 		delete(n.orphans, o.request.Name) // it will find it by itself
+		return
+	}
+	if !o.request.Open() && !o.looked {
+		o.look(n)
 		return
 	}
 	n.call(&o.pace, Op{Kind: Retract, Request: o.request}, func(r Result) {
@@ -615,6 +620,21 @@ func (o *orphan) step(n *Node) {
 			return
 		}
 		delete(n.orphans, o.request.Name)
+	})
+}
+
+// look sees whether the lent block was made before its node could remember it.
+func (o *orphan) look(n *Node) {
+	p := o.request.Grant.Prefix
+	n.call(&o.pace, Op{Kind: Look, Block: Stored{Block: pools.Block{Prefix: p, Pool: o.request.Pool}}}, func(r Result) {
+		if r.Err != nil && !errors.Is(r.Err, ErrGone) {
+			n.again(&o.pace)
+			return
+		}
+		o.looked = true
+		if r.Err == nil && r.Block.Node == n.Name && n.held[p] == nil && n.strays[p] == nil && !n.drawing(p) {
+			n.strays[p] = &stray{Stored: r.Block}
+		}
 	})
 }
 
