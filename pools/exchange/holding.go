@@ -57,7 +57,6 @@ func (n *Node) take(st Stored, inside []Stored) error {
 			return errors.Join(err, n.forfeit(n.held[st.Prefix]))
 		}
 	}
-	n.Log.Info("holds a block", "pool", st.Pool, "block", st.Prefix, "lender", st.Lender)
 	return nil
 }
 
@@ -286,6 +285,7 @@ func (n *Node) adoptStray(s *stray, inside []Stored) {
 		n.again(&s.pace)
 		return
 	}
+	n.Log.Info("holds a block of its own again", "pool", s.Pool, "block", s.Prefix)
 	delete(n.strays, s.Prefix)
 }
 

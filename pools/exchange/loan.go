@@ -221,6 +221,7 @@ func (l *loan) grant(n *Node) {
 			l.request = res.Request
 			l.phase = granted
 			l.due = n.now.Add(lookForLoan)
+			n.Log.Info("lent a part of a block", "pool", l.Pool, "part", l.Prefix, "block", outer.Prefix, "to", r.Node)
 		case errors.Is(res.Err, ErrUnknown) || l.tried:
 			// An answer that nobody acknowledged may have come to count.
 			l.tried, l.phase = true, doubtful

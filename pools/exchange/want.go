@@ -380,6 +380,11 @@ func (w *want) hold(n *Node, st Stored, inside []Stored) {
 		n.again(&w.pace)
 		return
 	}
+	if st.Lender != "" {
+		n.Log.Info("was lent a block", "pool", st.Pool, "block", st.Prefix, "lender", st.Lender)
+	} else {
+		n.Log.Info("claimed a block", "pool", st.Pool, "block", st.Prefix)
+	}
 	if v := n.views[w.Pool]; v != nil {
 		v.stored[st.Prefix] = st
 	}
