@@ -15,6 +15,9 @@ import (
 // whoever asks: it was claimed for somebody.
 const fresh = 5 * time.Second
 
+// spareShare of a block is so little that an empty one stays beside it.
+const spareShare = 4
+
 // holding is a block of this node.
 type holding struct {
 	pace
@@ -116,11 +119,8 @@ func (n *Node) spares(b pools.Block) bool {
 		return false
 	}
 	f := pools.FamilyOf(b.Prefix.Addr())
-	if n.ledger.Leases(b.Pool, f) == 0 {
-		return false
-	}
 	size := 1 << (f.Bits() - b.Prefix.Bits())
-	return n.ledger.Free(b.Pool, f, n.now)-size < pool.BlockSize()/4
+	return n.ledger.Low(b.Pool, f, size+pool.BlockSize()/spareShare-1) && n.ledger.Leases(b.Pool, f) > 0
 }
 
 // close begins the return of an empty block. One that is new, or in which

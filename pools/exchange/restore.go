@@ -3,6 +3,7 @@ package exchange
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/fairway-network/fairway/pools"
@@ -68,12 +69,13 @@ func (n *Node) Found(requests []Request, own, inside []Stored, now time.Time) (u
 		}
 	}
 	var errs []error
+	parts := append(slices.Clone(inside), slices.DeleteFunc(slices.Clone(own), func(st Stored) bool { return st.Lender == "" })...)
 	for _, st := range own {
 		if st.Lender != "" && !lends[st.Prefix] {
 			n.strays[st.Prefix] = &stray{Stored: st}
 			continue
 		}
-		if err := n.take(st, within(inside, own, st.Prefix)); isUnfit(err) {
+		if err := n.take(st, within(parts, st.Prefix)); isUnfit(err) {
 			unfit = append(unfit, st)
 		} else if err != nil {
 			errs = append(errs, err)
@@ -111,13 +113,11 @@ func (n *Node) Disown(requests []Request) {
 	}
 }
 
-// within are the blocks inside p that are not this node's, and its own strays.
-func within(inside, own []Stored, p netip.Prefix) (out []Stored) {
-	for _, blocks := range [][]Stored{inside, own} {
-		for _, b := range blocks {
-			if b.Prefix.Bits() > p.Bits() && p.Contains(b.Prefix.Addr()) {
-				out = append(out, b)
-			}
+// within are those of blocks that lie in p, p itself left out.
+func within(blocks []Stored, p netip.Prefix) (out []Stored) {
+	for _, b := range blocks {
+		if b.Prefix.Bits() > p.Bits() && p.Contains(b.Prefix.Addr()) {
+			out = append(out, b)
 		}
 	}
 	return out
