@@ -1,0 +1,79 @@
+package v1alpha1
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/util/validation"
+)
+
+// Labels of every AddressBlock, by which lists select.
+const (
+	// LabelPool is the name of the block's pool.
+	LabelPool = "fairway.network/pool"
+	// LabelNode is NodeLabel of the node that owns the block; "" when it is vacant.
+	LabelNode = "fairway.network/node"
+	// LabelCell is the BlockName of the cell that the block lies in; of a
+	// whole cell it is the block's own name.
+	LabelCell = "fairway.network/cell"
+)
+
+// AnnotationForceDelete on an AddressBlock lets others than its node and the
+// controller delete it, whatever its value.
+const AnnotationForceDelete = "fairway.network/force-delete"
+
+// BlockName is the name of the AddressBlock of p, which must be valid and
+// without host bits: the CIDR with hyphens for dots, colons and the slash. An
+// IPv6 prefix has all its eight groups, without leading zeros. Two prefixes
+// never have one name.
+//
+//	10.244.120.0/26 -> 10-244-120-0-26
+//	fd00::40/122    -> fd00-0-0-0-0-0-0-40-122
+func BlockName(p netip.Prefix) string {
+	return strings.Join(groups(p.Addr()), "-") + "-" + strconv.Itoa(p.Bits())
+}
+
+// groups are the parts of an address that dots or colons separate.
+func groups(a netip.Addr) []string {
+	if a.Is4() {
+		return strings.Split(a.String(), ".")
+	}
+	bytes := a.As16()
+	out := make([]string, 8)
+	for i := range out {
+		out[i] = strconv.FormatUint(uint64(bytes[2*i])<<8|uint64(bytes[2*i+1]), 16)
+	}
+	return out
+}
+
+// BlockPrefix is the prefix of the AddressBlock of that name: BlockName the
+// other way round. It refuses what BlockName returns for no prefix.
+func BlockPrefix(name string) (netip.Prefix, error) {
+	bad := fmt.Errorf("%q is not the name of an address block: those are written like 10-244-120-0-26 or fd00-0-0-0-0-0-0-40-122", name)
+	cut := strings.LastIndexByte(name, '-')
+	if cut < 0 {
+		return netip.Prefix{}, bad
+	}
+	separator := ":"
+	if strings.Count(name, "-") == 4 {
+		separator = "."
+	}
+	p, err := netip.ParsePrefix(strings.ReplaceAll(name[:cut], "-", separator) + "/" + name[cut+1:])
+	if err != nil || p.Addr().Is4In6() || p.Masked() != p || BlockName(p) != name {
+		return netip.Prefix{}, bad
+	}
+	return p, nil
+}
+
+// NodeLabel is the value of LabelNode for a node: its name, or, where that is
+// too long for a label (63 characters), its beginning and a hash of all of it.
+func NodeLabel(node string) string {
+	if len(node) <= validation.LabelValueMaxLength {
+		return node
+	}
+	hash := fmt.Sprintf("%x", sha256.Sum256([]byte(node)))[:16]
+	return node[:validation.LabelValueMaxLength-1-len(hash)] + "-" + hash
+}
