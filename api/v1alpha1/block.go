@@ -33,7 +33,7 @@ import (
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:selectablefield:JSONPath=`.spec.pool`
 // +kubebuilder:selectablefield:JSONPath=`.spec.node`
-// +kubebuilder:validation:XValidation:rule="!isCIDR(self.spec.prefix) || (self.spec.prefix.contains('::') ? self.metadata.name == (self.spec.prefix.split('::')[0] == ” ? ” : self.spec.prefix.split('::')[0].replace(':', '-') + '-') + ['0-0-0-0-0-0-0-0-', '0-0-0-0-0-0-0-', '0-0-0-0-0-0-', '0-0-0-0-0-', '0-0-0-0-', '0-0-0-', '0-0-', '0-'][(self.spec.prefix.split('::')[0] == ” ? 0 : self.spec.prefix.split('::')[0].split(':').size()) + (self.spec.prefix.split('::')[1].startsWith('/') ? 0 : self.spec.prefix.split('::')[1].split(':').size())] + (self.spec.prefix.split('::')[1].startsWith('/') ? ” : self.spec.prefix.split('::')[1].split('/')[0].replace(':', '-') + '-') + self.spec.prefix.split('::')[1].split('/')[1] : self.metadata.name == self.spec.prefix.replace('.', '-').replace(':', '-').replace('/', '-'))",message="the name is not that of the prefix: write it with hyphens for dots, colons and the slash, and all eight groups of an IPv6 address without leading zeros (10-244-120-0-26, fd00-0-0-0-0-0-0-40-122)",fieldPath=.spec.prefix
+// +kubebuilder:validation:XValidation:rule=`!isCIDR(self.spec.prefix) || (self.spec.prefix.contains('::') ? self.metadata.name == (self.spec.prefix.split('::')[0] == "" ? "" : self.spec.prefix.split('::')[0].replace(':', '-') + '-') + ['0-0-0-0-0-0-0-0-', '0-0-0-0-0-0-0-', '0-0-0-0-0-0-', '0-0-0-0-0-', '0-0-0-0-', '0-0-0-', '0-0-', '0-'][(self.spec.prefix.split('::')[0] == "" ? 0 : self.spec.prefix.split('::')[0].split(':').size()) + (self.spec.prefix.split('::')[1].startsWith('/') ? 0 : self.spec.prefix.split('::')[1].split(':').size())] + (self.spec.prefix.split('::')[1].startsWith('/') ? "" : self.spec.prefix.split('::')[1].split('/')[0].replace(':', '-') + '-') + self.spec.prefix.split('::')[1].split('/')[1] : self.metadata.name == self.spec.prefix.replace('.', '-').replace(':', '-').replace('/', '-'))`,message="the name is not that of the prefix: write it with hyphens for dots, colons and the slash, and all eight groups of an IPv6 address without leading zeros (10-244-120-0-26, fd00-0-0-0-0-0-0-40-122)",fieldPath=.spec.prefix
 type AddressBlock struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -64,10 +64,10 @@ type Prefix string
 // of being vacant.
 //
 // +kubebuilder:validation:XValidation:rule="self.prefix == oldSelf.prefix && self.pool == oldSelf.pool && self.lender == oldSelf.lender",message="prefix, pool and lender of a block can't be changed: delete it and make another"
-// +kubebuilder:validation:XValidation:rule="self.node == oldSelf.node || self.node == ” || oldSelf.node == ”",message="a block does not go from one node to another: the controller makes it vacant (node: ”) when its node is gone, then another can take it",fieldPath=.node
-// +kubebuilder:validation:XValidation:rule="self.tenure == oldSelf.tenure + (self.node != ” && (oldSelf.node == ” || self.nodeUID != oldSelf.nodeUID) ? 1 : 0)",message="tenure goes up by one when a node takes the block, and never else",fieldPath=.tenure
-// +kubebuilder:validation:XValidation:rule="self.node != ” || self.nodeUID == ”",message="a vacant block has no nodeUID: remove it together with node",fieldPath=.nodeUID
-// +kubebuilder:validation:XValidation:rule="oldSelf.hasValue() || self.node != ” && self.node != self.lender && self.tenure == 0",message="a new block has a node, which is not its lender, and tenure 0",optionalOldSelf=true
+// +kubebuilder:validation:XValidation:rule=`self.node == oldSelf.node || self.node == "" || oldSelf.node == ""`,message="a block does not go from one node to another: the controller makes it vacant (node is empty) when its node is gone, then another can take it",fieldPath=.node
+// +kubebuilder:validation:XValidation:rule=`self.tenure == oldSelf.tenure + (self.node != "" && (oldSelf.node == "" || self.nodeUID != oldSelf.nodeUID) ? 1 : 0)`,message="tenure goes up by one when a node takes the block, and never else",fieldPath=.tenure
+// +kubebuilder:validation:XValidation:rule=`self.node != "" || self.nodeUID == ""`,message="a vacant block has no nodeUID: remove it together with node",fieldPath=.nodeUID
+// +kubebuilder:validation:XValidation:rule=`oldSelf.hasValue() || self.node != "" && self.node != self.lender && self.tenure == 0`,message="a new block has a node, which is not its lender, and tenure 0",optionalOldSelf=true
 type AddressBlockSpec struct {
 	// The block's addresses.
 	// +required
