@@ -36,6 +36,18 @@ func (n *Node) holdings() []*holding {
 	return slices.SortedFunc(maps.Values(n.held), func(a, b *holding) int { return netipx.ComparePrefix(a.Prefix, b.Prefix) })
 }
 
+// leaving are the holdings for which something is to be done, in the order of
+// their prefixes.
+func (n *Node) leaving() (out []*holding) {
+	for _, h := range n.held {
+		if h.leaves() || h.Machine != n.Machine {
+			out = append(out, h)
+		}
+	}
+	slices.SortFunc(out, func(a, b *holding) int { return netipx.ComparePrefix(a.Prefix, b.Prefix) })
+	return out
+}
+
 // take makes st, and what of it others have, this node's. With an error it is
 // not.
 func (n *Node) take(st Stored, inside []Stored) error {

@@ -152,10 +152,8 @@ func (n *Node) errands() (all []errand) {
 	for _, k := range slices.SortedFunc(maps.Keys(n.loans), netipx.ComparePrefix) {
 		all = append(all, n.loans[k])
 	}
-	for _, h := range n.holdings() {
-		if h.leaves() || h.Machine != n.Machine {
-			all = append(all, h)
-		}
+	for _, h := range n.leaving() {
+		all = append(all, h)
 	}
 	for _, k := range slices.SortedFunc(maps.Keys(n.strays), netipx.ComparePrefix) {
 		all = append(all, n.strays[k])
