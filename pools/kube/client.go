@@ -1,0 +1,93 @@
+// Package kube is the store on the Kubernetes API server, and what else a node's
+// agent reads there: its pods, their namespaces, the pools, its own node.
+package kube
+
+import (
+	"fmt"
+	"log/slog"
+
+	"github.com/fairway-network/fairway/api/v1alpha1"
+	core "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/rest"
+)
+
+// userAgent is how the API server's logs and metrics name the client, unless
+// its configuration says something else.
+const userAgent = "fairway-agent"
+
+// Options say what is not as usual. The zero value is the usual client.
+type Options struct {
+	// QPS bounds the requests of a second. Zero is no bound: the API server has
+	// its own priorities and fairness.
+	QPS float32
+	// Log is slog.Default() if it is nil.
+	Log *slog.Logger
+}
+
+// Client talks to one API server. It is safe for concurrent use, and all that
+// is made of it shares its connections.
+type Client struct {
+	own  rest.Interface     // of fairway.network
+	core rest.Interface     // of Kubernetes
+	meta metadata.Interface // of both, without spec and status
+	log  *slog.Logger
+}
+
+// NewClient returns a client with the rights and the server of config, which it
+// copies. It sends nothing yet.
+func NewClient(config *rest.Config, o Options) (*Client, error) {
+	config = rest.CopyConfig(config)
+	if config.UserAgent == "" {
+		config.UserAgent = userAgent
+	}
+	config.QPS = o.QPS
+	if o.QPS == 0 {
+		config.QPS = -1
+	}
+	// It would end watches, too. Each call has a bound of its own.
+	config.Timeout = 0
+	c := &Client{log: o.Log}
+	if c.log == nil {
+		c.log = slog.Default()
+	}
+	if err := c.connect(config); err != nil {
+		return nil, fmt.Errorf("client of the API server %s: %w", config.Host, err)
+	}
+	return c, nil
+}
+
+// connect makes the parts of the client, over one pool of connections.
+func (c *Client) connect(config *rest.Config) error {
+	connections, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return err
+	}
+	scheme := runtime.NewScheme()
+	if err := v1alpha1.AddToScheme(scheme); err != nil {
+		return err
+	}
+	scheme.AddKnownTypes(core.SchemeGroupVersion, &core.Node{}, &core.NodeList{})
+	metav1.AddToGroupVersion(scheme, core.SchemeGroupVersion)
+	codecs := serializer.NewCodecFactory(scheme).WithoutConversion()
+
+	part := func(path string, version schema.GroupVersion) (rest.Interface, error) {
+		config := rest.CopyConfig(config)
+		config.APIPath, config.GroupVersion = path, &version
+		config.NegotiatedSerializer = codecs
+		config.ContentType = runtime.ContentTypeJSON
+		return rest.RESTClientForConfigAndClient(config, connections)
+	}
+	if c.own, err = part("/apis", v1alpha1.GroupVersion()); err != nil {
+		return err
+	}
+	if c.core, err = part("/api", core.SchemeGroupVersion); err != nil {
+		return err
+	}
+	c.meta, err = metadata.NewForConfigAndClient(config, connections)
+	return err
+}

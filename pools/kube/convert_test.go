@@ -1,0 +1,139 @@
+package kube
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/fairway-network/fairway/api/v1alpha1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+)
+
+// FuzzRequest: a request is refused, or comes out as it came in.
+func FuzzRequest(f *testing.F) {
+	f.Add("", "10.1.0.1/32", "10.1.0.0/26", "IPv4")
+	f.Add("10.1.0.1", "", "", "IPv4")
+	f.Add("fd00::1", "fd00::1/128", "fd00::/122", "IPv6")
+	f.Add("fe80::1%eth0", "10.1.0.1/26", "::ffff:10.1.0.0/122", "")
+	f.Fuzz(func(t *testing.T, want, prefix, outer, family string) {
+		o := &v1alpha1.AddressRequest{
+			ObjectMeta: metav1.ObjectMeta{Name: "web-1", UID: "u", ResourceVersion: "7"},
+			Spec:       v1alpha1.AddressRequestSpec{Node: "n1", Pool: "web", Want: want, Family: v1alpha1.Family(family)},
+		}
+		if prefix != "" {
+			o.Status.Grant = &v1alpha1.AddressGrant{Lender: "n2", Prefix: v1alpha1.Prefix(prefix), Outer: v1alpha1.Prefix(outer), OuterUID: "v"}
+		}
+		r, err := askedOf(o)
+		if err != nil {
+			if r.UID != "" || !strings.Contains(err.Error(), "web-1") {
+				t.Errorf("refused with %+v, %v", r, err)
+			}
+			return
+		}
+		if again, err := askedOf(requestOf(r)); err != nil || again != r {
+			t.Errorf("%+v became %+v, %v", r, again, err)
+		}
+		if r.Open() != (prefix == "") || !r.Open() && (r.Grant.Prefix != r.Grant.Prefix.Masked() || r.Grant.Outer != r.Grant.Outer.Masked()) {
+			t.Errorf("taken: %+v", r)
+		}
+	})
+}
+
+// FuzzBlock: a block is refused, or comes out as it came in.
+func FuzzBlock(f *testing.F) {
+	for _, p := range []string{"10.1.0.0/26", "fd00::40/122", "10.1.0.1/26", "::ffff:10.1.0.0/122", "10.1.0.0", "0.0.0.0/0", ""} {
+		f.Add(p)
+	}
+	f.Fuzz(func(t *testing.T, prefix string) {
+		o := &v1alpha1.AddressBlock{
+			ObjectMeta: metav1.ObjectMeta{Name: "a-block", UID: "u", ResourceVersion: "7"},
+			Spec:       v1alpha1.AddressBlockSpec{Prefix: v1alpha1.Prefix(prefix), Pool: "web", Node: "n1", NodeUID: "m", Lender: "n2", Tenure: 3},
+		}
+		b, err := storedOf(o)
+		if err != nil {
+			if b.UID != "" || !strings.Contains(err.Error(), "a-block") {
+				t.Errorf("refused with %+v, %v", b, err)
+			}
+			return
+		}
+		if again, err := storedOf(blockOf(b)); err != nil || again != b {
+			t.Errorf("%+v became %+v, %v", b, again, err)
+		}
+	})
+}
+
+// Whatever lies in some prefixes is selected, and what does not lie near is not.
+func TestSelections(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	random := func(longest int) netip.Prefix {
+		bytes := netip.MustParseAddr("fd00::").AsSlice()
+		if r.IntN(2) == 0 {
+			bytes = []byte{10, 1, 0, 0}
+		}
+		bytes[len(bytes)-1], bytes[len(bytes)-2] = byte(r.Uint32()), byte(r.Uint32())
+		a, _ := netip.AddrFromSlice(bytes)
+		p, err := a.Prefix(a.BitLen() - r.IntN(longest+1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	for range 2000 {
+		outer := []netip.Prefix{random(largeBits), random(8), random(4)}
+		inner := random(12)
+		chosen, times := 0, 0
+		for _, s := range selections(outer) {
+			selector, err := labels.Parse(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if chosen++; selector.Matches(labels.Set{LabelAround: Around(inner)}) {
+				times++
+			}
+		}
+		near := slices.ContainsFunc(outer, func(p netip.Prefix) bool { return p.Overlaps(around(inner.Addr())) })
+		inside := slices.ContainsFunc(outer, func(p netip.Prefix) bool { return p.Bits() <= inner.Bits() && p.Overlaps(inner) })
+		if inside && times != 1 || !near && times != 0 || chosen > 3 {
+			t.Fatalf("%v is selected %d times by the %d selectors of %v", inner, times, chosen, outer)
+		}
+	}
+}
+
+func TestSelectionsAtTheEdges(t *testing.T) {
+	for _, c := range []struct {
+		prefix string
+		want   string
+	}{
+		{"255.255.255.0/24", LabelAround + " in (255-255-255-0-24)"},
+		{"255.255.254.0/23", LabelAround + " in (255-255-254-0-24,255-255-255-0-24)"},
+		{"0.0.0.0/32", LabelAround + " in (0-0-0-0-24)"},
+		{"ffff:ffff:ffff:ffff:ffff:ffff:ffff:ff00/120", LabelAround + " in (ffff-ffff-ffff-ffff-ffff-ffff-ffff-ff00-120)"},
+		{"10.0.0.0/8", ""},
+		{"::/0", ""},
+	} {
+		got := selections([]netip.Prefix{netip.MustParsePrefix(c.prefix)})
+		if len(got) != 1 || got[0] != c.want {
+			t.Errorf("%s is selected by %q, want %q", c.prefix, got, c.want)
+		}
+	}
+	if got := selections(nil); len(got) != 0 {
+		t.Errorf("no prefixes are selected by %q", got)
+	}
+}
+
+// A name that is too long for a label still selects its node's blocks.
+func TestNodesWithLongNames(t *testing.T) {
+	b := stored()
+	b.Node = strings.Repeat("rack-7.", 30) + "n1"
+	label := blockOf(b).Labels[v1alpha1.LabelNode]
+	if _, err := labels.Parse(equals(v1alpha1.LabelNode, label)); err != nil || label != v1alpha1.NodeLabel(b.Node) {
+		t.Errorf("label %q: %v", label, err)
+	}
+	b.Node = ""
+	if label, ok := blockOf(b).Labels[v1alpha1.LabelNode]; !ok || label != "" {
+		t.Errorf("a vacant block has the label %q, %v", label, ok)
+	}
+}

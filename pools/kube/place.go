@@ -1,0 +1,58 @@
+package kube
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/fairway-network/fairway/api/v1alpha1"
+)
+
+// LabelAround is, on every AddressBlock, Around of its prefix. By it the blocks
+// that lie in another one are selected. The label of the pool's cell would serve
+// as well, for as long as the pool is there and has the block size that it had.
+const LabelAround = "fairway.network/around"
+
+const (
+	// placeBits is the size of a place: an IPv4 /24, an IPv6 /120.
+	placeBits = 8
+	// largeBits is the size of the largest cell that there can be.
+	largeBits = 16
+	// placesAtOnce bounds how many places one request names, and its length.
+	placesAtOnce = 128
+)
+
+// Around is the name of the place that p, which must be valid, begins in.
+// Whatever lies in p begins in a place that p covers or lies in.
+func Around(p netip.Prefix) string { return v1alpha1.BlockName(around(p.Addr())) }
+
+func around(a netip.Addr) netip.Prefix {
+	return netip.PrefixFrom(a, a.BitLen()-placeBits).Masked()
+}
+
+// selections are label selectors that together find all blocks in the prefixes,
+// each of them once, and others nearby.
+func selections(prefixes []netip.Prefix) (selectors []string) {
+	var places []string
+	for _, p := range prefixes {
+		if p.Addr().BitLen()-p.Bits() > largeBits {
+			return []string{""}
+		}
+		for a := p.Addr(); a.IsValid() && p.Contains(a); a = after(around(a)) {
+			places = append(places, v1alpha1.BlockName(around(a)))
+		}
+	}
+	slices.Sort(places)
+	for names := range slices.Chunk(slices.Compact(places), placesAtOnce) {
+		selectors = append(selectors, LabelAround+" in ("+strings.Join(names, ",")+")")
+	}
+	return selectors
+}
+
+// after is the address behind a place, the zero Addr behind the last one.
+func after(place netip.Prefix) netip.Addr {
+	last := place.Addr().AsSlice()
+	last[len(last)-1] = 1<<placeBits - 1
+	a, _ := netip.AddrFromSlice(last)
+	return a.Next()
+}

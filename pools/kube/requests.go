@@ -1,0 +1,83 @@
+package kube
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/fairway-network/fairway/api/v1alpha1"
+	"github.com/fairway-network/fairway/pools/exchange"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+)
+
+// Requests asks for all requests, past all caches.
+func (s *Store) Requests(ctx context.Context) ([]exchange.Request, error) {
+	const what = "list the requests"
+	var list v1alpha1.AddressRequestList
+	if err := read(ctx, what, s.own.Get().Resource(v1alpha1.AddressRequests), &list); err != nil {
+		return nil, err
+	}
+	if list.ResourceVersion == "" {
+		return nil, fmt.Errorf("%s: the answer is not a list of them", what)
+	}
+	return allOf(list.Items, askedOf)
+}
+
+// Request asks for the request, past all caches.
+func (s *Store) Request(ctx context.Context, name string) (exchange.Request, error) {
+	var o v1alpha1.AddressRequest
+	r := s.own.Get().Resource(v1alpha1.AddressRequests).Name(name)
+	if err := read(ctx, "read request "+name, r, &o); err != nil {
+		return exchange.Request{}, err
+	}
+	return askedOf(&o)
+}
+
+// Ask makes r, without a grant.
+func (s *Store) Ask(ctx context.Context, r exchange.Request) (exchange.Request, error) {
+	what := "make request " + r.Name
+	if s.node == "" || r.Node != s.node {
+		return exchange.Request{}, fmt.Errorf("%s: node %q can't ask for node %q", what, s.node, r.Node)
+	}
+	r.UID, r.Version, r.Grant = "", "", exchange.Grant{}
+	return s.writeRequest(ctx, what, s.own.Post().Resource(v1alpha1.AddressRequests).Body(requestOf(r)))
+}
+
+// Grant writes the status of the request, in which the answer is kept.
+func (s *Store) Grant(ctx context.Context, r exchange.Request) (exchange.Request, error) {
+	what := fmt.Sprintf("grant %s to request %s", r.Grant.Prefix, r.Name)
+	switch {
+	case s.node == "" || r.Grant.Lender != s.node:
+		return exchange.Request{}, fmt.Errorf("%s: node %q can't lend for node %q", what, s.node, r.Grant.Lender)
+	case r.Open() || r.UID == "" || r.Version == "":
+		return exchange.Request{}, fmt.Errorf("%s: its prefix, UID %q or version %q is missing", what, r.UID, r.Version)
+	}
+	o := requestOf(r)
+	return s.writeRequest(ctx, what, s.own.Put().Resource(v1alpha1.AddressRequests).Name(o.Name).SubResource("status").Body(o))
+}
+
+// writeRequest writes a request and returns what became of it.
+func (s *Store) writeRequest(ctx context.Context, what string, r *rest.Request) (exchange.Request, error) {
+	var o v1alpha1.AddressRequest
+	if err := write(ctx, what, r, &o); err != nil {
+		return exchange.Request{}, err
+	}
+	asked, err := askedOf(&o)
+	if err != nil { // an answer to something else
+		return exchange.Request{}, fmt.Errorf("%s: %w: %w", what, exchange.ErrUnknown, err)
+	}
+	return asked, nil
+}
+
+// Retract removes the request of that UID, at whatever version.
+func (s *Store) Retract(ctx context.Context, r exchange.Request) error {
+	return s.remove(ctx, "remove request "+r.Name, requestOf(r), v1alpha1.AddressRequests, metav1.Preconditions{})
+}
+
+// Watch returns the context's error.
+func (s *Store) Watch(ctx context.Context, seen func([]exchange.Request)) error {
+	requests := newMirror("requests", s.log, func(o any) (exchange.Request, error) {
+		return askedOf(o.(*v1alpha1.AddressRequest))
+	})
+	return requests.follow(ctx, every(s.own, v1alpha1.AddressRequests), &v1alpha1.AddressRequest{}, func() { seen(requests.all()) })
+}

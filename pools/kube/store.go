@@ -1,0 +1,198 @@
+package kube
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/fairway-network/fairway/api/v1alpha1"
+	"github.com/fairway-network/fairway/pools"
+	"github.com/fairway-network/fairway/pools/exchange"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/rest"
+)
+
+// Store is the exchange of one node on the API server. It keeps nothing itself:
+// each call but Own, Inside and Watch is one request, made once.
+type Store struct {
+	*Client
+	node string
+}
+
+// Store returns the exchange of node; that of "" can look but make nothing.
+func (c *Client) Store(node string) *Store { return &Store{c, node} }
+
+// List asks the API server's cache, which may lag behind its store. A block
+// that can't be read is left out, and logged.
+func (s *Store) List(ctx context.Context, pool string) ([]exchange.Stored, error) {
+	blocks, err := s.listBlocks(ctx, "list the blocks of pool "+pool, metav1.ListOptions{
+		LabelSelector: equals(v1alpha1.LabelPool, pool), ResourceVersion: "0",
+	})
+	if err != nil {
+		return nil, err
+	}
+	stored, err := allOf(blocks, storedOf)
+	if err != nil {
+		s.log.Warn("blocks that can't be read", "pool", pool, "err", err)
+	}
+	return slices.DeleteFunc(stored, func(b exchange.Stored) bool { return b.Pool != pool }), nil
+}
+
+// Own makes one request, and if the node has blocks a second one.
+func (s *Store) Own(ctx context.Context) (own, inside []exchange.Stored, err error) {
+	blocks, err := s.listBlocks(ctx, "list the blocks of node "+s.node, metav1.ListOptions{
+		LabelSelector: equals(v1alpha1.LabelNode, v1alpha1.NodeLabel(s.node)),
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	own, err = allOf(blocks, storedOf)
+	if err != nil {
+		return nil, nil, err
+	}
+	own = slices.DeleteFunc(own, func(b exchange.Stored) bool { return b.Node != s.node })
+	prefixes := make([]netip.Prefix, len(own))
+	for i, b := range own {
+		prefixes[i] = b.Prefix
+	}
+	inside, err = s.within(ctx, prefixes)
+	inside = slices.DeleteFunc(inside, func(b exchange.Stored) bool { return b.Node == s.node })
+	return own, inside, err
+}
+
+// Inside makes one request, or two for more than half of the largest cell there
+// can be.
+func (s *Store) Inside(ctx context.Context, p netip.Prefix) ([]exchange.Stored, error) {
+	return s.within(ctx, []netip.Prefix{p})
+}
+
+// within returns the blocks that lie in some of the prefixes, as they are now.
+func (s *Store) within(ctx context.Context, prefixes []netip.Prefix) (all []exchange.Stored, err error) {
+	for _, places := range selections(prefixes) {
+		blocks, err := s.listBlocks(ctx, "list the blocks inside others", metav1.ListOptions{LabelSelector: places})
+		if err != nil {
+			return nil, err
+		}
+		stored, err := allOf(blocks, storedOf)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, stored...)
+	}
+	return slices.DeleteFunc(all, func(b exchange.Stored) bool {
+		return !slices.ContainsFunc(prefixes, func(p netip.Prefix) bool {
+			return p.Bits() < b.Prefix.Bits() && p.Contains(b.Prefix.Addr())
+		})
+	}), nil
+}
+
+func (s *Store) listBlocks(ctx context.Context, what string, o metav1.ListOptions) ([]v1alpha1.AddressBlock, error) {
+	var list v1alpha1.AddressBlockList
+	r := s.own.Get().Resource(v1alpha1.AddressBlocks).VersionedParams(&o, metav1.ParameterCodec)
+	if err := read(ctx, what, r, &list); err != nil {
+		return nil, err
+	}
+	if list.ResourceVersion == "" {
+		return nil, fmt.Errorf("%s: the answer is not a list of them", what)
+	}
+	return list.Items, nil
+}
+
+// Block asks for the block, past all caches.
+func (s *Store) Block(ctx context.Context, p netip.Prefix) (exchange.Stored, error) {
+	var o v1alpha1.AddressBlock
+	r := s.own.Get().Resource(v1alpha1.AddressBlocks).Name(v1alpha1.BlockName(p))
+	if err := read(ctx, "read block "+p.String(), r, &o); err != nil {
+		return exchange.Stored{}, err
+	}
+	return storedOf(&o)
+}
+
+// Create makes b with tenure 0. Its UID and time are the API server's.
+func (s *Store) Create(ctx context.Context, b pools.Block) (exchange.Stored, error) {
+	what := "make block " + b.Prefix.String()
+	if err := s.mine(b); err != nil {
+		return exchange.Stored{}, fmt.Errorf("%s: %w", what, err)
+	}
+	b.UID, b.Tenure = "", 0
+	r := s.own.Post().Resource(v1alpha1.AddressBlocks).Body(blockOf(exchange.Stored{Block: b}))
+	return s.writeBlock(ctx, what, r)
+}
+
+// Take makes b the block of this node's machine b.Machine.
+func (s *Store) Take(ctx context.Context, b exchange.Stored) (exchange.Stored, error) {
+	what := "take block " + b.Prefix.String()
+	if b.Node == "" {
+		b.Node = s.node
+	}
+	if err := s.mine(b.Block); err != nil {
+		return exchange.Stored{}, fmt.Errorf("%s: %w", what, err)
+	}
+	b.Tenure++
+	return s.replace(ctx, what, b)
+}
+
+// mine refuses a block of which another node's name is to be written.
+func (s *Store) mine(b pools.Block) error {
+	if s.node == "" || b.Node != s.node {
+		return fmt.Errorf("node %q can't write the name of node %q on it", s.node, b.Node)
+	}
+	return nil
+}
+
+// replace has the block with b's UID, at b's Version, be as b.
+func (s *Store) replace(ctx context.Context, what string, b exchange.Stored) (exchange.Stored, error) {
+	if b.UID == "" || b.Version == "" {
+		return exchange.Stored{}, fmt.Errorf("%s: its UID %q or version %q is missing", what, b.UID, b.Version)
+	}
+	o := blockOf(b)
+	return s.writeBlock(ctx, what, s.own.Put().Resource(v1alpha1.AddressBlocks).Name(o.Name).Body(o))
+}
+
+// writeBlock writes a block and returns what became of it.
+func (s *Store) writeBlock(ctx context.Context, what string, r *rest.Request) (exchange.Stored, error) {
+	var o v1alpha1.AddressBlock
+	if err := write(ctx, what, r, &o); err != nil {
+		return exchange.Stored{}, err
+	}
+	b, err := storedOf(&o)
+	if err != nil { // an answer to something else
+		return exchange.Stored{}, fmt.Errorf("%s: %w: %w", what, exchange.ErrUnknown, err)
+	}
+	return b, nil
+}
+
+// Delete removes the block of that UID, at whatever version.
+func (s *Store) Delete(ctx context.Context, b exchange.Stored) error {
+	return s.remove(ctx, "remove block "+b.Prefix.String(), blockOf(b), v1alpha1.AddressBlocks, metav1.Preconditions{})
+}
+
+// object is one of the API server's.
+type object interface {
+	runtime.Object
+	metav1.Object
+}
+
+// remove removes o, which it overwrites: the object of that name and UID, if
+// what else only says holds, too.
+func (s *Store) remove(ctx context.Context, what string, o object, resource string, only metav1.Preconditions) error {
+	uid := o.GetUID()
+	if uid == "" {
+		return fmt.Errorf("%s: its UID is missing", what)
+	}
+	only.UID = &uid
+	r := s.own.Delete().Resource(resource).Name(o.GetName()).Body(&metav1.DeleteOptions{Preconditions: &only})
+	// The answer is a status, or the object if it is still there.
+	o.SetUID("")
+	if err := write(ctx, what, r, o); err != nil {
+		return err
+	}
+	if o.GetUID() != "" {
+		return fmt.Errorf("%s: %w: it stays until its finalizers %v are taken off", what, exchange.ErrUnknown, o.GetFinalizers())
+	}
+	return nil
+}
+
+func equals(label, value string) string { return label + "=" + value }

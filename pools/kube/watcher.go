@@ -1,0 +1,294 @@
+package kube
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/fairway-network/fairway/api/v1alpha1"
+	core "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/metadata"
+)
+
+// ownKeys begin the annotations that are ours, which alone are kept.
+const ownKeys = v1alpha1.Group + "/"
+
+// Why a pod is not to be served.
+var (
+	// ErrNoPod: the API server has no such pod.
+	ErrNoPod = errors.New("no such pod")
+	// ErrOtherPod: a pod of that name is there, but it is another one.
+	ErrOtherPod = errors.New("another pod has that name")
+)
+
+// Pod is what is kept of a pod.
+type Pod struct {
+	Namespace, Name, UID string
+	Labels               map[string]string
+	Annotations          map[string]string // those of fairway.network/
+	Deleted              time.Time         // since when it is to end; zero if it is not
+}
+
+// Namespace is what is kept of a namespace.
+type Namespace struct {
+	Name        string
+	Labels      map[string]string
+	Annotations map[string]string // those of fairway.network/
+}
+
+// Node is what is kept of the node. The zero Node is none.
+type Node struct {
+	Name, UID string
+	Labels    map[string]string
+	// Cordoned nodes are to take no new work.
+	Cordoned bool
+}
+
+// Sight is told what has changed. Its functions are called one at a time for
+// each kind of object, first when the kind was listed; nil ones are left out.
+type Sight struct {
+	// Pools gets all pools, in the order of their names. They are shared with
+	// the Watcher: change nothing in them.
+	Pools func([]v1alpha1.AddressPool)
+	// Node gets the node, or the zero Node when there is none.
+	Node func(Node)
+	// Speaker gets the node's own NodeSpeaker, or nil when there is none.
+	Speaker func(*v1alpha1.NodeSpeaker)
+	// Pods says that pods of this node came, changed or went, and Namespaces
+	// the same of namespaces.
+	Pods, Namespaces func()
+}
+
+// Watcher keeps what a node's agent has to know of the cluster, beside the
+// requests that its Store watches: the pods of its node, all namespaces and
+// pools, its Node and its NodeSpeaker. What it saw last stays while the API
+// server is away. It is safe for concurrent use.
+type Watcher struct {
+	*Client
+	node       string
+	pods       *mirror[Pod]
+	namespaces *mirror[Namespace]
+	pools      *mirror[v1alpha1.AddressPool]
+	self       *mirror[Node]
+	speaker    *mirror[v1alpha1.NodeSpeaker]
+	ready      chan struct{}
+}
+
+// Watcher returns one for a node, which has seen nothing until it runs.
+func (c *Client) Watcher(node string) *Watcher {
+	return &Watcher{
+		Client: c, node: node, ready: make(chan struct{}),
+		pods:       newMirror("pods", c.log, podOf),
+		namespaces: newMirror("namespaces", c.log, namespaceOf),
+		pools:      newMirror("pools", c.log, poolOf),
+		self:       newMirror("nodes", c.log, nodeOf),
+		speaker:    newMirror("node speakers", c.log, speakerOf),
+	}
+}
+
+// Run watches until ctx ends, whose error it returns. It runs once.
+func (w *Watcher) Run(ctx context.Context, s Sight) error {
+	var missing sync.WaitGroup
+	missing.Add(5)
+	go func() {
+		missing.Wait()
+		close(w.ready)
+	}()
+	// first marks the first call, with which a kind has been listed.
+	first := func(tell func()) func() {
+		var once sync.Once
+		return func() {
+			tell()
+			once.Do(missing.Done)
+		}
+	}
+	var watches sync.WaitGroup
+	watches.Go(func() {
+		_ = w.pods.follow(ctx, outlines(w.podsMeta(metav1.NamespaceAll), "spec.nodeName="+w.node), outline("v1", "Pod"), first(told(s.Pods)))
+	})
+	watches.Go(func() {
+		_ = w.namespaces.follow(ctx, outlines(w.namespacesMeta(), ""), outline("v1", "Namespace"), first(told(s.Namespaces)))
+	})
+	watches.Go(func() {
+		_ = w.pools.follow(ctx, every(w.own, v1alpha1.AddressPools), &v1alpha1.AddressPool{}, first(shown(s.Pools, w.Pools)))
+	})
+	watches.Go(func() {
+		_ = w.self.follow(ctx, one(w.core, "nodes", w.node), &core.Node{}, first(shown(s.Node, w.Node)))
+	})
+	watches.Go(func() {
+		_ = w.speaker.follow(ctx, one(w.own, v1alpha1.NodeSpeakers, w.node), &v1alpha1.NodeSpeaker{}, first(shown(s.Speaker, w.Speaker)))
+	})
+	watches.Wait()
+	return ctx.Err()
+}
+
+func told(tell func()) func() {
+	if tell == nil {
+		return func() {}
+	}
+	return tell
+}
+
+func shown[T any](tell func(T), get func() T) func() {
+	if tell == nil {
+		return func() {}
+	}
+	return func() { tell(get()) }
+}
+
+// Ready is closed when all kinds were listed once and the Sight knows them.
+func (w *Watcher) Ready() <-chan struct{} { return w.ready }
+
+// Pods returns the pods of this node, as far as the Watcher knows.
+func (w *Watcher) Pods() []Pod { return w.pods.all() }
+
+// Pools returns all pools, as far as the Watcher knows. They are shared.
+func (w *Watcher) Pools() []v1alpha1.AddressPool { return w.pools.all() }
+
+// Node returns this node, or the zero Node when the Watcher knows of none.
+func (w *Watcher) Node() Node {
+	n, _ := w.self.get("", w.node)
+	return n
+}
+
+// Speaker returns this node's NodeSpeaker, or nil when the Watcher knows of
+// none. It is shared.
+func (w *Watcher) Speaker() *v1alpha1.NodeSpeaker {
+	if s, ok := w.speaker.get("", w.node); ok {
+		return &s
+	}
+	return nil
+}
+
+// Pod returns the pod of that UID, any of that name if it is "". It asks the API
+// server, once, only when the Watcher does not know that very pod. The error is
+// ErrNoPod or ErrOtherPod, or another one when the API server does not say.
+func (w *Watcher) Pod(ctx context.Context, namespace, name, uid string) (Pod, error) {
+	p, ok := w.pods.get(namespace, name)
+	if ok && (uid == "" || p.UID == uid) {
+		return p, nil
+	}
+	what := fmt.Sprintf("pod %s/%s", namespace, name)
+	o, err := outlined(ctx, what, w.podsMeta(namespace), name)
+	if apierrors.IsNotFound(err) {
+		return Pod{}, fmt.Errorf("%s: %w: %w", what, ErrNoPod, err)
+	}
+	if err != nil {
+		return Pod{}, err
+	}
+	if p, err = podOf(o); err != nil {
+		return Pod{}, err
+	}
+	if uid != "" && p.UID != uid {
+		return Pod{}, fmt.Errorf("%s: %w: its UID is %s, not %s", what, ErrOtherPod, p.UID, uid)
+	}
+	return p, nil
+}
+
+// Namespace returns a namespace. It asks the API server, once, only when the
+// Watcher does not know it.
+func (w *Watcher) Namespace(ctx context.Context, name string) (Namespace, error) {
+	if ns, ok := w.namespaces.get("", name); ok {
+		return ns, nil
+	}
+	o, err := outlined(ctx, "namespace "+name, w.namespacesMeta(), name)
+	if err != nil {
+		return Namespace{}, err
+	}
+	return namespaceOf(o)
+}
+
+// outlined reads the metadata of one object.
+func outlined(ctx context.Context, what string, from metadata.ResourceInterface, name string) (*metav1.PartialObjectMetadata, error) {
+	ctx, cancel := context.WithTimeout(ctx, writeTime)
+	defer cancel()
+	o, err := from.Get(ctx, name, metav1.GetOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", what, err)
+	}
+	return o, nil
+}
+
+func (w *Watcher) podsMeta(namespace string) metadata.ResourceInterface {
+	return w.meta.Resource(core.SchemeGroupVersion.WithResource("pods")).Namespace(namespace)
+}
+
+func (w *Watcher) namespacesMeta() metadata.ResourceInterface {
+	return w.meta.Resource(core.SchemeGroupVersion.WithResource("namespaces"))
+}
+
+// outline is an example of the metadata of an object of that kind.
+func outline(version, kind string) runtime.Object {
+	return &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: version, Kind: kind}}
+}
+
+func podOf(o any) (Pod, error) {
+	m, ok := o.(*metav1.PartialObjectMetadata)
+	if !ok {
+		return Pod{}, fmt.Errorf("a pod is no %T", o)
+	}
+	p := Pod{Namespace: m.Namespace, Name: m.Name, UID: string(m.UID), Labels: m.Labels, Annotations: ours(m.Annotations)}
+	if m.DeletionTimestamp != nil {
+		p.Deleted = m.DeletionTimestamp.Time
+	}
+	return p, nil
+}
+
+func namespaceOf(o any) (Namespace, error) {
+	m, ok := o.(*metav1.PartialObjectMetadata)
+	if !ok {
+		return Namespace{}, fmt.Errorf("a namespace is no %T", o)
+	}
+	return Namespace{Name: m.Name, Labels: m.Labels, Annotations: ours(m.Annotations)}, nil
+}
+
+func poolOf(o any) (v1alpha1.AddressPool, error) {
+	p, ok := o.(*v1alpha1.AddressPool)
+	if !ok {
+		return v1alpha1.AddressPool{}, fmt.Errorf("a pool is no %T", o)
+	}
+	kept := *p
+	kept.ManagedFields = nil
+	kept.Annotations = ours(p.Annotations)
+	return kept, nil
+}
+
+func nodeOf(o any) (Node, error) {
+	n, ok := o.(*core.Node)
+	if !ok {
+		return Node{}, fmt.Errorf("a node is no %T", o)
+	}
+	return Node{
+		Name: n.Name, UID: string(n.UID), Labels: n.Labels, Cordoned: n.Spec.Unschedulable,
+	}, nil
+}
+
+func speakerOf(o any) (v1alpha1.NodeSpeaker, error) {
+	s, ok := o.(*v1alpha1.NodeSpeaker)
+	if !ok {
+		return v1alpha1.NodeSpeaker{}, fmt.Errorf("a node speaker is no %T", o)
+	}
+	kept := *s
+	kept.ManagedFields = nil
+	return kept, nil
+}
+
+// ours are the annotations of fairway.network/.
+func ours(annotations map[string]string) map[string]string {
+	var kept map[string]string
+	for k, v := range annotations {
+		if strings.HasPrefix(k, ownKeys) {
+			if kept == nil {
+				kept = map[string]string{}
+			}
+			kept[k] = v
+		}
+	}
+	return kept
+}
