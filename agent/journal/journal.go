@@ -1,5 +1,5 @@
-// Package journal keeps the lease records of a node on a file that outlives
-// the agent and not the node's boot, which is how long sandboxes live. It
+// Package journal keeps the records of a node's leases and blocks on a file
+// that outlives the agent and not the node's boot, which is how long sandboxes live. It
 // belongs on a tmpfs such as /run; the boot ID in its first line makes it
 // good on any file system.
 //
@@ -11,7 +11,6 @@
 package journal
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -34,7 +33,10 @@ type Journal struct {
 	path string
 	boot string
 	file *os.File
-	size int64
+	// version of the file, and where its records begin.
+	version int
+	body    int64
+	size    int64
 	// broken is set when a failed append could not be undone: the file may
 	// then end in half a record, and nothing may be written behind it.
 	broken error
@@ -64,10 +66,10 @@ func Open(path, boot string) (*Journal, Opened, error) {
 	if found.whole == 0 {
 		return j, found.Opened, j.Rewrite(nil)
 	}
-	if j.file, err = os.OpenFile(path, os.O_WRONLY, 0o600); err != nil {
+	if j.file, err = os.OpenFile(path, os.O_RDWR, 0o600); err != nil {
 		return nil, Opened{}, fmt.Errorf("lease journal: %w", err)
 	}
-	j.size = found.whole
+	j.version, j.body, j.size = found.version, found.body, found.whole
 	if err := j.undo(); err != nil {
 		return nil, Opened{}, fmt.Errorf("lease journal %s: cut off a torn record: %w", path, errors.Join(err, j.file.Close()))
 	}
@@ -87,15 +89,37 @@ func read(path string) ([]byte, error) {
 	return os.ReadFile(path)
 }
 
-// Append keeps one record. With an error nothing was kept.
+// Append keeps one record. With an error nothing was kept; one that could not
+// be read again is refused.
 func (j *Journal) Append(rec pools.Record) error {
-	return j.append(appendRecord(nil, rec))
-}
-
-func (j *Journal) append(line []byte) error {
+	if err := check(&rec); err != nil {
+		return fmt.Errorf("lease journal %s: this can't be a record: %w", j.path, err)
+	}
 	if j.broken != nil {
 		return fmt.Errorf("lease journal %s: %w: %w", j.path, ErrBroken, j.broken)
 	}
+	if !rec.Op.OfLease() && j.version < ofBlocks {
+		if err := j.admitBlocks(); err != nil {
+			return fmt.Errorf("lease journal %s: make room for records of blocks: %w", j.path, err)
+		}
+	}
+	return j.append(appendRecord(nil, rec))
+}
+
+// admitBlocks gives the file, as it is, the header of a journal with records
+// of blocks, which an agent that does not know them refuses. The file must not
+// be broken.
+func (j *Journal) admitBlocks() error {
+	data := appendHeader(nil, ofBlocks, j.boot)
+	body := len(data)
+	data = append(data, make([]byte, j.size-j.body)...)
+	if _, err := j.file.ReadAt(data[body:], j.body); err != nil {
+		return err
+	}
+	return j.become(data, ofBlocks, body)
+}
+
+func (j *Journal) append(line []byte) error {
 	n, err := j.file.WriteAt(line, j.size)
 	if err == nil {
 		j.size += int64(n)
@@ -120,26 +144,33 @@ func (j *Journal) undo() error { return j.file.Truncate(j.size) }
 // Rewrite replaces the whole journal by records, in one step. With an error
 // the old one stands.
 func (j *Journal) Rewrite(records []pools.Record) error {
-	var b bytes.Buffer
-	b.Write(appendHeader(nil, j.boot))
-	for _, rec := range records {
-		b.Write(appendRecord(b.AvailableBuffer(), rec))
-	}
-	file, err := replace(j.path, b.Bytes())
+	data, body, err := encode(records, j.boot)
 	if err != nil {
+		return fmt.Errorf("lease journal %s: rewrite: %w", j.path, err)
+	}
+	if err := j.become(data, versionOf(records), body); err != nil {
 		return fmt.Errorf("lease journal: rewrite: %w", err)
+	}
+	return nil
+}
+
+// become makes data, of which body bytes are the header, the journal.
+func (j *Journal) become(data []byte, version, body int) error {
+	file, err := replace(j.path, data)
+	if err != nil {
+		return err
 	}
 	if j.file != nil {
 		// Nothing is lost with it: the file has no name any more.
 		_ = j.file.Close()
 	}
-	j.file, j.size, j.broken = file, int64(b.Len()), nil
+	j.file, j.version, j.body, j.size, j.broken = file, version, int64(body), int64(len(data)), nil
 	return nil
 }
 
 // replace puts data at path by a rename and returns the open file.
 func replace(path string, data []byte) (_ *os.File, err error) {
-	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := os.OpenFile(path+".new", os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return nil, err
 	}

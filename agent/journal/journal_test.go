@@ -2,7 +2,6 @@ package journal
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -35,11 +34,34 @@ func open1(t *testing.T, path, boot string) (*Journal, Opened) {
 	return j, found
 }
 
-// three records in a fresh journal, and the file's bytes.
-func three(t *testing.T, path string) ([]pools.Record, []byte) {
+// blockRecord is of a block in either family, with every field that op can have.
+func blockRecord(op pools.Op, n int) pools.Record {
+	b := pools.Block{
+		Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 1, byte(n), 0}), 26), Pool: "web", Node: "node-a", Lender: "node-b",
+		Created: time.Unix(1_600_000_000, int64(n)), UID: fmt.Sprint("uid-", n), Machine: "m", Tenure: n,
+	}
+	if n%2 == 1 {
+		b.Prefix = netip.MustParsePrefix(fmt.Sprintf("fd00:0:0:%x::/122", n))
+	}
+	rec := pools.Record{Op: op, Pool: "web", At: time.Unix(1_700_000_000, int64(n)), Block: &b}
+	switch op {
+	case pools.Lent:
+		rec.Ref = "request uid"
+	case pools.Regained:
+		rec.Block = &pools.Block{Prefix: b.Prefix, Pool: b.Pool}
+	}
+	return rec
+}
+
+// some records in a fresh journal, the last of them of a lease, and the file's
+// bytes.
+func some(t *testing.T, path string) ([]pools.Record, []byte) {
 	t.Helper()
 	j, _ := open1(t, path, "b1")
-	recs := []pools.Record{record(pools.Leased, 1), record(pools.Leased, 2), record(pools.Released, 1)}
+	recs := []pools.Record{
+		record(pools.Leased, 1), blockRecord(pools.Claimed, 1), record(pools.Leased, 2), blockRecord(pools.Lent, 2),
+		blockRecord(pools.Returned, 1), blockRecord(pools.Regained, 2), record(pools.Released, 1),
+	}
 	for _, r := range recs {
 		if err := j.Append(r); err != nil {
 			t.Fatal(err)
@@ -54,7 +76,7 @@ func three(t *testing.T, path string) ([]pools.Record, []byte) {
 
 func TestRecordsComeBack(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "j")
-	recs, _ := three(t, path)
+	recs, _ := some(t, path)
 	odd := record(pools.Rested, 3)
 	odd.Pool, odd.Owner = "quote \" back \\ line \n tab \t ü \x00", pools.Owner{}
 	j, found := open1(t, path, "b1")
@@ -71,7 +93,7 @@ func TestRecordsComeBack(t *testing.T) {
 // whole records are there, and the next append goes behind them.
 func TestCutAnywhere(t *testing.T) {
 	dir := t.TempDir()
-	recs, data := three(t, filepath.Join(dir, "whole"))
+	recs, data := some(t, filepath.Join(dir, "whole"))
 	header := bytes.IndexByte(data, '\n') + 1
 	for cut := header; cut < len(data); cut++ {
 		path := filepath.Join(dir, "cut")
@@ -83,11 +105,12 @@ func TestCutAnywhere(t *testing.T) {
 		if len(found.Records) != whole || whole > 0 && !reflect.DeepEqual(found.Records, recs[:whole]) {
 			t.Fatalf("cut at %d: %d records, want %d", cut, len(found.Records), whole)
 		}
-		if err := j.Append(recs[0]); err != nil {
+		next := recs[cut%2] // a lease or a block
+		if err := j.Append(next); err != nil {
 			t.Fatal(err)
 		}
-		if _, again := open1(t, path, "b1"); len(again.Records) != whole+1 || again.Torn != 0 {
-			t.Fatalf("cut at %d: %d records and %d torn bytes after an append, want %d and 0", cut, len(again.Records), again.Torn, whole+1)
+		if _, again := open1(t, path, "b1"); !reflect.DeepEqual(again.Records, append(found.Records, next)) || again.Torn != 0 {
+			t.Fatalf("cut at %d: %+v and %d torn bytes after an append, want one more than %+v and 0", cut, again.Records, again.Torn, found.Records)
 		}
 	}
 }
@@ -96,7 +119,7 @@ func TestCutAnywhere(t *testing.T) {
 // one that was not written whole, is damage, and the file is left as it is.
 func TestFlipAnywhere(t *testing.T) {
 	dir := t.TempDir()
-	_, data := three(t, filepath.Join(dir, "whole"))
+	_, data := some(t, filepath.Join(dir, "whole"))
 	for i := range len(data) - 1 {
 		path := filepath.Join(dir, "flipped")
 		bad := bytes.Clone(data)
@@ -136,7 +159,7 @@ func TestGarbageIsNotTorn(t *testing.T) {
 
 func TestAnotherBoot(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "j")
-	three(t, path)
+	some(t, path)
 	_, found := open1(t, path, "b2")
 	if !found.Stale || len(found.Records) != 0 {
 		t.Errorf("opened %+v", found)
@@ -148,7 +171,7 @@ func TestAnotherBoot(t *testing.T) {
 
 func TestRewrite(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "j")
-	recs, before := three(t, path)
+	recs, before := some(t, path)
 	j, _ := open1(t, path, "b1")
 	if err := j.Rewrite(recs[1:2]); err != nil {
 		t.Fatal(err)
@@ -213,7 +236,7 @@ func TestFullDisk(t *testing.T) {
 func TestRewriteOnAFullDiskKeepsTheOldJournal(t *testing.T) {
 	dir := mount(t, "size=64k")
 	path := filepath.Join(dir, "j")
-	recs, _ := three(t, path)
+	recs, _ := some(t, path)
 	j, _ := open1(t, path, "b1")
 	var many []pools.Record
 	for n := range 1000 {
@@ -225,8 +248,8 @@ func TestRewriteOnAFullDiskKeepsTheOldJournal(t *testing.T) {
 	if err := j.Append(recs[0]); err != nil {
 		t.Fatal(err)
 	}
-	if _, found := open1(t, path, "b1"); len(found.Records) != 4 {
-		t.Errorf("%d records, want 4", len(found.Records))
+	if _, found := open1(t, path, "b1"); len(found.Records) != len(recs)+1 {
+		t.Errorf("%d records, want %d", len(found.Records), len(recs)+1)
 	}
 }
 
@@ -253,26 +276,31 @@ func FuzzDecode(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	for n := range 3 {
-		if err := j.Append(record(pools.Leased, n)); err != nil {
+	for _, recs := range [][]pools.Record{
+		{record(pools.Leased, 0), record(pools.Leased, 1), record(pools.Leased, 2)},
+		{blockRecord(pools.Claimed, 1), blockRecord(pools.Lent, 2), blockRecord(pools.Regained, 2), blockRecord(pools.Returned, 1)},
+	} {
+		for _, rec := range recs {
+			if err := j.Append(rec); err != nil {
+				f.Fatal(err)
+			}
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
 			f.Fatal(err)
 		}
+		f.Add(data)
+		f.Add(data[:len(data)-5])
 	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(data)
-	f.Add(data[:len(data)-5])
 	f.Add([]byte("00000000 {}\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		d, err := decode(data, "b1")
 		if err != nil || d.Stale || d.whole == 0 {
 			return
 		}
-		again := appendHeader(nil, "b1")
-		for _, r := range d.Records {
-			again = appendRecord(again, r)
+		again, _, err := encode(d.Records, "b1")
+		if err != nil {
+			t.Fatalf("read %+v, which can't be written: %v", d.Records, err)
 		}
 		e, err := decode(again, "b1")
 		if err != nil || !reflect.DeepEqual(d.Records, e.Records) {
@@ -284,14 +312,20 @@ func FuzzDecode(f *testing.F) {
 // What scanRecord reads, decodeRecord reads as the same; and it reads what
 // appendRecord writes.
 func FuzzScan(f *testing.F) {
-	for _, op := range []pools.Op{pools.Leased, pools.Released, pools.Rested} {
-		line := appendRecord(nil, record(op, 5))
+	for op := pools.Leased; op <= pools.Regained; op++ {
+		rec := record(op, 5)
+		if !op.OfLease() {
+			rec = blockRecord(op, 5)
+		}
+		line := appendRecord(nil, rec)
 		payload := line[crcLen : len(line)-1]
 		if _, ok := scanRecord(payload); !ok {
 			f.Fatalf("scanRecord does not read %s", payload)
 		}
 		f.Add(payload)
 	}
+	f.Add([]byte(`{"op":"claim","pool":"web","block":"10.0.0.0/26","node":"a","tenure":-1}`))
+	f.Add([]byte(`{"op":"lend","at":1,"pool":"web","block":"10.0.0.1/26","node":"a"}`))
 	f.Add([]byte(`{"op":"rest","at":-01,"pool":"","addrs":["10.0.0.1"]}`))
 	f.Add([]byte(`{"op":"lease","at":1,"pool":"a\u0062","addrs":["10.0.0.1"]}`))
 	f.Fuzz(func(t *testing.T, payload []byte) {
@@ -304,29 +338,4 @@ func FuzzScan(f *testing.F) {
 			t.Errorf("%q: scanned %+v, decoded %+v, %v", payload, scanned, decoded, err)
 		}
 	})
-}
-
-// appendRecord, written by hand, is what encoding/json makes of an entry.
-func TestRecordIsJSON(t *testing.T) {
-	rec := record(pools.Leased, 7)
-	line := appendRecord(nil, rec)
-	want, err := json.Marshal(entry{Op: "lease", At: rec.At.UnixNano(), Pool: rec.Pool, Addrs: rec.Addrs, Network: "net",
-		Container: "c7", IfName: "eth0", PodUID: "u", Namespace: "ns", Pod: "p"})
-	if err != nil || string(line[crcLen:len(line)-1]) != string(want) {
-		t.Errorf("wrote %s\nwant  %s (%v)", line[crcLen:], want, err)
-	}
-}
-
-func BenchmarkAppend(b *testing.B) {
-	j, _, err := Open(filepath.Join(b.TempDir(), "j"), "b1")
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer j.Close()
-	rec := record(pools.Leased, 1)
-	for b.Loop() {
-		if err := j.Append(rec); err != nil {
-			b.Fatal(err)
-		}
-	}
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
@@ -21,24 +22,116 @@ type header struct {
 	Boot    string `json:"boot"`
 }
 
+const format = "fairway leases"
+
+// The version of a journal is that of what is in it.
 const (
-	format  = "fairway leases"
-	version = 1
+	ofLeases = 1 // records of leases alone
+	ofBlocks = 2 // records of blocks as well
 )
 
+// versionOf is the lowest one that has room for all of records.
+func versionOf(records []pools.Record) int {
+	if slices.ContainsFunc(records, func(rec pools.Record) bool { return !rec.Op.OfLease() }) {
+		return ofBlocks
+	}
+	return ofLeases
+}
+
 // entry is a record's object. appendRecord writes the same by hand, because
-// it stands on the path of every pod.
+// it stands on the path of every pod. Times are Unix times in nanoseconds; the
+// zero time.Time is left out.
 type entry struct {
-	Op        string       `json:"op"`
-	At        int64        `json:"at"` // Unix time, nanoseconds
-	Pool      string       `json:"pool"`
-	Addrs     []netip.Addr `json:"addrs"`
+	Op   string `json:"op"`
+	At   *int64 `json:"at,omitempty"`
+	Pool string `json:"pool"`
+
+	// Of a lease.
+	Addrs     []netip.Addr `json:"addrs,omitempty"`
 	Network   string       `json:"network,omitempty"`
 	Container string       `json:"container,omitempty"`
 	IfName    string       `json:"if,omitempty"`
 	PodUID    string       `json:"podUID,omitempty"`
 	Namespace string       `json:"namespace,omitempty"`
 	Pod       string       `json:"pod,omitempty"`
+
+	// Of a block.
+	Block   *netip.Prefix `json:"block,omitempty"`
+	Node    string        `json:"node,omitempty"`
+	Lender  string        `json:"lender,omitempty"`
+	Created *int64        `json:"created,omitempty"`
+	UID     string        `json:"uid,omitempty"`
+	Machine string        `json:"machine,omitempty"`
+	Tenure  int           `json:"tenure,omitempty"`
+	Ref     string        `json:"ref,omitempty"`
+}
+
+// owner of a lease.
+func (e entry) owner() pools.Owner {
+	return pools.Owner{
+		Attachment: pools.Attachment{Network: e.Network, ContainerID: e.Container, IfName: e.IfName},
+		PodUID:     e.PodUID, Namespace: e.Namespace, Pod: e.Pod,
+	}
+}
+
+// block is nil if e has nothing of one.
+func (e entry) block() *pools.Block {
+	b := pools.Block{Node: e.Node, Lender: e.Lender, Created: timeOf(e.Created), UID: e.UID, Machine: e.Machine, Tenure: e.Tenure}
+	if e.Block == nil && b == (pools.Block{}) && e.Created == nil {
+		return nil
+	}
+	b.Pool = e.Pool
+	if e.Block != nil {
+		b.Prefix = *e.Block
+	}
+	return &b
+}
+
+func timeOf(nanoseconds *int64) time.Time {
+	if nanoseconds == nil {
+		return time.Time{}
+	}
+	return time.Unix(0, *nanoseconds)
+}
+
+// check says what of rec could not be read again, or should not be there. It
+// leaves the addresses of a lease to the ledger that granted them.
+func check(rec *pools.Record) error {
+	switch name := opName(rec.Op); {
+	case name == "":
+		return fmt.Errorf("unknown operation %d", rec.Op)
+	case !rec.Op.OfLease():
+		return checkBlock(name, rec)
+	case rec.Block != nil || rec.Ref != "":
+		return fmt.Errorf("operation %q with a block", name)
+	case len(rec.Addrs) == 0:
+		return errors.New("no address")
+	case rec.At.IsZero():
+		return fmt.Errorf("operation %q without a time", name)
+	}
+	return nil
+}
+
+func checkBlock(name string, rec *pools.Record) error {
+	if len(rec.Addrs) > 0 || rec.Owner != (pools.Owner{}) {
+		return fmt.Errorf("operation %q with addresses or an owner", name)
+	}
+	if rec.Block == nil {
+		return fmt.Errorf("operation %q without a block", name)
+	}
+	switch b := rec.Block; {
+	case !b.Prefix.IsValid() || b.Prefix != b.Prefix.Masked() || b.Prefix.Addr().Is4In6():
+		return fmt.Errorf("operation %q of block %q, which is no plain prefix", name, b.Prefix)
+	case b.Pool != rec.Pool:
+		return fmt.Errorf("operation %q in pool %q of block %s of pool %q", name, rec.Pool, b.Prefix, b.Pool)
+	case b.Node == "" && (rec.Op == pools.Claimed || rec.Op == pools.Lent):
+		return fmt.Errorf("operation %q of block %s without a node", name, b.Prefix)
+	case b.Tenure < 0:
+		return fmt.Errorf("operation %q of block %s with tenure %d", name, b.Prefix, b.Tenure)
+	case rec.Ref != "" && rec.Op != pools.Lent:
+		return fmt.Errorf("operation %q of block %s with a reference", name, b.Prefix)
+	}
+	return nil
 }
 
 // opName and opOf are each other's inverse.
@@ -50,12 +143,20 @@ func opName(op pools.Op) string {
 		return "release"
 	case pools.Rested:
 		return "rest"
+	case pools.Claimed:
+		return "claim"
+	case pools.Returned:
+		return "return"
+	case pools.Lent:
+		return "lend"
+	case pools.Regained:
+		return "regain"
 	}
 	return ""
 }
 
 func opOf(name string) (pools.Op, error) {
-	for _, op := range []pools.Op{pools.Leased, pools.Released, pools.Rested} {
+	for op := pools.Leased; op <= pools.Regained; op++ {
 		if opName(op) == name {
 			return op, nil
 		}
@@ -65,7 +166,7 @@ func opOf(name string) (pools.Op, error) {
 
 const crcLen = 8 + 1 // hex digits and a space
 
-func appendHeader(b []byte, boot string) []byte {
+func appendHeader(b []byte, version int, boot string) []byte {
 	// A struct of plain strings and numbers always marshals.
 	payload, _ := json.Marshal(header{format, version, boot})
 	return seal(append(append(b, "00000000 "...), payload...), len(b))
@@ -75,9 +176,18 @@ func appendRecord(b []byte, rec pools.Record) []byte {
 	start := len(b)
 	b = append(b, `00000000 {"op":"`...)
 	b = append(b, opName(rec.Op)...)
-	b = append(b, `","at":`...)
-	b = strconv.AppendInt(b, rec.At.UnixNano(), 10)
+	b = append(b, '"')
+	b = appendTime(b, `,"at":`, rec.At)
 	b = appendString(b, `,"pool":`, rec.Pool)
+	if rec.Op.OfLease() {
+		b = appendLease(b, rec)
+	} else {
+		b = appendBlock(b, rec)
+	}
+	return seal(append(b, '}'), start)
+}
+
+func appendLease(b []byte, rec pools.Record) []byte {
 	b = append(b, `,"addrs":[`...)
 	for i, a := range rec.Addrs {
 		if i > 0 {
@@ -91,8 +201,28 @@ func appendRecord(b []byte, rec pools.Record) []byte {
 	b = appendField(b, `,"if":`, rec.Owner.IfName)
 	b = appendField(b, `,"podUID":`, rec.Owner.PodUID)
 	b = appendField(b, `,"namespace":`, rec.Owner.Namespace)
-	b = appendField(b, `,"pod":`, rec.Owner.Pod)
-	return seal(append(b, '}'), start)
+	return appendField(b, `,"pod":`, rec.Owner.Pod)
+}
+
+func appendBlock(b []byte, rec pools.Record) []byte {
+	b = append(b, `,"block":"`...)
+	b = append(rec.Block.Prefix.AppendTo(b), '"')
+	b = appendField(b, `,"node":`, rec.Block.Node)
+	b = appendField(b, `,"lender":`, rec.Block.Lender)
+	b = appendTime(b, `,"created":`, rec.Block.Created)
+	b = appendField(b, `,"uid":`, rec.Block.UID)
+	b = appendField(b, `,"machine":`, rec.Block.Machine)
+	if rec.Block.Tenure != 0 {
+		b = strconv.AppendInt(append(b, `,"tenure":`...), int64(rec.Block.Tenure), 10)
+	}
+	return appendField(b, `,"ref":`, rec.Ref)
+}
+
+func appendTime(b []byte, key string, at time.Time) []byte {
+	if at.IsZero() {
+		return b
+	}
+	return strconv.AppendInt(append(b, key...), at.UnixNano(), 10)
 }
 
 func appendField(b []byte, key, value string) []byte {
@@ -141,7 +271,24 @@ func open(line []byte) ([]byte, error) {
 
 type decoded struct {
 	Opened
-	whole int64 // length of what was read whole and stays, header included
+	version int
+	body    int64 // where the records begin
+	whole   int64 // length of what was read whole and stays, header included
+}
+
+// encode makes a journal of records, of which the first body bytes are the
+// header. The error is about a record that could not be read again.
+func encode(records []pools.Record, boot string) (data []byte, body int, err error) {
+	data = appendHeader(nil, versionOf(records), boot)
+	body = len(data)
+	for i := range records {
+		rec := &records[i]
+		if err := check(rec); err != nil {
+			return nil, 0, fmt.Errorf("record %d of %d: %w", i+1, len(records), err)
+		}
+		data = appendRecord(data, *rec)
+	}
+	return data, body, nil
 }
 
 // decode reads a journal. No data, or the header of another boot, makes an
@@ -165,13 +312,10 @@ func decode(data []byte, boot string) (decoded, error) {
 			if h, err = decodeHeader(payload); err == nil && h.Boot != boot {
 				return decoded{Opened: Opened{Stale: true}}, nil
 			}
+			d.version, d.body = h.Version, int64(end+1)
 		default:
 			var rec pools.Record
-			if rec, ok := scanRecord(payload); ok {
-				d.Records = append(d.Records, rec)
-				break
-			}
-			rec, err = decodeRecord(payload)
+			rec, err = readRecord(payload, d.version)
 			d.Records = append(d.Records, rec)
 		}
 		if err != nil {
@@ -187,10 +331,25 @@ func decodeHeader(payload []byte) (header, error) {
 	if err := strict(payload, &h); err != nil {
 		return h, err
 	}
-	if h.Journal != format || h.Version != version {
-		return h, fmt.Errorf("it is a %q of version %d, not a %q of version %d", h.Journal, h.Version, format, version)
+	if h.Journal != format || h.Version != ofLeases && h.Version != ofBlocks {
+		return h, fmt.Errorf("it is a %q of version %d, not a %q of version %d or %d; run the agent that wrote it", h.Journal, h.Version, format, ofLeases, ofBlocks)
 	}
 	return h, nil
+}
+
+// readRecord reads a record of a journal of that version.
+func readRecord(payload []byte, version int) (pools.Record, error) {
+	rec, ok := scanRecord(payload)
+	if !ok {
+		var err error
+		if rec, err = decodeRecord(payload); err != nil {
+			return rec, err
+		}
+	}
+	if version < ofBlocks && !rec.Op.OfLease() {
+		return rec, fmt.Errorf("operation %q in a journal of version %d", opName(rec.Op), version)
+	}
+	return rec, nil
 }
 
 func decodeRecord(payload []byte) (pools.Record, error) {
@@ -202,18 +361,19 @@ func decodeRecord(payload []byte) (pools.Record, error) {
 	if err != nil {
 		return pools.Record{}, err
 	}
-	if len(e.Addrs) == 0 {
-		return pools.Record{}, errors.New("no address")
+	if !op.OfLease() && e.Addrs != nil {
+		return pools.Record{}, fmt.Errorf("operation %q with addresses", e.Op)
 	}
 	for _, a := range e.Addrs {
 		if !a.IsValid() || a.Zone() != "" || a.Is4In6() {
 			return pools.Record{}, fmt.Errorf("address %q", a)
 		}
 	}
-	return pools.Record{Op: op, Pool: e.Pool, Addrs: e.Addrs, At: time.Unix(0, e.At), Owner: pools.Owner{
-		Attachment: pools.Attachment{Network: e.Network, ContainerID: e.Container, IfName: e.IfName},
-		PodUID:     e.PodUID, Namespace: e.Namespace, Pod: e.Pod,
-	}}, nil
+	rec := pools.Record{Op: op, Pool: e.Pool, Addrs: e.Addrs, At: timeOf(e.At), Owner: e.owner(), Block: e.block(), Ref: e.Ref}
+	if err := check(&rec); err != nil {
+		return pools.Record{}, err
+	}
+	return rec, nil
 }
 
 // strict decodes one object and nothing behind it, all of its keys known.

@@ -15,25 +15,20 @@ import (
 func scanRecord(payload []byte) (rec pools.Record, ok bool) {
 	s := scanner{rest: string(payload)}
 	op, err := opOf(s.after(`{"op":`))
-	at := s.number(`,"at":`)
-	rec = pools.Record{Op: op, At: time.Unix(0, at), Pool: s.after(`,"pool":`)}
-	rec.Addrs = s.addrs(`,"addrs":[`)
-	for _, field := range []struct {
-		key  string
-		into *string
-	}{
-		{`,"network":`, &rec.Owner.Network},
-		{`,"container":`, &rec.Owner.ContainerID},
-		{`,"if":`, &rec.Owner.IfName},
-		{`,"podUID":`, &rec.Owner.PodUID},
-		{`,"namespace":`, &rec.Owner.Namespace},
-		{`,"pod":`, &rec.Owner.Pod},
-	} {
-		if strings.HasPrefix(s.rest, field.key) {
-			*field.into = s.after(field.key)
-		}
+	if err != nil {
+		return rec, false
 	}
-	return rec, err == nil && !s.failed && s.rest == "}"
+	rec.Op = op
+	if op.OfLease() {
+		rec.At = time.Unix(0, s.number(`,"at":`))
+		rec.Pool = s.after(`,"pool":`)
+		s.lease(&rec)
+		return rec, s.done()
+	}
+	rec.At = s.time(`,"at":`)
+	rec.Pool = s.after(`,"pool":`)
+	s.block(&rec)
+	return rec, s.done() && check(&rec) == nil
 }
 
 // scanner takes a line apart from its front. After a failure it gives zeros.
@@ -41,6 +36,53 @@ type scanner struct {
 	rest   string
 	failed bool
 }
+
+func (s *scanner) lease(rec *pools.Record) {
+	rec.Addrs = s.addrs(`,"addrs":[`)
+	s.field(`,"network":`, &rec.Owner.Network)
+	s.field(`,"container":`, &rec.Owner.ContainerID)
+	s.field(`,"if":`, &rec.Owner.IfName)
+	s.field(`,"podUID":`, &rec.Owner.PodUID)
+	s.field(`,"namespace":`, &rec.Owner.Namespace)
+	s.field(`,"pod":`, &rec.Owner.Pod)
+}
+
+func (s *scanner) block(rec *pools.Record) {
+	b := &pools.Block{Pool: rec.Pool}
+	rec.Block = b
+	var err error
+	if b.Prefix, err = netip.ParsePrefix(s.after(`,"block":`)); err != nil {
+		s.failed = true
+		return
+	}
+	s.field(`,"node":`, &b.Node)
+	s.field(`,"lender":`, &b.Lender)
+	b.Created = s.time(`,"created":`)
+	s.field(`,"uid":`, &b.UID)
+	s.field(`,"machine":`, &b.Machine)
+	if strings.HasPrefix(s.rest, `,"tenure":`) {
+		b.Tenure = int(s.number(`,"tenure":`))
+	}
+	s.field(`,"ref":`, &rec.Ref)
+}
+
+// field takes off key and the plain string behind it, if they are next.
+func (s *scanner) field(key string, into *string) {
+	if strings.HasPrefix(s.rest, key) {
+		*into = s.after(key)
+	}
+}
+
+// time takes off key and the time behind it; it is zero if they are not next.
+func (s *scanner) time(key string) (at time.Time) {
+	if strings.HasPrefix(s.rest, key) {
+		at = time.Unix(0, s.number(key))
+	}
+	return at
+}
+
+// done says whether the line was taken off to its end.
+func (s *scanner) done() bool { return !s.failed && s.rest == "}" }
 
 // skip takes literal off.
 func (s *scanner) skip(literal string) {
