@@ -9,10 +9,13 @@ import (
 	"go4.org/netipx"
 )
 
-// Fold shortens a history: the blocks held, what of them is set aside, what
-// still rests, then what stands, each oldest first. It wraps ErrTaken or ErrNotOwner when the history contradicts
-// itself: an address leased twice, a release of what another holds. Such a
-// history is corrupt, and which lease stands can't be known.
+// Fold shortens a history: the blocks held, then what of them is set aside,
+// both outer ones before inner ones and then by address; what still rests, then
+// the leases that stand, both oldest first. Of a block the last record counts,
+// and a claim ends that the same prefix was set aside. Fold wraps ErrTaken or
+// ErrNotOwner when the leases of the history contradict each other: an address
+// leased twice, a release of what another holds. Such a history is corrupt, and
+// which lease stands can't be known. The result shares the history's memory.
 func Fold(history []Record) ([]Record, error) {
 	half := len(history) / 2
 	f := folding{blocks: map[blockKey]*Record{}, grants: make(map[Attachment]*Record, half), holder: make(map[netip.Addr]*Record, half), rested: make(map[netip.Addr]*Record, half)}
@@ -78,11 +81,7 @@ func (f *folding) check(rec *Record) error {
 
 func (f *folding) add(rec *Record) {
 	if !rec.Op.OfLease() {
-		key := blockKey{rec.Block.Prefix, rec.Op >= Lent}
-		delete(f.blocks, key)
-		if rec.Op == Claimed || rec.Op == Lent {
-			f.blocks[key] = rec
-		}
+		f.addBlock(rec)
 		return
 	}
 	for _, a := range rec.Addrs {
@@ -99,6 +98,19 @@ func (f *folding) add(rec *Record) {
 		f.grants[rec.Owner.Attachment] = rec
 	case Released:
 		delete(f.grants, rec.Owner.Attachment)
+	}
+}
+
+func (f *folding) addBlock(rec *Record) {
+	key := blockKey{rec.Block.Prefix, rec.Op >= Lent}
+	delete(f.blocks, key)
+	switch rec.Op {
+	case Claimed:
+		// Of one prefix there is one block: what was set aside is had back.
+		delete(f.blocks, blockKey{rec.Block.Prefix, true})
+		f.blocks[key] = rec
+	case Lent:
+		f.blocks[key] = rec
 	}
 }
 
