@@ -30,6 +30,8 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].reason`,description="Why the pool is accepted or not",priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:validation:XValidation:rule="size(self.metadata.name) <= 63 && !self.metadata.name.contains('.')",message="the name stands in labels and annotations: use 1 to 63 lower-case letters, digits and inner hyphens",fieldPath=.metadata
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.blockSize) || has(self.status) && has(self.status.blockSize) && self.status.blockSize == oldSelf.status.blockSize",message="blockSize can't be changed once it is chosen: nodes hold blocks of that size",fieldPath=.status
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.gateways) || has(self.status) && has(self.status.gateways) && oldSelf.status.gateways.all(g, g in self.status.gateways)",message="gateways can't be changed once they are chosen: pods use them",fieldPath=.status
 type AddressPool struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -241,8 +243,6 @@ const ManyAddresses = 1<<53 - 1
 
 // AddressPoolStatus is what has become of a pool. Numbers of addresses count
 // those that pods can have: gateways and excluded ones are left out.
-//
-// +kubebuilder:validation:XValidation:rule="!has(oldSelf.blockSize) || has(self.blockSize) && self.blockSize == oldSelf.blockSize",message="blockSize can't be changed once it is chosen: nodes hold blocks of that size",fieldPath=.blockSize
 type AddressPoolStatus struct {
 	// The metadata.generation of the spec that this status is about.
 	// +optional

@@ -23,7 +23,7 @@ import (
 // +kubebuilder:printcolumn:name="Granted",type=string,JSONPath=`.status.grant.prefix`,description="What was lent"
 // +kubebuilder:printcolumn:name="Lender",type=string,JSONPath=`.status.grant.lender`,description="The node that lent it"
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
-// +kubebuilder:validation:XValidation:rule="self.metadata.name.startsWith(self.spec.pool + '-')",message="the name of a request begins with its spec.pool and a hyphen"
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.startsWith(self.spec.pool + '-')",message="the name of a request begins with its spec.pool and a hyphen",fieldPath=.metadata
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.grant) || has(self.status) && has(self.status.grant) && self.status.grant == oldSelf.status.grant",message="the request has its answer, which stands until the request is deleted: its node may be using it",fieldPath=.status
 // +kubebuilder:validation:XValidation:rule="!has(self.status) || !has(self.status.grant) || self.status.grant.lender != self.spec.node",message="a node can't lend to itself: lender and spec.node are the same",fieldPath=.status
 // +kubebuilder:validation:XValidation:rule="!has(self.status) || !has(self.status.grant) || !isCIDR(self.status.grant.prefix) || (self.spec.family == 'IPv6') == self.status.grant.prefix.contains(':')",message="the grant is not of the family that was asked for",fieldPath=.status

@@ -1,0 +1,3 @@
+// Package kubeapi tests Fairway's objects, roles and admission policies as a
+// real API server sees them.
+package kubeapi
