@@ -10,8 +10,8 @@ import (
 )
 
 // Fold shortens a history: the blocks held, then what of them is set aside,
-// both outer ones before inner ones and then by address; what still rests, then
-// the leases that stand, both oldest first. Of a block the last record counts,
+// both IPv4 first, outer ones before inner ones, and then by address; what still
+// rests, then the leases that stand, both oldest first. Of a block the last record counts,
 // and a claim ends that the same prefix was set aside. Fold wraps ErrTaken or
 // ErrNotOwner when the leases of the history contradict each other: an address
 // leased twice, a release of what another holds. Such a history is corrupt, and
@@ -118,7 +118,7 @@ func (f *folding) addBlock(rec *Record) {
 // ones.
 func inBlockOrder(recs []Record) {
 	slices.SortFunc(recs, func(a, b Record) int {
-		return cmp.Or(cmp.Compare(a.Op, b.Op), cmp.Compare(a.Block.Prefix.Bits(), b.Block.Prefix.Bits()), netipx.ComparePrefix(a.Block.Prefix, b.Block.Prefix))
+		return cmp.Or(cmp.Compare(a.Op, b.Op), netipx.ComparePrefix(a.Block.Prefix, b.Block.Prefix))
 	})
 }
 

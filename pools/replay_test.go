@@ -12,8 +12,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"go4.org/netipx"
 )
 
 // blockRecord is of a block of node "a"; a lent one is of node "b".
@@ -170,7 +168,8 @@ func dumbOrder(a, b Record) int {
 	if a.Op.OfLease() {
 		return cmp.Or(a.At.Compare(b.At), a.Addrs[0].Compare(b.Addrs[0]))
 	}
-	return cmp.Or(a.Block.Prefix.Bits()-b.Block.Prefix.Bits(), netipx.ComparePrefix(a.Block.Prefix, b.Block.Prefix))
+	p, q := a.Block.Prefix, b.Block.Prefix
+	return cmp.Or(p.Addr().BitLen()-q.Addr().BitLen(), p.Bits()-q.Bits(), p.Addr().Compare(q.Addr()))
 }
 
 // randomHistory is one without contradiction, in a small world, so that the
