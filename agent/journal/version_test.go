@@ -154,14 +154,14 @@ func BenchmarkAppend(b *testing.B) {
 
 // BenchmarkDecode is what a start costs for 1,000 records.
 func BenchmarkDecode(b *testing.B) {
-	for name, make := range map[string]func(int) pools.Record{
+	for name, recordOf := range map[string]func(int) pools.Record{
 		"leases": func(n int) pools.Record { return record(pools.Leased, n) },
 		"blocks": func(n int) pools.Record { return blockRecord(pools.Claimed, n&0xff) },
 	} {
 		b.Run(name, func(b *testing.B) {
 			var recs []pools.Record
 			for n := range 1000 {
-				recs = append(recs, make(n))
+				recs = append(recs, recordOf(n))
 			}
 			data, _, err := encode(recs, "b1")
 			if err != nil {
