@@ -11,9 +11,9 @@ import (
 
 // Fold shortens a history: the blocks held, then what of them is set aside,
 // both IPv4 first, outer ones before inner ones, and then by address; what still
-// rests, then the leases that stand, both oldest first. Of a block the last record counts,
-// and a claim ends that the same prefix was set aside. Fold wraps ErrTaken or
-// ErrNotOwner when the leases of the history contradict each other: an address
+// rests, then the leases that stand, both oldest first. Of a block the last
+// record counts, and a claim ends that the same prefix was set aside. Fold wraps
+// ErrTaken or ErrNotOwner when the leases of the history contradict each other: an address
 // leased twice, a release of what another holds. Such a history is corrupt, and
 // which lease stands can't be known. The result shares the history's memory.
 func Fold(history []Record) ([]Record, error) {
