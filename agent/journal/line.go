@@ -180,14 +180,14 @@ func appendRecord(b []byte, rec pools.Record) []byte {
 	b = appendTime(b, `,"at":`, rec.At)
 	b = appendString(b, `,"pool":`, rec.Pool)
 	if rec.Op.OfLease() {
-		b = appendLease(b, rec)
+		b = appendLease(b, &rec)
 	} else {
-		b = appendBlock(b, rec)
+		b = appendBlock(b, &rec)
 	}
 	return seal(append(b, '}'), start)
 }
 
-func appendLease(b []byte, rec pools.Record) []byte {
+func appendLease(b []byte, rec *pools.Record) []byte {
 	b = append(b, `,"addrs":[`...)
 	for i, a := range rec.Addrs {
 		if i > 0 {
@@ -204,7 +204,7 @@ func appendLease(b []byte, rec pools.Record) []byte {
 	return appendField(b, `,"pod":`, rec.Owner.Pod)
 }
 
-func appendBlock(b []byte, rec pools.Record) []byte {
+func appendBlock(b []byte, rec *pools.Record) []byte {
 	b = append(b, `,"block":"`...)
 	b = append(rec.Block.Prefix.AppendTo(b), '"')
 	b = appendField(b, `,"node":`, rec.Block.Node)
