@@ -58,7 +58,7 @@ func rooms() []room {
 		{"agent/cni", []string{"agent/wire", "pools"}, []string{cni, netns, netlink, sys}},
 		{"agent/journal", []string{"pools"}, []string{sys}},
 		{"agent/wire", nil, []string{"agent/wire"}},
-		{"controller/...", []string{"controller/...", "pools/...", "api/...", "routes/vpc/...", "routes", machine, client, kinds, "sigs.k8s.io/controller-runtime/..."}, nil},
+		{"controller/...", []string{"controller/...", "pools/...", "api/...", "routes/vpc/...", "routes", netipx, machine, client, kinds, "sigs.k8s.io/controller-runtime/..."}, nil},
 		{"internal/...", []string{"internal/...", sys}, nil},
 		{"cmd/fairway", []string{
 			"agent/...", "api/...", "config", "controller", "pools/...", "routes/...", "speaker", "internal/...",

@@ -208,3 +208,16 @@ func columns(t *testing.T, s *stage) {
 	golden(t, "testdata/columns.golden", out.String())
 	s.clear(t)
 }
+
+func (s *stage) tryExample(t *testing.T, kind string, object map[string]any) {
+	t.Helper()
+	metadata, _ := object["metadata"].(map[string]any)
+	name, _ := metadata["name"].(string)
+	text, err := json.Marshal(map[string]any{"metadata": metadata, "spec": object["spec"]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := s.dryRun(t.Context(), step{admin, "create", kind, name, string(text)}); got != taken {
+		t.Errorf("the manual's %s %s: %s", kind, name, got)
+	}
+}
