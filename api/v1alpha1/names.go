@@ -16,9 +16,9 @@ const (
 	LabelPool = "fairway.network/pool"
 	// LabelNode is NodeLabel of the node that owns the block; "" when it is vacant.
 	LabelNode = "fairway.network/node"
-	// LabelCell is the BlockName of the cell that the block lies in; of a
-	// whole cell it is the block's own name.
-	LabelCell = "fairway.network/cell"
+	// LabelAround is BlockAround of the block's prefix: what lies in a block is
+	// selected by the places that the block covers or lies in.
+	LabelAround = "fairway.network/around"
 )
 
 // AnnotationForceDelete on an AddressBlock lets others than its node and the
@@ -34,6 +34,14 @@ const AnnotationForceDelete = "fairway.network/force-delete"
 //	fd00::40/122    -> fd00-0-0-0-0-0-0-40-122
 func BlockName(p netip.Prefix) string {
 	return strings.Join(groups(p.Addr()), "-") + "-" + strconv.Itoa(p.Bits())
+}
+
+// BlockAround is the BlockName of the place in which p begins: an IPv4 /24 or
+// an IPv6 /120. Unlike the cell of a pool it is known without the pool.
+func BlockAround(p netip.Prefix) string {
+	const hostBits = 8
+	a := p.Addr()
+	return BlockName(netip.PrefixFrom(a, a.BitLen()-hostBits).Masked())
 }
 
 // groups are the parts of an address that dots or colons separate.

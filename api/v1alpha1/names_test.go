@@ -27,6 +27,22 @@ func TestBlockName(t *testing.T) {
 	}
 }
 
+func TestBlockAround(t *testing.T) {
+	for prefix, want := range map[string]string{
+		"10.244.120.64/26":  "10-244-120-0-24",
+		"10.244.120.0/24":   "10-244-120-0-24",
+		"10.244.0.0/16":     "10-244-0-0-24",
+		"fd00::40/122":      "fd00-0-0-0-0-0-0-0-120",
+		"fd00::abcd/128":    "fd00-0-0-0-0-0-0-ab00-120",
+		"fd00::1:2:100/120": "fd00-0-0-0-0-1-2-100-120",
+		"fd00::/64":         "fd00-0-0-0-0-0-0-0-120",
+	} {
+		if got := BlockAround(netip.MustParsePrefix(prefix)); got != want {
+			t.Errorf("BlockAround(%s) = %s, want %s", prefix, got, want)
+		}
+	}
+}
+
 func TestNoBlockName(t *testing.T) {
 	for _, name := range []string{
 		"", "-", "web", "10-0-0-0", "10-0-0-0-33", "10-0-0-1-24", "010-0-0-0-24", "10-0-0-0-024", "10-0-0-0-+24", "10.0.0.0-24",

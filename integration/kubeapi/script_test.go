@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -247,9 +248,11 @@ func (st step) change(o *unstructured.Unstructured, part string) error {
 
 func (st step) label(o *unstructured.Unstructured) {
 	text := func(field string) string { s, _, _ := unstructured.NestedString(o.Object, "spec", field); return s }
-	o.SetLabels(map[string]string{
-		v1alpha1.LabelPool: text("pool"), v1alpha1.LabelNode: v1alpha1.NodeLabel(text("node")), v1alpha1.LabelCell: st.name,
-	})
+	labels := map[string]string{v1alpha1.LabelPool: text("pool"), v1alpha1.LabelNode: v1alpha1.NodeLabel(text("node"))}
+	if p, err := netip.ParsePrefix(text("prefix")); err == nil {
+		labels[v1alpha1.LabelAround] = v1alpha1.BlockAround(p)
+	}
+	o.SetLabels(labels)
 }
 
 // clear removes all objects.
