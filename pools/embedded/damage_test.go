@@ -35,12 +35,12 @@ func written(t testing.TB, n int) ([]byte, []pools.Block) {
 		t.Fatal(err)
 	}
 	for range n + 1 {
-		b, err := s.Claim(t.Context(), p, pools.IPv4, netip.Addr{})
+		b, err := s.claim(t, p)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if len(s.mustBlocks(t)) == n+1 { // so that the file has seen a deletion
-			if err := s.Return(t.Context(), b); err != nil {
+			if err := s.Delete(t.Context(), stored(b)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -58,11 +58,24 @@ func written(t testing.TB, n int) ([]byte, []pools.Block) {
 
 func (s *Store) mustBlocks(t testing.TB) []pools.Block {
 	t.Helper()
-	blocks, err := s.Blocks(t.Context())
+	blocks, err := s.all()
 	if err != nil {
 		t.Fatal(err)
 	}
 	return blocks
+}
+
+// claim makes the next block of p.
+func (s *Store) claim(t testing.TB, p *pools.Pool) (pools.Block, error) {
+	t.Helper()
+	cell, err := p.NextCell(pools.IPv4, s.node, s.mustBlocks(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := s.Create(t.Context(), pools.Block{Prefix: cell, Pool: p.Name(), Node: s.node})
+	b := st.Block
+	b.UID = "" // as in the file
+	return b, err
 }
 
 // opened opens data as a store's file. A refusal must leave it as it is.
@@ -75,7 +88,7 @@ func opened(t *testing.T, data []byte) ([]pools.Block, error) {
 	s, err := Open(path, "n1")
 	if err == nil {
 		defer s.Close()
-		return s.Blocks(t.Context())
+		return s.all()
 	}
 	if after, readErr := os.ReadFile(path); readErr != nil || !slices.Equal(after, data) {
 		t.Errorf("the refused file was changed (%v)", readErr)
@@ -176,7 +189,7 @@ func TestWholeFilesAreAccepted(t *testing.T) {
 		}
 		for range 40 {
 			if round%6 < 4 && len(held) < 500 { // up for a while, then down
-				b, err := s.Claim(t.Context(), p, pools.IPv4, netip.Addr{})
+				b, err := s.claim(t, p)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -188,7 +201,7 @@ func TestWholeFilesAreAccepted(t *testing.T) {
 				break
 			}
 			b := all[random.IntN(len(all))]
-			if err := s.Return(t.Context(), b); err != nil {
+			if err := s.Delete(t.Context(), stored(b)); err != nil {
 				t.Fatal(err)
 			}
 			delete(held, b.Prefix)
@@ -215,11 +228,11 @@ func TestDamageUnderARunningStore(t *testing.T) {
 	if err := os.Truncate(path, 2*4096); err != nil {
 		t.Fatal(err)
 	}
-	_, err = s.Blocks(t.Context())
+	_, err = s.all()
 	expectDamage(t, "truncated under the store", err)
-	err = s.Return(t.Context(), pools.Block{Pool: "web", Prefix: netip.MustParsePrefix("10.0.0.0/28")})
+	err = s.Delete(t.Context(), stored(pools.Block{Pool: "web", Prefix: netip.MustParsePrefix("10.0.0.0/28")}))
 	expectDamage(t, "a return", err)
-	_, err = s.Blocks(t.Context())
+	_, err = s.all()
 	expectDamage(t, "after that", err)
 }
 

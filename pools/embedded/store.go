@@ -4,10 +4,8 @@ package embedded
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"runtime/debug"
 	"strconv"
@@ -22,7 +20,8 @@ import (
 
 // bucket maps a block's prefix, as text, to "POOL NODE CREATED", CREATED being
 // a Unix time in nanoseconds: short to read, because an agent reads all of its
-// blocks before it serves.
+// blocks before it serves. " -MACHINE -LENDER" follows where there is one of
+// them.
 const bucket = "blocks"
 
 // Store is the blocks of one node in one file. It is safe for concurrent use;
@@ -163,21 +162,6 @@ func (s *Store) Close() error {
 	return errors.Join(s.db.Close(), s.lock.Close())
 }
 
-// Blocks returns the blocks of this node.
-func (s *Store) Blocks(context.Context) ([]pools.Block, error) {
-	var out []pools.Block
-	err := s.guarded(func() error {
-		return s.db.View(func(tx *bbolt.Tx) (err error) {
-			out, err = blocks(tx)
-			return err
-		})
-	})
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
-}
-
 func (s *Store) update(change func(*bbolt.Tx) error) error {
 	s.changing.Lock()
 	defer s.changing.Unlock()
@@ -207,82 +191,28 @@ func decode(k, v []byte) (pools.Block, error) {
 		return pools.Block{}, damaged("block %q: %v", k, err)
 	}
 	fields := strings.Fields(string(v))
-	if len(fields) != 3 {
+	if len(fields) != 3 && len(fields) != 5 {
 		return pools.Block{}, damaged("block %s: %q", prefix, v)
 	}
 	created, err := strconv.ParseInt(fields[2], 10, 64)
 	if err != nil {
 		return pools.Block{}, damaged("block %s: %v", prefix, err)
 	}
-	return pools.Block{Prefix: prefix, Pool: fields[0], Node: fields[1], Created: time.Unix(0, created)}, nil
-}
-
-// Claim makes a block of pool for this node: the cell around want if that is
-// valid, else a free cell of family f that pools.NextCell chooses. The error
-// wraps pools.ErrExhausted when there is none, and pools.ErrBlockExists when
-// the cell around want is held already.
-func (s *Store) Claim(_ context.Context, pool *pools.Pool, f pools.Family, want netip.Addr) (pools.Block, error) {
-	var b pools.Block
-	err := s.update(func(tx *bbolt.Tx) error {
-		have, err := blocks(tx)
-		if err != nil {
-			return err
-		}
-		b = pools.Block{Pool: pool.Name(), Node: s.node, Created: s.now().UTC()}
-		if want.IsValid() {
-			b.Prefix, err = cell(pool, want, have)
-		} else {
-			b.Prefix, err = pool.NextCell(f, s.node, have)
-		}
-		if err != nil {
-			return err
-		}
-		return put(tx, b)
-	})
-	if err != nil {
-		return pools.Block{}, fmt.Errorf("claim a block of pool %q: %w", pool.Name(), err)
+	b := pools.Block{Prefix: prefix, Pool: fields[0], Node: fields[1], Created: time.Unix(0, created).UTC()}
+	if len(fields) == 5 {
+		b.Machine, b.Lender = unword(fields[3]), unword(fields[4])
 	}
 	return b, nil
 }
 
-func cell(pool *pools.Pool, want netip.Addr, have []pools.Block) (netip.Prefix, error) {
-	if !pool.Contains(want) {
-		return netip.Prefix{}, fmt.Errorf("%s is %w", want, pools.ErrOutside)
-	}
-	c := pool.Cell(want)
-	for _, b := range have {
-		if b.Prefix.Overlaps(c) {
-			return netip.Prefix{}, fmt.Errorf("%w: %s of pool %q on node %q", pools.ErrBlockExists, b.Prefix, b.Pool, b.Node)
-		}
-	}
-	return c, nil
-}
+// word keeps a string that may be empty, and unword takes it out again.
+func word(s string) string   { return "-" + s }
+func unword(s string) string { return strings.TrimPrefix(s, "-") }
 
 func put(tx *bbolt.Tx, b pools.Block) error {
 	v := fmt.Appendf(nil, "%s %s %d", b.Pool, b.Node, b.Created.UnixNano())
-	return tx.Bucket([]byte(bucket)).Put([]byte(b.Prefix.String()), v)
-}
-
-// Return gives a block back. A block that is not there is returned already.
-// The error wraps pools.ErrNotOwner when the file has it for another pool.
-func (s *Store) Return(_ context.Context, b pools.Block) error {
-	err := s.update(func(tx *bbolt.Tx) error {
-		k := []byte(b.Prefix.String())
-		v := tx.Bucket([]byte(bucket)).Get(k)
-		if v == nil {
-			return nil
-		}
-		have, err := decode(k, v)
-		if err != nil {
-			return err
-		}
-		if have.Pool != b.Pool {
-			return fmt.Errorf("%w: it is of pool %q", pools.ErrNotOwner, have.Pool)
-		}
-		return tx.Bucket([]byte(bucket)).Delete(k)
-	})
-	if err != nil {
-		return fmt.Errorf("return block %s: %w", b.Prefix, err)
+	if b.Machine != "" || b.Lender != "" {
+		v = fmt.Appendf(v, " %s %s", word(b.Machine), word(b.Lender))
 	}
-	return nil
+	return tx.Bucket([]byte(bucket)).Put([]byte(b.Prefix.String()), v)
 }
