@@ -47,8 +47,12 @@ type Parts struct {
 	Socket string // for the CNI plugin
 	Boot   string // the kernel's boot ID
 	Store  exchange.Store
-	// Machine tells this node from others of its name that share the store.
+	// Machine tells this node from others of its name that share the store. A
+	// Cluster says so itself.
 	Machine string
+	// Cluster is the one that the node is part of; nil for none. The pools are
+	// then the cluster's, and not those of the settings.
+	Cluster Cluster
 	Kernel  Kernel
 	Speaker speaker.Speaker
 	Log     *slog.Logger
@@ -61,14 +65,19 @@ type Agent struct {
 	locks    []*lockfile.Lock
 	settings atomic.Pointer[Settings]
 	reload   sync.Mutex
-	calls    chan struct{} // of size one: look again
+	fence    string            // that was acted upon; under reload, like misfits
+	misfits  map[string]string // why pools are not as the cluster has them
+	calls    chan struct{}     // of size one: look again
 	flushes  map[pools.Family]flusher
 	told     *told
-	started  chan struct{} // closed after the first pass
-	stop     chan struct{} // closed by the first Drain
-	drained  chan struct{} // closed when ended is set
-	how      speaker.Stop  // of end, like ended
-	ended    error         // how end went
+	memory   *memory
+	every    cadence
+	warnings sync.WaitGroup // to the cluster, under way
+	started  chan struct{}  // closed after the first pass
+	stop     chan struct{}  // closed by the first Drain
+	drained  chan struct{}  // closed when ended is set
+	how      speaker.Stop   // of end, like ended
+	ended    error          // how end went
 	draining sync.Once
 
 	// What follows belongs to the loop: what the kernel is known to deliver,
@@ -86,12 +95,14 @@ type Agent struct {
 // leases stand. It refuses to be the second one in a directory or on a socket
 // (the error wraps lockfile.ErrHeld and names the other process), to start
 // from a damaged journal (journal.ErrCorrupt), and to give up a pool or an
-// address that is leased. Run or Close must follow.
+// address that is leased. Where the journal does not say what the node holds, it
+// waits for the Cluster and the Store to say so. Run or Close must follow.
 func New(ctx context.Context, parts Parts, s Settings) (*Agent, error) {
 	a := &Agent{
 		Parts: parts, calls: make(chan struct{}, 1), flushes: newFlushers(), started: make(chan struct{}),
 		stop: make(chan struct{}), drained: make(chan struct{}), told: newTold(parts.RunDir, parts.Boot, time.Now),
 		withdrawn: map[netip.Prefix]bool{}, closingSince: map[netip.Prefix]time.Time{},
+		memory: newMemory(parts.RunDir, parts.Boot), every: usualCadence(), misfits: map[string]string{},
 	}
 	for _, path := range []string{filepath.Join(a.RunDir, "agent.lock"), a.Socket + ".lock"} {
 		lock, err := lockfile.Acquire(path)
@@ -101,11 +112,11 @@ func New(ctx context.Context, parts Parts, s Settings) (*Agent, error) {
 		a.locks = append(a.locks, lock)
 	}
 	s.Local.Restarting = s.Local.Enabled && a.told.recall(s.Local.Time)
-	a.settings.Store(&s)
 	var err error
 	if a.desk, err = a.recover(ctx, &s); err != nil {
 		return nil, errors.Join(err, a.Close())
 	}
+	a.settings.Store(&s)
 	return a, nil
 }
 
@@ -138,13 +149,20 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		return errors.Join(err, cniSocket.Close(), a.Close())
 	}
 	api := a.controlServer()
-	plugins := &cni.Handler{Leases: a.desk}
+	plugins := &cni.Handler{Leases: a.leases(), Chosen: a.Cluster != nil}
 	var work, serve sync.WaitGroup
 	var served error
 	work.Go(func() { a.loop(serving) })
 	work.Go(func() { a.flush(serving, pools.IPv4) })
 	work.Go(func() { a.flush(serving, pools.IPv6) })
 	work.Go(func() { a.watchKernel(serving) })
+	work.Go(func() { a.watchRequests(serving) })
+	work.Go(func() { a.auditNowAndThen(serving) })
+	if a.Cluster != nil {
+		work.Go(func() { a.watchCluster(serving) })
+		work.Go(func() { a.findLost(serving) })
+		work.Go(func() { a.report(serving) })
+	}
 	work.Go(func() { served = plugins.ServeSocket(serving, cniSocket, cni.DefaultTimes(), a.Log) })
 	serve.Go(func() { _ = api.Serve(control) })
 	a.Log.Info("serving", "node", a.Node, "socket", a.Socket, "blocks", a.desk.count())
@@ -154,6 +172,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	}
 	stopServing()
 	work.Wait()
+	a.warnings.Wait()
 	a.ended = errors.Join(served, a.end(context.WithoutCancel(ctx)))
 	close(a.drained)
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTime)
@@ -236,11 +255,16 @@ func (a *Agent) isDraining() bool {
 	}
 }
 
-// Reload makes s the settings. With an error the old ones stay in force.
+// Reload makes s the settings, but for the pools of a Cluster. With an error the
+// old ones stay in force.
 func (a *Agent) Reload(s Settings) error {
 	a.reload.Lock()
 	defer a.reload.Unlock()
-	s.Local.Restarting = a.settings.Load().Local.Restarting
+	now := a.settings.Load()
+	s.Local.Restarting = now.Local.Restarting
+	if a.Cluster != nil {
+		s.Pools = now.Pools
+	}
 	if err := a.desk.setPools(&s); err != nil {
 		return err
 	}

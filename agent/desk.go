@@ -47,6 +47,9 @@ type desk struct {
 	patience  time.Duration   // how long a lease waits for its block's door
 	quiet     map[string]bool // of each pool configured or held, see Pool.Quiet
 	draining  map[string]bool // of each pool configured
+	cordoned  bool
+	replayed  bool               // the blocks are from the journal
+	requests  []exchange.Request // of all nodes, as last seen
 	trouble   trouble
 }
 

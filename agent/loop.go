@@ -67,10 +67,24 @@ func (n *news) tell(err error) {
 	case err == nil && n.last != "":
 		n.log.Info("the network is as it should be again")
 		n.last = ""
-	case err != nil && (err.Error() != n.last || time.Since(n.since) >= time.Minute):
+	case err != nil && n.isNews(err):
 		n.log.Error("the network is not as it should be", "err", err, "retryEvery", retry)
-		n.last, n.since = err.Error(), time.Now()
 	}
+}
+
+// waits logs, in the same way, what a start waits for.
+func (n *news) waits(what string, err error) {
+	if n.isNews(err) {
+		n.log.Error("the agent can't start yet", "to", what, "err", err, "retryEvery", retry)
+	}
+}
+
+func (n *news) isNews(err error) bool {
+	if err.Error() == n.last && time.Since(n.since) < time.Minute {
+		return false
+	}
+	n.last, n.since = err.Error(), time.Now()
+	return true
 }
 
 // call makes the loop look again. It never blocks.
@@ -85,6 +99,7 @@ func (a *Agent) call() {
 // and on the way down: withdrawal, kernel, then the block. What fails for one
 // block holds up that block alone.
 func (a *Agent) pass(ctx context.Context) error {
+	a.dropUnheld()
 	p := a.desk.plan(a.settings.Load())
 	errKernel := a.deliver(ctx, &p)
 	a.desk.open(p.delivered(p.ready))

@@ -23,8 +23,13 @@ func (a *Agent) recover(ctx context.Context, s *Settings) (*desk, error) {
 	if err != nil {
 		return nil, err
 	}
+	if a.Cluster != nil {
+		if err := a.joinCluster(ctx, s, found.Records); err != nil {
+			return nil, errors.Join(err, j.Close())
+		}
+	}
 	d := newDesk(ctx, a, j)
-	if err := d.recover(ctx, s, found.Records, a.told); err != nil {
+	if err := a.restore(ctx, d, s, found.Records); err != nil {
 		return nil, errors.Join(fmt.Errorf("lease journal %s: %w", path, err), j.Close())
 	}
 	if found.Torn > 0 {
@@ -36,15 +41,18 @@ func (a *Agent) recover(ctx context.Context, s *Settings) (*desk, error) {
 	return d, nil
 }
 
-func (d *desk) recover(ctx context.Context, s *Settings, history []pools.Record, told *told) error {
+// restore brings d to what history says.
+func (a *Agent) restore(ctx context.Context, d *desk, s *Settings, history []pools.Record) error {
 	folded, err := pools.Fold(history)
 	if err != nil {
 		return fmt.Errorf("%w: %w: drain the node (or reboot it), remove the file and start again", journal.ErrCorrupt, err)
 	}
-	if err := d.setPools(s); err != nil {
+	if err := d.setPools(s); err != nil && a.Cluster == nil {
 		return err
+	} else if err != nil {
+		s.Pools = a.admitEach(d, *s, s.Pools, nil)
 	}
-	unfit, err := d.holdAll(ctx, folded)
+	unfit, err := a.holdAll(ctx, d, folded)
 	if err != nil {
 		return err
 	}
@@ -56,10 +64,10 @@ func (d *desk) recover(ctx context.Context, s *Settings, history []pools.Record,
 		return err
 	}
 	for _, h := range d.ledger.Blocks() {
-		d.doors[h.Prefix] = newDoor(told.has(h.Prefix))
+		d.doors[h.Prefix] = newDoor(a.told.has(h.Prefix))
 	}
-	d.keepUnfit(unfit, folded, told, s)
-	told.keep(func(block netip.Prefix) bool { return d.doors[block] != nil || d.unfit[block] != nil })
+	d.keepUnfit(unfit, folded, a.told, s)
+	a.told.keep(func(block netip.Prefix) bool { return d.doors[block] != nil || d.unfit[block] != nil })
 	d.planCompaction()
 	if len(history) > 2*len(folded) {
 		d.compact()
@@ -84,17 +92,27 @@ func newDesk(ctx context.Context, a *Agent, j *journal.Journal) *desk {
 // holdAll takes in the blocks of this node, and returns those that no pool has
 // any more. A journal that knows of blocks is believed: it costs the store
 // nothing, and an audit later finds what it missed.
-func (d *desk) holdAll(ctx context.Context, history []pools.Record) (unfit []exchange.Stored, err error) {
+func (a *Agent) holdAll(ctx context.Context, d *desk, history []pools.Record) (unfit []exchange.Stored, err error) {
 	if slices.ContainsFunc(history, func(rec pools.Record) bool { return rec.Op == pools.Claimed }) {
+		d.replayed = true
 		return d.node.Restore(history)
 	}
-	var requests []exchange.Request
-	if shared, ok := d.store.(exchange.Exchange); ok {
-		if requests, err = shared.Requests(ctx); err != nil {
+	shared, ok := d.store.(exchange.Exchange)
+	if !ok {
+		own, inside, err := d.store.Own(ctx)
+		if err != nil {
 			return nil, err
 		}
+		return d.node.Found(nil, own, inside, d.now())
 	}
-	own, inside, err := d.store.Own(ctx)
+	var requests []exchange.Request
+	var own, inside []exchange.Stored
+	err = a.persist(ctx, "read the blocks of node "+a.Node, func() (err error) {
+		if requests, err = shared.Requests(ctx); err == nil {
+			own, inside, err = shared.Own(ctx)
+		}
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -42,20 +42,50 @@ func listen(path string) (*net.UnixListener, error) {
 type Status struct {
 	Node string `json:"node"`
 	// Trouble is what does not work now, empty if all does.
-	Trouble string        `json:"trouble,omitempty"`
-	Pools   []PoolStatus  `json:"pools"`
-	Blocks  []BlockStatus `json:"blocks"`
-	Leases  []LeaseStatus `json:"leases"`
-	Peers   []PeerStatus  `json:"peers"`
+	Trouble string `json:"trouble,omitempty"`
+	// Cordoned nodes take no new blocks.
+	Cordoned bool          `json:"cordoned,omitempty"`
+	Pools    []PoolStatus  `json:"pools"`
+	Blocks   []BlockStatus `json:"blocks"`
+	// Loans are the parts of blocks that other nodes have, or are to have.
+	Loans []LoanStatus `json:"loans,omitempty"`
+	// Requests are what this node asks of others.
+	Requests []RequestStatus `json:"requests,omitempty"`
+	Leases   []LeaseStatus   `json:"leases"`
+	Peers    []PeerStatus    `json:"peers"`
+	// Routes is how many prefixes are to be announced.
+	Routes int `json:"routes"`
 }
 
-// PoolStatus counts the addresses of a pool in this node's blocks.
+// LoanStatus is a part of a block of this node that another one has.
+type LoanStatus struct {
+	Prefix netip.Prefix `json:"prefix"`
+	Block  netip.Prefix `json:"block"`
+	Pool   string       `json:"pool"`
+	Node   string       `json:"node"`
+}
+
+// RequestStatus is what this node asks the others for.
+type RequestStatus struct {
+	Pool   string     `json:"pool"`
+	Family string     `json:"family"`
+	Want   netip.Addr `json:"want,omitzero"`
+	Count  int        `json:"count"`
+	// Lender and Granted are the answer, if there is one.
+	Lender  string       `json:"lender,omitempty"`
+	Granted netip.Prefix `json:"granted,omitzero"`
+}
+
+// PoolStatus counts the addresses of a pool in this node's blocks. Those that
+// are lent other nodes have.
 type PoolStatus struct {
-	Name    string `json:"name"`
-	Leased  int    `json:"leased"`
-	Free    int    `json:"free"`
-	Cooling int    `json:"cooling"`
-	Blocks  int    `json:"blocks"`
+	Name     string `json:"name"`
+	Leased   int    `json:"leased"`
+	Free     int    `json:"free"`
+	Cooling  int    `json:"cooling"`
+	Blocks   int    `json:"blocks"`
+	Lent     int    `json:"lent"`
+	Draining bool   `json:"draining,omitempty"`
 }
 
 // BlockStatus is one block of this node. Its State is ready, waiting (the
@@ -66,6 +96,7 @@ type BlockStatus struct {
 	Leases  int          `json:"leases"`
 	Created time.Time    `json:"created"`
 	State   string       `json:"state"`
+	Lender  string       `json:"lender,omitempty"` // the node that lent it; "" for a cell
 }
 
 // LeaseStatus is one leased address and who holds it.
@@ -127,18 +158,18 @@ func (a *Agent) status(ctx context.Context) (Status, error) {
 func (d *desk) status() Status {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	var s Status
+	s := Status{Cordoned: d.cordoned}
 	if err := d.trouble.err(); err != nil {
 		s.Trouble = err.Error()
 	}
 	for _, u := range d.ledger.Usage(d.now()) {
-		s.Pools = append(s.Pools, PoolStatus{u.Pool, u.Leased, u.Free, u.Cooling, u.Blocks})
+		s.Pools = append(s.Pools, PoolStatus{u.Pool, u.Leased, u.Free, u.Cooling, u.Blocks, u.Lent, d.draining[u.Pool]})
 	}
-	for _, h := range d.ledger.Blocks() {
-		s.Blocks = append(s.Blocks, BlockStatus{h.Prefix, h.Pool, h.Leases, h.Created, d.stateOf(h)})
-	}
-	for _, u := range d.unfits() {
-		s.Blocks = append(s.Blocks, BlockStatus{u.Prefix, u.Pool, 0, u.Created, "returning"})
+	d.blockStatus(&s)
+	for _, r := range d.requests {
+		if r.Node == d.node.Name {
+			s.Requests = append(s.Requests, RequestStatus{r.Pool, r.Family.String(), r.Want, r.Count, r.Grant.Lender, r.Grant.Prefix})
+		}
 	}
 	for _, rec := range d.ledger.Grants() {
 		for _, a := range rec.Addrs {
@@ -147,6 +178,25 @@ func (d *desk) status() Status {
 		}
 	}
 	return s
+}
+
+// blockStatus adds what is held, and what of it others have. The lock is held.
+func (d *desk) blockStatus(s *Status) {
+	blocks := d.ledger.Blocks()
+	for _, h := range blocks {
+		s.Blocks = append(s.Blocks, BlockStatus{h.Prefix, h.Pool, h.Leases, h.Created, d.stateOf(h), h.Lender})
+	}
+	for _, u := range d.unfits() {
+		s.Blocks = append(s.Blocks, BlockStatus{u.Prefix, u.Pool, 0, u.Created, "returning", u.Lender})
+	}
+	for _, b := range d.ledger.Asides() {
+		s.Loans = append(s.Loans, LoanStatus{b.Prefix, d.ledger.BlockOf(b.Pool, b.Prefix.Addr()), b.Pool, b.Node})
+	}
+	for _, name := range poolsOf(blocks) {
+		if !d.quiet[name] {
+			s.Routes += len(d.ledger.Effective(name, func(h pools.Held) bool { return !h.Closed }).Prefixes())
+		}
+	}
 }
 
 // stateOf says in a word how far a block is. The lock is held.

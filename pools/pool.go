@@ -196,6 +196,9 @@ func (p *Pool) defaultGateway() netip.Prefix {
 	return netip.PrefixFrom(gw, 0)
 }
 
+// Definition is what the pool was made of. It is shared: change nothing in it.
+func (p *Pool) Definition() Definition { return p.def }
+
 // Name of the pool.
 func (p *Pool) Name() string { return p.def.Name }
 

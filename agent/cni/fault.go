@@ -12,6 +12,10 @@ import (
 // again as it was.
 var ErrTryAgain = errors.New("try again later")
 
+// ErrRefused: the pod is not served as things are. Asking again does not help
+// until somebody has changed what the message names.
+var ErrRefused = errors.New("refused")
+
 // render gives err as the plugin prints it. It says no more than a message
 // should: err may quote what came in.
 func render(err error, version string) []byte {
@@ -30,6 +34,9 @@ func faultOf(err error) *wire.Fault {
 	case errors.Is(err, ErrTryAgain): // first, as it may wrap what ails other pools
 		f.Code = wire.TryAgainLater
 		f.Details = "nothing was changed; if it lasts, mend what the message names"
+	case errors.Is(err, ErrRefused):
+		f.Code = wire.Refused
+		f.Details = "change what the message names: the pod's annotation, its namespace's, or the pool"
 	case errors.Is(err, pools.ErrExhausted), errors.Is(err, pools.ErrNoFree):
 		f.Code = wire.TryAgainLater
 		f.Details = "delete pods of this pool or give it more addresses; a released address is lent again after the pool's reuseAfter"

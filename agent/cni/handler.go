@@ -21,7 +21,8 @@ const DefaultPool = "default"
 // goroutines at once.
 type Leases interface {
 	// Lease returns the addresses of one attachment, one for each family of
-	// the pool. The same owner asking again gets the same ones. An error after
+	// the pool. The same owner asking again gets the same ones. The error wraps
+	// ErrRefused when somebody has to change something first. An error after
 	// which asking again may help wraps ErrTryAgain, pools.ErrNoFree,
 	// pools.ErrExhausted, pools.ErrTaken or pools.ErrBlockExists.
 	Lease(ctx context.Context, r pools.Request) (Grant, error)
@@ -52,8 +53,19 @@ type Address struct {
 
 // Handler serves CNI requests from Leases. It must not be copied.
 type Handler struct {
-	Leases   Leases
+	Leases Leases
+	// Chosen says that Leases knows which pool is a pod's: where the network
+	// configuration names none, it gets "" instead of DefaultPool.
+	Chosen   bool
 	settings settingsCache
+}
+
+// pool is the one to ask for.
+func (h *Handler) pool(s *settings) string {
+	if s.pool == "" && !h.Chosen {
+		return DefaultPool
+	}
+	return s.pool
 }
 
 // Serve answers one request. It keeps nothing of request. Every answer is
@@ -126,7 +138,7 @@ func (h *Handler) add(ctx context.Context, c call, n *network) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	grant, err := h.Leases.Lease(ctx, pools.Request{Pool: s.pool, Owner: args.owner(c, n), Want: want})
+	grant, err := h.Leases.Lease(ctx, pools.Request{Pool: h.pool(s), Owner: args.owner(c, n), Want: want})
 	if err != nil {
 		return nil, err
 	}
@@ -148,9 +160,14 @@ func (h *Handler) status(ctx context.Context, n *network) error {
 	if err != nil {
 		return err
 	}
-	if err := h.Leases.Ready(ctx, s.pool); err != nil {
+	pool := h.pool(s)
+	if err := h.Leases.Ready(ctx, pool); err != nil {
 		f := *faultOf(err)
-		f.Code, f.Msg = wire.NotAvailable, "the Fairway agent cannot lease addresses of pool "+quote(s.pool)+" now: "+f.Msg
+		of := " of pool " + quote(pool)
+		if pool == "" {
+			of = ""
+		}
+		f.Code, f.Msg = wire.NotAvailable, "the Fairway agent cannot lease addresses"+of+" now: "+f.Msg
 		return &f
 	}
 	return nil

@@ -13,7 +13,7 @@ import (
 // settings is the ipam section of a network configuration, ready for use. It
 // is shared and never changes.
 type settings struct {
-	pool string
+	pool string // "" if none is named
 	// routes replace the default routes; nil leaves those.
 	routes []route
 }
@@ -87,9 +87,6 @@ func parseSettings(section []byte) (*settings, error) {
 		return nil, configFault(fmt.Sprintf("ipam.routes: %d routes", len(c.Routes)), fmt.Sprintf("give a pod %d routes at most", maxRoutes))
 	}
 	s := &settings{pool: c.Pool}
-	if s.pool == "" {
-		s.pool = DefaultPool
-	}
 	if c.Routes != nil {
 		s.routes = make([]route, 0, len(c.Routes))
 	}

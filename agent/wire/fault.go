@@ -16,6 +16,8 @@ const (
 	NotOwner Code = 100
 	// CheckFailed: what is leased is not what the previous result says.
 	CheckFailed Code = 101
+	// Refused: no pool serves the pod as things are.
+	Refused Code = 102
 	// Internal is what the specification's reference plugins use for the rest.
 	Internal Code = 999
 )

@@ -1,0 +1,135 @@
+package agent
+
+import (
+	"reflect"
+	"slices"
+)
+
+// admit makes wanted the pools, beside those of now of which something is held:
+// these lease nothing new any more. A pool that can't be as it is wanted is left
+// as it was, and does not keep the others. The reload lock is held.
+func (a *Agent) admit(wanted []Pool) {
+	s := *a.settings.Load()
+	now := s.Pools
+	held := a.desk.poolsHeld()
+	s.Pools = beside(wanted, drained(now, held))
+	if samePools(now, s.Pools) {
+		return
+	}
+	if err := a.desk.setPools(&s); err == nil {
+		clear(a.misfits)
+	} else if s.Pools = a.admitEach(a.desk, s, wanted, drained(now, held)); samePools(now, s.Pools) {
+		return
+	}
+	a.settings.Store(&s)
+	a.Log.Info("the pools changed", "pools", poolNames(s.Pools))
+	a.call()
+}
+
+// admitEach makes the wanted pools those of d, one by one, beside those that it
+// has to keep, and returns what it has then. Of a wanted one that it has and that
+// can't be as it is wanted, it leases nothing new.
+func (a *Agent) admitEach(d *desk, s Settings, wanted, keep []Pool) []Pool {
+	in := keep
+	misfits := map[string]string{}
+	for _, p := range wanted {
+		try := s
+		try.Pools = beside([]Pool{p}, in)
+		if err := d.setPools(&try); err != nil {
+			misfits[p.Name()] = err.Error()
+			if a.misfits[p.Name()] != err.Error() {
+				a.Log.Error("a pool can't be used as it is now; what is held of it stays as it was", "pool", p.Name(), "err", err)
+			}
+			continue
+		}
+		in = try.Pools
+	}
+	a.misfits = misfits
+	s.Pools = in
+	if err := d.setPools(&s); err != nil {
+		a.Log.Error("the pools stay as they were", "err", err)
+	}
+	return in
+}
+
+// dropUnheld lets go of pools that were kept for what was held of them, and
+// takes in those that they were in the way of.
+func (a *Agent) dropUnheld() {
+	if a.Cluster == nil {
+		return
+	}
+	state := a.Cluster.State()
+	a.reload.Lock()
+	defer a.reload.Unlock()
+	if state.Seen && (len(a.misfits) > 0 || len(beside(state.Pools, a.settings.Load().Pools)) > len(state.Pools)) {
+		a.admit(state.Pools)
+	}
+}
+
+// beside are the pools of first, and those of second of other names.
+func beside(first, second []Pool) []Pool {
+	out := slices.Clone(first)
+	for _, p := range second {
+		if !slices.ContainsFunc(first, func(f Pool) bool { return f.Name() == p.Name() }) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// drained are the pools whose names are among names, so that they lease nothing
+// new.
+func drained(ps []Pool, names map[string]bool) []Pool {
+	var out []Pool
+	for _, p := range ps {
+		if names[p.Name()] {
+			p.Draining = true
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// namedFirst puts the pools whose names are among names before the others.
+func namedFirst(ps []Pool, names map[string]bool) []Pool {
+	out := slices.Clone(ps)
+	slices.SortStableFunc(out, func(a, b Pool) int {
+		switch {
+		case names[a.Name()] == names[b.Name()]:
+			return 0
+		case names[a.Name()]:
+			return -1
+		}
+		return 1
+	})
+	return out
+}
+
+func samePools(as, bs []Pool) bool {
+	return slices.EqualFunc(as, bs, func(a, b Pool) bool {
+		return a.Quiet == b.Quiet && a.Draining == b.Draining && a.IdleAfter == b.IdleAfter && reflect.DeepEqual(a.Definition(), b.Definition())
+	})
+}
+
+func poolNames(ps []Pool) []string {
+	out := make([]string, len(ps))
+	for i, p := range ps {
+		out[i] = p.Name()
+	}
+	return out
+}
+
+// poolsHeld are the names of the pools of which blocks are held or addresses
+// leased.
+func (d *desk) poolsHeld() map[string]bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	held := map[string]bool{}
+	for _, name := range poolsOf(d.ledger.Blocks()) {
+		held[name] = true
+	}
+	for _, rec := range d.ledger.Grants() {
+		held[rec.Pool] = true
+	}
+	return held
+}

@@ -1,0 +1,243 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/fairway-network/fairway/pools"
+)
+
+// Cluster is what the agent has to know of the cluster that its node is part
+// of, and what it says there. All of it may be called by many goroutines at
+// once.
+type Cluster interface {
+	// Watch calls changed when State may return something else, until ctx ends.
+	Watch(ctx context.Context, changed func()) error
+	// State is what is known now. It makes no call.
+	State() ClusterState
+	// Place says from which pool the pod of o is served. named is the pool that
+	// the network configuration names, "" for none. It makes no call for a pod
+	// that is known, and one, bounded, for another. The error wraps
+	// cni.ErrRefused when somebody has to change something first, and
+	// cni.ErrTryAgain when not.
+	Place(ctx context.Context, o pools.Owner, named string) (Placement, error)
+	// Gone says whether the pod of o is known to be gone for certain: another
+	// one has its name, or none has. It is an error not to know.
+	Gone(ctx context.Context, o pools.Owner) (bool, error)
+	// Warn tells who looks after the pod of o.
+	Warn(ctx context.Context, o pools.Owner, reason, message string) error
+	// Report tells who looks after this node.
+	Report(ctx context.Context, r Report) error
+}
+
+// ClusterState is what a cluster says of its pools and of this node.
+type ClusterState struct {
+	// Seen says that the pools and the node were read since the agent's start.
+	// Pools mean nothing before.
+	Seen bool
+	// Pools are those that nodes may take blocks of.
+	Pools []Pool
+	// Machine tells this node from others that have, or had, its name. It is ""
+	// when the cluster has no node of that name, or none is known yet.
+	Machine string
+	// Cordoned nodes take no new blocks.
+	Cordoned bool
+	// Fence is another one each time that this node is declared gone; "" if it
+	// never was.
+	Fence string
+}
+
+// Placement is where the addresses of a pod come from.
+type Placement struct {
+	Pool string
+	// Want are addresses that were chosen for it, at most one of each family.
+	Want []netip.Addr
+}
+
+// Report is what an agent says of its node.
+type Report struct {
+	ASN      uint32
+	RouterID netip.Addr
+	Peers    []PeerStatus
+	Blocks   int
+	Routes   int
+	// Trouble is what does not work now, empty if all does.
+	Trouble string
+}
+
+// cadence is how often an agent looks after what nobody tells it of. Each pause
+// is drawn anew, between its half and one and a half times of it.
+type cadence struct {
+	firstAudit time.Duration // at most, after a start from a journal
+	audit      time.Duration
+	lost       time.Duration // between two looks for pods whose DEL was lost
+	report     time.Duration
+	tell       time.Duration // before a pod is told the same again
+}
+
+func usualCadence() cadence {
+	return cadence{firstAudit: 10 * time.Minute, audit: time.Hour, lost: 3 * time.Minute, report: 30 * time.Second, tell: time.Minute}
+}
+
+// joinCluster learns what the agent needs before it can read its journal: its
+// machine and the pools. What an agent of this boot has left is good enough if
+// it has all pools that the journal names; else the cluster is waited for.
+func (a *Agent) joinCluster(ctx context.Context, s *Settings, history []pools.Record) error {
+	m, err := a.memory.recall()
+	if err != nil {
+		a.Log.Warn("the pools of the last run are unknown; the cluster has to be asked", "err", err)
+	}
+	known := map[string]bool{}
+	for _, p := range m.pools {
+		known[p.Name()] = true
+	}
+	enough := len(history) > 0 && m.machine != ""
+	named := map[string]bool{}
+	for _, rec := range history {
+		enough = enough && known[rec.Pool]
+		named[rec.Pool] = true
+	}
+	if enough {
+		a.Machine, s.Pools = m.machine, namedFirst(m.pools, named)
+		return nil
+	}
+	state, err := a.awaitCluster(ctx)
+	if err != nil {
+		return err
+	}
+	a.Machine = state.Machine
+	s.Pools = namedFirst(beside(state.Pools, drained(m.pools, named)), named)
+	return nil
+}
+
+// awaitCluster waits until the cluster has shown its pools and this node.
+func (a *Agent) awaitCluster(ctx context.Context) (ClusterState, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	changed := make(chan struct{}, 1)
+	go func() {
+		_ = a.Cluster.Watch(ctx, func() {
+			select {
+			case changed <- struct{}{}:
+			default:
+			}
+		})
+	}()
+	remind := time.NewTicker(resync)
+	defer remind.Stop()
+	for {
+		state := a.Cluster.State()
+		if state.Seen && state.Machine != "" {
+			return state, nil
+		}
+		select {
+		case <-changed:
+			continue
+		case <-remind.C:
+		case <-ctx.Done():
+			return state, fmt.Errorf("wait for the cluster: %w", ctx.Err())
+		}
+		if state.Seen {
+			a.Log.Warn("waiting for the cluster's Node object of this node: is node in the configuration its name?", "node", a.Node)
+		} else {
+			a.Log.Warn("waiting for the API server to show the pools and this node")
+		}
+	}
+}
+
+// follow brings the agent to what the cluster says.
+func (a *Agent) follow() {
+	a.reload.Lock()
+	defer a.reload.Unlock()
+	state := a.Cluster.State()
+	if a.desk.setNode(state.Machine, state.Cordoned) {
+		a.Log.Info("this node's object in the cluster changed", "machine", state.Machine, "cordoned", state.Cordoned)
+	}
+	if state.Fence != a.fence {
+		if a.fence = state.Fence; a.fence != "" {
+			a.Log.Warn("this node was declared gone; reading its blocks", "fence", a.fence)
+			a.desk.audit()
+		}
+	}
+	if state.Seen {
+		a.admit(state.Pools)
+	}
+	if err := a.memory.keep(a.desk.machine(), a.settings.Load().Pools); err != nil {
+		a.Log.Warn("a restart will need the API server", "err", err)
+	}
+}
+
+// watchCluster follows the cluster until ctx ends.
+func (a *Agent) watchCluster(ctx context.Context) {
+	a.follow()
+	for ctx.Err() == nil {
+		if err := a.Cluster.Watch(ctx, a.follow); ctx.Err() == nil {
+			a.Log.Warn("the cluster is not watched; trying again", "err", err, "in", resync)
+			pause(ctx, resync)
+		}
+	}
+}
+
+// setNode takes over what the cluster says of this node, and says whether that
+// is news. Blocks get the name of a new machine one after the other.
+func (d *desk) setNode(machine string, cordoned bool) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if machine == "" {
+		machine = d.node.Machine // gone, or not known yet: neither is another one
+	}
+	news := d.node.Machine != machine || d.cordoned != cordoned
+	d.node.Machine, d.cordoned = machine, cordoned
+	d.node.SetCordoned(cordoned)
+	if news && d.calling.Err() == nil {
+		d.advance()
+	}
+	return news
+}
+
+func (d *desk) machine() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.node.Machine
+}
+
+// audit has the node compare what it holds with what the store has.
+func (d *desk) audit() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.node.Audit()
+	if d.calling.Err() == nil {
+		d.advance()
+	}
+}
+
+// persist does what needs the store again and again, until it is done or ctx
+// ends.
+func (a *Agent) persist(ctx context.Context, what string, do func() error) error {
+	n := news{log: a.Log}
+	for {
+		err := do()
+		if err == nil {
+			return nil
+		}
+		n.waits(what, err)
+		if !pause(ctx, retry) {
+			return fmt.Errorf("%s: %w", what, errors.Join(ctx.Err(), err))
+		}
+	}
+}
+
+// pause waits for d, and says whether ctx lasted.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
