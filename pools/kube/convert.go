@@ -18,9 +18,9 @@ func blockOf(b exchange.Stored) *v1alpha1.AddressBlock {
 		ObjectMeta: metav1.ObjectMeta{
 			Name: v1alpha1.BlockName(b.Prefix), UID: types.UID(b.UID), ResourceVersion: b.Version,
 			Labels: map[string]string{
-				v1alpha1.LabelPool: b.Pool,
-				v1alpha1.LabelNode: v1alpha1.NodeLabel(b.Node),
-				LabelAround:        Around(b.Prefix),
+				v1alpha1.LabelPool:   b.Pool,
+				v1alpha1.LabelNode:   v1alpha1.NodeLabel(b.Node),
+				v1alpha1.LabelAround: v1alpha1.BlockAround(b.Prefix),
 			},
 		},
 		Spec: v1alpha1.AddressBlockSpec{

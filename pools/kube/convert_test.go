@@ -90,7 +90,7 @@ func TestSelections(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if chosen++; selector.Matches(labels.Set{LabelAround: Around(inner)}) {
+			if chosen++; selector.Matches(labels.Set{v1alpha1.LabelAround: v1alpha1.BlockAround(inner)}) {
 				times++
 			}
 		}
@@ -107,10 +107,10 @@ func TestSelectionsAtTheEdges(t *testing.T) {
 		prefix string
 		want   string
 	}{
-		{"255.255.255.0/24", LabelAround + " in (255-255-255-0-24)"},
-		{"255.255.254.0/23", LabelAround + " in (255-255-254-0-24,255-255-255-0-24)"},
-		{"0.0.0.0/32", LabelAround + " in (0-0-0-0-24)"},
-		{"ffff:ffff:ffff:ffff:ffff:ffff:ffff:ff00/120", LabelAround + " in (ffff-ffff-ffff-ffff-ffff-ffff-ffff-ff00-120)"},
+		{"255.255.255.0/24", v1alpha1.LabelAround + " in (255-255-255-0-24)"},
+		{"255.255.254.0/23", v1alpha1.LabelAround + " in (255-255-254-0-24,255-255-255-0-24)"},
+		{"0.0.0.0/32", v1alpha1.LabelAround + " in (0-0-0-0-24)"},
+		{"ffff:ffff:ffff:ffff:ffff:ffff:ffff:ff00/120", v1alpha1.LabelAround + " in (ffff-ffff-ffff-ffff-ffff-ffff-ffff-ff00-120)"},
 		{"10.0.0.0/8", ""},
 		{"::/0", ""},
 	} {

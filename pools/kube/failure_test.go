@@ -204,14 +204,12 @@ func TestAWriteTellsTheAPIServerItsBound(t *testing.T) {
 }
 
 func TestAWriteThatNobodyGets(t *testing.T) {
-	refusing := httptest.NewServer(nil)
-	refusing.Close()
 	stranger := httptest.NewUnstartedServer(http.HandlerFunc(text(500, "")))
 	stranger.Config.ErrorLog = log.New(io.Discard, "", 0)
 	stranger.StartTLS()
 	t.Cleanup(stranger.Close)
 	for _, c := range []struct{ name, host, says string }{
-		{"connection refused", refusing.URL, "connection refused"},
+		{"connection refused", "https://127.0.0.1:1", "connection refused"},
 		{"a server that can't be trusted", stranger.URL, "certificate"},
 	} {
 		for name, call := range writes(client(t, &rest.Config{Host: c.host}).Store("n1")) {

@@ -8,13 +8,9 @@ import (
 	"github.com/fairway-network/fairway/api/v1alpha1"
 )
 
-// LabelAround is, on every AddressBlock, Around of its prefix. By it the blocks
-// that lie in another one are selected. The label of the pool's cell would serve
-// as well, for as long as the pool is there and has the block size that it had.
-const LabelAround = "fairway.network/around"
-
 const (
-	// placeBits is the size of a place: an IPv4 /24, an IPv6 /120.
+	// placeBits is the size of a place: an IPv4 /24, an IPv6 /120. Whatever lies
+	// in a prefix begins in a place that the prefix covers or lies in.
 	placeBits = 8
 	// largeBits is the size of the largest cell that there can be.
 	largeBits = 16
@@ -22,10 +18,7 @@ const (
 	placesAtOnce = 128
 )
 
-// Around is the name of the place that p, which must be valid, begins in.
-// Whatever lies in p begins in a place that p covers or lies in.
-func Around(p netip.Prefix) string { return v1alpha1.BlockName(around(p.Addr())) }
-
+// around is the place that a is in, of which v1alpha1.BlockAround is the name.
 func around(a netip.Addr) netip.Prefix {
 	return netip.PrefixFrom(a, a.BitLen()-placeBits).Masked()
 }
@@ -44,7 +37,7 @@ func selections(prefixes []netip.Prefix) (selectors []string) {
 	}
 	slices.Sort(places)
 	for names := range slices.Chunk(slices.Compact(places), placesAtOnce) {
-		selectors = append(selectors, LabelAround+" in ("+strings.Join(names, ",")+")")
+		selectors = append(selectors, v1alpha1.LabelAround+" in ("+strings.Join(names, ",")+")")
 	}
 	return selectors
 }
