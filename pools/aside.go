@@ -14,7 +14,8 @@ import (
 // is "", until TakeBack. Setting the same aside again changes nothing but the
 // node. The error wraps ErrOutside when no block held has all of prefix and
 // more, and ErrTaken when the block is closed, or an address of it is leased,
-// cools down, or is set aside in another prefix.
+// cools down, or is set aside in another prefix that does not have all of this
+// one.
 func (l *Ledger) SetAside(pool string, prefix netip.Prefix, node string) error {
 	s := l.shares[pool]
 	if s == nil {
@@ -89,6 +90,19 @@ func (l *Ledger) Free(pool string, f Family, now time.Time) (n int) {
 	return n
 }
 
+// Offers says whether a block held, closed or not, has a free address for pods;
+// want, if that is valid.
+func (l *Ledger) Offers(prefix netip.Prefix, want netip.Addr) bool {
+	b := l.find(prefix)
+	switch {
+	case b == nil:
+		return false
+	case want.IsValid():
+		return prefix.Contains(want) && b.uses[b.offset(want)] == free
+	}
+	return b.count(free) > 0
+}
+
 // spare is the last aligned part of b of that size of which each address is
 // free, or is none for pods, and one at least is free.
 func (b *block) spare(size int) (netip.Prefix, bool) {
@@ -132,8 +146,9 @@ func (l *lot) setAside(p netip.Prefix, node string) error {
 	if b.closed {
 		return fmt.Errorf("%w: block %s is being returned", ErrTaken, b.Prefix)
 	}
+	within := l.lentIn(b, p)
 	for o := at; o < at+uint32(size); o++ {
-		if u := b.uses[o]; u != free && u != outside || l.blockOf(b.addr(o)) != b {
+		if u := b.uses[o]; u != free && u != outside && !within || l.blockOf(b.addr(o)) != b {
 			return fmt.Errorf("%w: %s is in use", ErrTaken, b.addr(o))
 		}
 	}
@@ -152,7 +167,7 @@ func (l *lot) takeBack(p netip.Prefix) bool {
 	}
 	delete(l.asides, p)
 	for a := p.Addr(); p.Contains(a); a = a.Next() {
-		if b := l.blockOf(a); b != nil && b.uses[b.offset(a)] == lent {
+		if b := l.blockOf(a); b != nil && b.uses[b.offset(a)] == lent && !l.lentIn(b, netip.PrefixFrom(a, a.BitLen())) {
 			b.uses[b.offset(a)] = outside
 		}
 	}
@@ -160,6 +175,16 @@ func (l *lot) takeBack(p netip.Prefix) bool {
 		l.review(b)
 	}
 	return true
+}
+
+// lentIn says whether p lies in a part of b that is set aside.
+func (l *lot) lentIn(b *block, p netip.Prefix) bool {
+	for n := b.Prefix.Bits() + 1; n <= p.Bits(); n++ {
+		if _, is := l.asides[netip.PrefixFrom(p.Addr(), n).Masked()]; is {
+			return true
+		}
+	}
+	return false
 }
 
 // overlapping are the blocks that p lies in or that lie in p.

@@ -128,7 +128,11 @@ func (l *lot) move(from, to *block) {
 			to.end(get, ended)
 			from.end(have, time.Time{})
 		}
-		if from.uses[have] != outside {
+		switch {
+		case to == inner && from.uses[have] == lent:
+			to.uses[get] = l.borrowed(to, a) // and stays lent there
+		case to != inner && to.uses[get] == lent:
+		case from.uses[have] != outside:
 			to.uses[get], from.uses[have] = from.uses[have], outside
 		}
 	}
@@ -136,6 +140,18 @@ func (l *lot) move(from, to *block) {
 		b.line()
 		l.settle(b)
 	}
+}
+
+// borrowed is what an address becomes that is lent out of a block held here, and
+// comes back in the smaller block b.
+func (l *lot) borrowed(b *block, a netip.Addr) use {
+	switch {
+	case l.lentIn(b, netip.PrefixFrom(a, a.BitLen())):
+		return lent
+	case l.mayLease(a):
+		return free
+	}
+	return outside
 }
 
 // mayLease says whether a is an address for pods.
