@@ -23,9 +23,10 @@ type holding struct {
 	pace
 	Stored
 	since  time.Time
-	closed bool // to be returned
-	parted bool // the network does not lead here any more
-	final  bool // its removal was begun: it is not this node's any more
+	closed bool      // to be returned
+	parted bool      // the network does not lead here any more
+	final  bool      // its removal was begun: it is not this node's any more
+	stays  time.Time // until another call to make it can't come to count any more
 }
 
 // leaves says whether it is time to remove the block.
@@ -49,29 +50,33 @@ func (n *Node) leaving() (out []*holding) {
 }
 
 // take makes st, and what of it others have, this node's. With an error it is
-// not.
+// not. The journal knows of what others have before it knows of the block.
 func (n *Node) take(st Stored, inside []Stored) error {
-	if l := n.loans[st.Prefix]; l != nil { // it was lent by this very node
-		n.ledger.TakeBack(st.Prefix)
-		delete(n.loans, st.Prefix)
-	}
 	if err := n.ledger.Hold(st.Block); err != nil {
 		return err
 	}
-	if err := n.Keep(pools.Record{Op: pools.Claimed, Pool: st.Pool, At: n.now, Block: &st.Block}); err != nil {
+	lent := slices.DeleteFunc(outermost(inside), func(b Stored) bool { return n.held[b.Prefix] != nil })
+	var err error
+	for _, b := range lent {
+		err = errors.Join(err, n.Keep(pools.Record{Op: pools.Lent, Pool: b.Pool, At: n.now, Block: &b.Block}))
+	}
+	if err == nil {
+		err = n.Keep(pools.Record{Op: pools.Claimed, Pool: st.Pool, At: n.now, Block: &st.Block})
+	}
+	for _, b := range lent {
+		if err == nil {
+			err = n.setAside(b)
+		}
+	}
+	if err != nil {
+		for _, b := range lent {
+			delete(n.loans, b.Prefix)
+		}
 		n.ledger.Forfeit(st.Prefix)
 		return err
 	}
 	n.held[st.Prefix] = &holding{Stored: st, since: n.now}
 	n.changes++
-	for _, b := range outermost(inside) {
-		if b.Node == n.Name && n.held[b.Prefix] != nil {
-			continue
-		}
-		if err := n.lendOut(b); err != nil {
-			return errors.Join(err, n.forfeit(n.held[st.Prefix]))
-		}
-	}
 	return nil
 }
 
@@ -83,6 +88,10 @@ func (n *Node) lendOut(b Stored) error {
 	if err := n.Keep(pools.Record{Op: pools.Lent, Pool: b.Pool, At: n.now, Block: &b.Block}); err != nil {
 		return err
 	}
+	return n.setAside(b)
+}
+
+func (n *Node) setAside(b Stored) error {
 	if err := n.ledger.SetAside(b.Pool, b.Prefix, b.Node); err != nil {
 		return err
 	}
@@ -154,7 +163,7 @@ func (n *Node) close(p netip.Prefix) bool {
 // what lack says.
 func (n *Node) reopen(lack Lack) bool {
 	for _, h := range n.holdings() {
-		if lack.fits(h.Block) && h.closed && !h.final && n.ledger.Reopen(h.Prefix) {
+		if lack.fits(h.Block) && h.closed && !h.final && n.ledger.Offers(h.Prefix, lack.Want) && n.ledger.Reopen(h.Prefix) {
 			h.closed, h.parted = false, false
 			h.since = n.now
 			n.changes++
@@ -186,6 +195,10 @@ func (h *holding) step(n *Node) {
 		h.adopt(n)
 		return
 	}
+	if n.now.Before(h.stays) {
+		h.due = h.stays
+		return
+	}
 	if !h.final {
 		if err := n.Keep(pools.Record{Op: pools.Returned, Pool: h.Pool, At: n.now, Block: &h.Block}); err != nil {
 			n.again(&h.pace)
@@ -210,17 +223,22 @@ func (h *holding) step(n *Node) {
 
 // adopt writes this machine's name on a block of an earlier one.
 func (h *holding) adopt(n *Node) {
+	if h.Version == "" { // as remembered
+		n.Audit()
+		n.again(&h.pace)
+		return
+	}
 	b := h.Stored
 	b.Machine = n.Machine
 	n.call(&h.pace, Op{Kind: Take, Block: b}, func(r Result) {
-		switch {
-		case r.Err == nil:
-			h.Stored = r.Block
-		case errors.Is(r.Err, ErrGone), errors.Is(r.Err, ErrConflict):
-			n.Audit()
+		if r.Err != nil {
+			n.Audit() // it may be another one, or another one's, by now
 			n.again(&h.pace)
-		default:
-			n.again(&h.pace)
+			return
+		}
+		h.Stored = r.Block
+		if err := n.Keep(pools.Record{Op: pools.Claimed, Pool: h.Pool, At: h.since, Block: &h.Block}); err != nil {
+			n.Log.Warn("a block's new tenure is not in the journal", "block", h.Prefix, "err", err)
 		}
 	})
 }
@@ -266,39 +284,85 @@ func (n *Node) Held() (out []Stored) {
 	return out
 }
 
-// stray is a block in this node's name that it does not know: to be removed,
-// or held if others have a part of it.
+// stray is a block in this node's name that it does not hold. A lent one is
+// returned: its lender finds what stands in it. A cell is taken anew, so that
+// nothing counts any more that an earlier life has promised of it, and held with
+// what stands in it then; or removed, if no pool has it, once nothing does.
 type stray struct {
 	pace
 	Stored
-	empty bool // for certain
+	current bool // as read, and not as remembered
+	taken   bool
+}
+
+func (n *Node) addStray(st Stored, current bool) {
+	s := &stray{Stored: st, current: current}
+	if n.Shared && st.Lender == "" {
+		s.due = n.born.Add(Settle) // a removal that an earlier life has begun may be under way
+	}
+	n.strays[st.Prefix] = s
 }
 
 func (s *stray) step(n *Node) {
-	if s.empty {
+	switch {
+	case s.Lender != "":
 		n.remove(s)
-		return
+	case !n.Shared:
+		n.resolve(s, nil)
+	case !s.current:
+		s.look(n)
+	case !s.taken:
+		s.take(n)
+	default:
+		n.call(&s.pace, Op{Kind: Inside, Block: s.Stored}, func(r Result) {
+			if r.Err != nil {
+				n.again(&s.pace)
+				return
+			}
+			n.resolve(s, r.Blocks)
+		})
 	}
-	n.call(&s.pace, Op{Kind: Inside, Block: s.Stored}, func(r Result) {
+}
+
+// look reads the block at its present version.
+func (s *stray) look(n *Node) {
+	n.call(&s.pace, Op{Kind: Look, Block: s.Stored}, func(r Result) {
 		switch {
-		case r.Err != nil:
-			n.again(&s.pace)
-		case s.Lender == "" || len(r.Blocks) > 0:
-			n.adoptStray(s, r.Blocks)
+		case r.Err == nil && r.Block.UID == s.UID && r.Block.Node == n.Name:
+			s.Stored, s.current = r.Block, true
+		case r.Err == nil, errors.Is(r.Err, ErrGone):
+			delete(n.strays, s.Prefix)
 		default:
-			n.remove(s)
+			n.again(&s.pace)
 		}
 	})
 }
 
-func (n *Node) adoptStray(s *stray, inside []Stored) {
-	if err := n.take(s.Stored, inside); err != nil {
+func (s *stray) take(n *Node) {
+	b := s.Stored
+	b.Machine = n.Machine
+	n.call(&s.pace, Op{Kind: Take, Block: b}, func(r Result) {
+		if r.Err != nil {
+			s.current = false // it may have been taken all the same
+			n.again(&s.pace)
+			return
+		}
+		s.Stored, s.taken = r.Block, true
+	})
+}
+
+// resolve holds a cell, in which these blocks stand, or removes it.
+func (n *Node) resolve(s *stray, inside []Stored) {
+	switch err := n.take(s.Stored, inside); {
+	case err == nil:
+		n.Log.Info("holds a block of its own again", "pool", s.Pool, "block", s.Prefix)
+		delete(n.strays, s.Prefix)
+	case isUnfit(err) && len(inside) == 0:
+		n.remove(s)
+	default:
 		n.Log.Error("a block of this node can't be held", "block", s.Prefix, "err", err)
 		n.again(&s.pace)
-		return
 	}
-	n.Log.Info("holds a block of its own again", "pool", s.Pool, "block", s.Prefix)
-	delete(n.strays, s.Prefix)
 }
 
 func (n *Node) remove(s *stray) {
@@ -317,8 +381,18 @@ type audit struct {
 	wanted bool
 }
 
-// Audit has the node read its blocks and give up those that it lost.
+// Audit has the node read its blocks, give up those that it lost, and see to
+// those that it does not know. After a start with a journal one is needed once
+// Settle has passed: until then calls of the life before may come to count.
 func (n *Node) Audit() { n.audit.wanted = true }
+
+// auditAt is Audit at a later time.
+func (n *Node) auditAt(t time.Time) {
+	if !n.audit.wanted && t.After(n.audit.due) {
+		n.audit.due = t
+	}
+	n.audit.wanted = true
+}
 
 func (a *audit) step(n *Node) {
 	begun := n.now
@@ -339,8 +413,8 @@ func (n *Node) compare(before map[netip.Prefix]*holding, begun time.Time, own []
 	there := map[netip.Prefix]Stored{}
 	for _, st := range own {
 		there[st.Prefix] = st
-		if before[st.Prefix] == nil && n.held[st.Prefix] == nil && n.strays[st.Prefix] == nil && !n.drawing(st.Prefix) {
-			n.strays[st.Prefix] = &stray{Stored: st}
+		if before[st.Prefix] == nil && !n.has(st.Prefix) && !n.drawing(st.Prefix) {
+			n.addStray(st, true)
 		}
 	}
 	for _, h := range n.holdings() {
@@ -437,16 +511,21 @@ func (n *Node) Adopt(st Stored, inside []Stored, now time.Time) error {
 	if n.held[st.Prefix] != nil {
 		return nil
 	}
-	return n.take(st, inside)
+	if err := n.take(st, inside); err != nil {
+		return err
+	}
+	delete(n.unfit, st.Prefix)
+	return n.awaken(st.Prefix)
 }
 
-// Discard removes a block in this node's name that the node does not hold, and
-// in which nothing is.
+// Discard removes a block in this node's name that the node does not hold, as
+// soon as nothing stands in it.
 func (n *Node) Discard(st Stored, now time.Time) error {
 	n.now = now
 	if err := n.Keep(pools.Record{Op: pools.Returned, Pool: st.Pool, At: now, Block: &st.Block}); err != nil {
 		return err
 	}
-	n.strays[st.Prefix] = &stray{Stored: st, empty: true}
+	delete(n.unfit, st.Prefix)
+	n.addStray(st, false)
 	return nil
 }

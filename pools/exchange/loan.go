@@ -262,14 +262,36 @@ func (l *loan) look(n *Node) {
 	l.looked = n.now
 	n.call(&l.pace, Op{Kind: Look, Block: Stored{Block: pools.Block{Prefix: l.Prefix, Pool: l.Pool}}}, func(r Result) {
 		switch {
-		case errors.Is(r.Err, ErrGone):
+		case errors.Is(r.Err, ErrGone) && l.Prefix.IsSingleIP():
 			l.regain(n)
+		case errors.Is(r.Err, ErrGone):
+			l.lookInside(n)
 		case r.Err != nil:
 			n.again(&l.pace)
 		default:
 			l.tries = 0
 			l.due = n.now.Add(min(max(n.now.Sub(l.since)/4, lookForLoan), lookForOldLoan))
 		}
+	})
+}
+
+// lookInside finds what its node had lent on before it went.
+func (l *loan) lookInside(n *Node) {
+	n.call(&l.pace, Op{Kind: Inside, Block: Stored{Block: pools.Block{Prefix: l.Prefix, Pool: l.Pool}}}, func(r Result) {
+		if r.Err != nil {
+			n.again(&l.pace)
+			return
+		}
+		for _, b := range outermost(r.Blocks) {
+			if n.held[b.Prefix] != nil {
+				continue
+			}
+			if err := n.lendOut(b); err != nil {
+				n.again(&l.pace)
+				return
+			}
+		}
+		l.regain(n)
 	})
 }
 

@@ -57,13 +57,16 @@ type Node struct {
 	wants    map[Lack]*want
 	loans    map[netip.Prefix]*loan
 	strays   map[netip.Prefix]*stray
-	orphans  map[string]*orphan // requests of an earlier life, by name
+	unfit    map[netip.Prefix]bool         // blocks of which Restore has told its caller
+	asleep   map[netip.Prefix]pools.Record // what is lent of blocks that no pool has
+	orphans  map[string]*orphan            // requests that nobody waits for, by name
 	views    map[string]*view
 	seen     map[string]Request
 	heard    map[string]time.Time // when each request's UID was first seen
 	poor     map[Lack]time.Time   // when a claim ahead of need found no cell
 	failed   map[Lack]error       // why the last want was given up
 	audit    audit
+	born     time.Time // when this life began
 	now      time.Time
 	out      []*Op
 }
@@ -72,7 +75,7 @@ type Node struct {
 func NewNode(c Config, l *pools.Ledger) *Node {
 	return &Node{
 		Config: c, ledger: l, rules: map[string]Rule{}, held: map[netip.Prefix]*holding{}, wants: map[Lack]*want{},
-		loans: map[netip.Prefix]*loan{}, strays: map[netip.Prefix]*stray{}, orphans: map[string]*orphan{}, views: map[string]*view{},
+		loans: map[netip.Prefix]*loan{}, strays: map[netip.Prefix]*stray{}, unfit: map[netip.Prefix]bool{}, asleep: map[netip.Prefix]pools.Record{}, orphans: map[string]*orphan{}, views: map[string]*view{},
 		seen: map[string]Request{}, heard: map[string]time.Time{}, poor: map[Lack]time.Time{}, failed: map[Lack]error{},
 	}
 }
@@ -87,10 +90,11 @@ func (n *Node) SetCordoned(cordoned bool) { n.cordoned = cordoned }
 // calls to be made, each once, side by side, and when to call it again at the
 // latest; zero is at no certain time.
 func (n *Node) Advance(now time.Time) (ops []*Op, next time.Time) {
-	n.now = now
+	n.at(now)
 	n.closeUnused()
 	n.claimAhead()
 	n.serve()
+	n.disownUnwanted()
 	for _, e := range n.errands() {
 		if e.at().busy == 0 && !now.Before(e.at().due) {
 			e.step(n)
@@ -106,6 +110,14 @@ func (n *Node) Advance(now time.Time) (ops []*Op, next time.Time) {
 	}
 	ops, n.out = n.out, nil
 	return ops, next
+}
+
+// at notes the time.
+func (n *Node) at(now time.Time) {
+	if n.born.IsZero() {
+		n.born = now
+	}
+	n.now = now
 }
 
 // Done tells the result of an op.

@@ -98,12 +98,16 @@ func (r *Reaper) Advance(now time.Time) (ops []*Op, next time.Time) {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.requests)) {
-		if q := r.requests[name]; !q.busy && q.current && !now.Before(q.due) {
+		q := r.requests[name]
+		if q.due.IsZero() {
+			q.due = now.Add(Settle) // until nothing that its node began can make the lent block
+		}
+		if !q.busy && q.current && !now.Before(q.due) {
 			r.retract(q)
 		}
 	}
 	for _, b := range r.blocks {
-		if !b.busy && b.current && !(b.stored.Node == "" && b.inside) && (next.IsZero() || b.due.Before(next)) {
+		if !b.busy && b.current && !(b.stored.Node == "" && b.stored.Lender == "" && b.inside) && (next.IsZero() || b.due.Before(next)) {
 			next = b.due
 		}
 	}
@@ -133,6 +137,8 @@ func (r *Reaper) call(busy *bool, o Op, done func(Result)) {
 
 func (r *Reaper) step(b *reaping) {
 	switch {
+	case b.stored.Node == "" && b.stored.Lender != "":
+		r.remove(b, b.stored) // its lender finds what stands in it
 	case b.stored.Node == "" && b.inside:
 		// It waits: for those inside, or for somebody who takes it.
 	case b.stored.Node == "":
@@ -165,13 +171,17 @@ func (r *Reaper) discard(b *reaping) {
 			b.due = r.now.Add(retryReaping)
 			return
 		}
-		r.call(&b.busy, Op{Kind: Discard, Block: vacant}, func(res Result) {
-			if res.Err != nil {
-				b.due = r.now.Add(retryReaping)
-				return
-			}
-			b.current = false
-		})
+		r.remove(b, vacant)
+	})
+}
+
+func (r *Reaper) remove(b *reaping, vacant Stored) {
+	r.call(&b.busy, Op{Kind: Discard, Block: vacant}, func(res Result) {
+		if res.Err != nil {
+			b.due = r.now.Add(retryReaping)
+			return
+		}
+		b.current = false
 	})
 }
 

@@ -1,25 +1,29 @@
 package exchange
 
 import (
+	"cmp"
 	"errors"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/fairway-network/fairway/pools"
+	"go4.org/netipx"
 )
 
 // Restore brings a node without blocks back to what its journal says: the
 // blocks held, and what of them others have. Leases are restored after it. It
-// returns in unfit the blocks that no pool has any more, and joins what else
-// could not be held.
+// returns in unfit the blocks that no pool has any more, for the caller to Adopt
+// or Discard, and joins what else could not be held.
 func (n *Node) Restore(history []pools.Record) (unfit []Stored, err error) {
 	var errs []error
-	for _, rec := range history {
+	for _, rec := range inward(history) {
 		switch rec.Op {
 		case pools.Claimed:
 			if err := n.ledger.Hold(*rec.Block); isUnfit(err) {
 				unfit = append(unfit, Stored{Block: *rec.Block})
+				n.unfit[rec.Block.Prefix] = true
 			} else if err != nil {
 				errs = append(errs, err)
 			} else {
@@ -29,13 +33,25 @@ func (n *Node) Restore(history []pools.Record) (unfit []Stored, err error) {
 			errs = append(errs, n.restoreLoan(rec))
 		}
 	}
+	maps.DeleteFunc(n.asleep, func(p netip.Prefix, _ pools.Record) bool {
+		return !slices.ContainsFunc(unfit, func(st Stored) bool { return st.Prefix.Overlaps(p) })
+	})
 	return unfit, errors.Join(errs...)
+}
+
+// inward are the records of blocks, outer ones before what is in them: a part of
+// a block may be lent, and a part of that borrowed back.
+func inward(history []pools.Record) []pools.Record {
+	out := slices.DeleteFunc(slices.Clone(history), func(rec pools.Record) bool { return rec.Block == nil })
+	slices.SortStableFunc(out, func(a, b pools.Record) int { return cmp.Compare(a.Block.Prefix.Bits(), b.Block.Prefix.Bits()) })
+	return out
 }
 
 func (n *Node) restoreLoan(rec pools.Record) error {
 	if err := n.ledger.SetAside(rec.Pool, rec.Block.Prefix, rec.Block.Node); err != nil {
 		if isUnfit(err) {
-			return nil // like the block that it is in
+			n.asleep[rec.Block.Prefix] = rec // like the block that it is in
+			return nil
 		}
 		return err
 	}
@@ -47,80 +63,52 @@ func (n *Node) restoreLoan(rec pools.Record) error {
 	return nil
 }
 
+// awaken sets aside what was lent of a block that a pool has again.
+func (n *Node) awaken(block netip.Prefix) error {
+	var errs []error
+	for _, p := range slices.SortedFunc(maps.Keys(n.asleep), netipx.ComparePrefix) {
+		if block.Overlaps(p) {
+			errs = append(errs, n.restoreLoan(n.asleep[p]))
+			delete(n.asleep, p)
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // isUnfit says whether err is about a block that no pool has.
 func isUnfit(err error) bool {
 	return errors.Is(err, pools.ErrUnknownPool) || errors.Is(err, pools.ErrOutside)
 }
 
-// Found brings a node without a journal of this boot to what the store says:
-// requests as they were before own and inside were read. Blocks of an earlier
-// machine of this node's name are included, and get this one's. Lent ones are
-// returned, for nothing is leased in them any more. It returns what Restore
-// does.
-func (n *Node) Found(requests []Request, own, inside []Stored, now time.Time) (unfit []Stored, err error) {
-	n.now = now
+// Found brings a node without a journal of this boot to what the store says.
+// Blocks of an earlier machine of this node's name are included, and get this
+// one's. Lent ones are returned, for nothing is leased in them any more. Where
+// the store is shared the others are held as soon as they are taken anew: what
+// an earlier life has promised of them is void then, and whoever takes the node
+// for gone is too late. It returns what Restore does.
+func (n *Node) Found(requests []Request, own, _ []Stored, now time.Time) (unfit []Stored, err error) {
+	n.at(now)
 	n.Disown(requests)
-	var granted []Request
-	lends := map[netip.Prefix]bool{}
-	for _, r := range requests {
-		if r.Grant.Lender == n.Name {
-			granted = append(granted, r)
-			lends[r.Grant.Outer] = true
-		}
-	}
 	var errs []error
-	parts := append(slices.Clone(inside), slices.DeleteFunc(slices.Clone(own), func(st Stored) bool { return st.Lender == "" })...)
 	for _, st := range own {
-		if st.Lender != "" && !lends[st.Prefix] {
-			n.strays[st.Prefix] = &stray{Stored: st}
-			continue
-		}
-		if err := n.take(st, within(parts, st.Prefix)); isUnfit(err) {
+		if n.Shared {
+			n.addStray(st, true)
+		} else if err := n.take(st, nil); isUnfit(err) {
 			unfit = append(unfit, st)
 		} else if err != nil {
 			errs = append(errs, err)
 		}
 	}
-	for _, r := range granted {
-		errs = append(errs, n.foundLoan(r))
-	}
 	return unfit, errors.Join(errs...)
-}
-
-// foundLoan sets aside what an earlier life of this node has granted.
-func (n *Node) foundLoan(r Request) error {
-	p := r.Grant.Prefix
-	if n.loans[p] != nil || n.held[n.ledger.BlockOf(r.Pool, p.Addr())] == nil {
-		return nil
-	}
-	rec := pools.Record{Op: pools.Lent, Pool: r.Pool, At: n.now, Block: &pools.Block{Prefix: p, Pool: r.Pool, Node: r.Node}, Ref: r.Name + " " + r.UID}
-	if err := n.Keep(rec); err != nil {
-		return err
-	}
-	if err := n.ledger.SetAside(r.Pool, p, r.Node); err != nil {
-		return err
-	}
-	n.loans[p] = &loan{Prefix: p, Pool: r.Pool, phase: doubtful, request: r}
-	return nil
 }
 
 // Disown removes the requests in this node's name, which are of an earlier life.
 func (n *Node) Disown(requests []Request) {
 	for _, r := range requests {
 		if r.Node == n.Name {
-			n.orphans[r.Name] = &orphan{request: r}
+			n.disown(r)
 		}
 	}
-}
-
-// within are those of blocks that lie in p, p itself left out.
-func within(blocks []Stored, p netip.Prefix) (out []Stored) {
-	for _, b := range blocks {
-		if b.Prefix.Bits() > p.Bits() && p.Contains(b.Prefix.Addr()) {
-			out = append(out, b)
-		}
-	}
-	return out
 }
 
 // History is what Restore makes the node's blocks of.
@@ -138,6 +126,9 @@ func (n *Node) History() []pools.Record {
 			rec.Ref = l.request.Name + " " + l.request.UID
 		}
 		recs = append(recs, rec)
+	}
+	for _, p := range slices.SortedFunc(maps.Keys(n.asleep), netipx.ComparePrefix) {
+		recs = append(recs, n.asleep[p])
 	}
 	return recs
 }

@@ -4,9 +4,14 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"time"
 
 	"github.com/fairway-network/fairway/pools"
 )
+
+// Settle is how long after its caller has given up a write may come to count, at
+// most.
+const Settle = 10 * time.Second
 
 // What a store answers. Every other error means that nothing was changed, and
 // that trying again later may help.
@@ -17,8 +22,8 @@ var (
 	ErrGone = errors.New("gone")
 	// ErrConflict: the object was changed since it was read.
 	ErrConflict = errors.New("changed by somebody else")
-	// ErrUnknown: a write may have happened, or may yet happen within a short
-	// time, or not: nobody answered.
+	// ErrUnknown: a write may have happened, or may yet happen within Settle, or
+	// not: nobody answered.
 	ErrUnknown = errors.New("outcome unknown")
 )
 

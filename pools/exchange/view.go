@@ -24,7 +24,7 @@ func newView(at time.Time, blocks []Stored) *view {
 	return v
 }
 
-// blocks are those of v, what this node holds for certain, and the cells that
+// blocks are those of v, what this node has for certain, and the cells that
 // others were found to hold.
 func (v *view) blocks(n *Node, missed map[netip.Prefix]bool) (out []pools.Block) {
 	for p, st := range v.stored {
@@ -38,6 +38,16 @@ func (v *view) blocks(n *Node, missed map[netip.Prefix]bool) (out []pools.Block)
 			out = append(out, h.Block)
 		}
 	}
+	for p, s := range n.strays {
+		if _, known := v.stored[p]; !known {
+			out = append(out, pools.Block{Prefix: p, Pool: s.Pool})
+		}
+	}
+	for p := range n.unfit {
+		if _, known := v.stored[p]; !known {
+			out = append(out, pools.Block{Prefix: p})
+		}
+	}
 	for p := range missed {
 		if _, known := v.stored[p]; !known {
 			out = append(out, pools.Block{Prefix: p})
@@ -46,10 +56,10 @@ func (v *view) blocks(n *Node, missed map[netip.Prefix]bool) (out []pools.Block)
 	return out
 }
 
-// vacant blocks, by prefix.
+// vacant cells, by prefix. What was lent falls to the space around it.
 func (v *view) vacant() (out []Stored) {
 	for _, p := range slices.SortedFunc(maps.Keys(v.stored), netipx.ComparePrefix) {
-		if st := v.stored[p]; st.Node == "" {
+		if st := v.stored[p]; st.Node == "" && st.Lender == "" {
 			out = append(out, st)
 		}
 	}

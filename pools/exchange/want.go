@@ -53,8 +53,9 @@ type want struct {
 	block   Stored  // that is being made or taken
 	request Request // that was made; UID "" if none was
 	inside  []Stored
-	unsure  bool // an earlier try of this phase may have worked
-	listed  bool // the pool was read since this want began
+	unsure  bool      // an earlier try of this phase may have worked
+	doubt   time.Time // until a call to make a block may come to count
+	listed  bool      // the pool was read since this want began
 	got     bool
 	checks  [2]bool
 	missed  map[netip.Prefix]bool
@@ -64,7 +65,7 @@ type want struct {
 // Need says that count lease requests wait for what lack says. Say so again
 // when it has changed, and 0 when nobody waits any more.
 func (n *Node) Need(lack Lack, count int, now time.Time) {
-	n.now = now
+	n.at(now)
 	w := n.wants[lack]
 	if w == nil {
 		if count == 0 {
@@ -235,7 +236,7 @@ func (w *want) target(n *Node, pool *pools.Pool, v *view) bool {
 		return false
 	}
 	for _, st := range v.vacant() {
-		if w.fits(st.Block) && !w.missed[st.Prefix] {
+		if w.fits(st.Block) && !w.missed[st.Prefix] && !n.has(st.Prefix) {
 			w.block = st
 			w.block.Node, w.block.Machine = n.Name, n.Machine
 			w.to(taking)
@@ -244,6 +245,11 @@ func (w *want) target(n *Node, pool *pools.Pool, v *view) bool {
 		}
 	}
 	return false
+}
+
+// has says whether a block of this node is p, held or not.
+func (n *Node) has(p netip.Prefix) bool {
+	return n.held[p] != nil || n.strays[p] != nil || n.unfit[p]
 }
 
 // cell is a free one that has what is lacking.
@@ -328,8 +334,7 @@ func (w *want) create(n *Node) {
 		case errors.Is(r.Err, ErrExists):
 			w.miss(n)
 		case errors.Is(r.Err, ErrUnknown):
-			w.unsure, w.err = true, r.Err
-			n.again(&w.pace)
+			w.doubtful(n, r.Err)
 		case w.unsure:
 			w.err = r.Err
 			n.again(&w.pace)
@@ -339,6 +344,13 @@ func (w *want) create(n *Node) {
 			n.again(&w.pace)
 		}
 	})
+}
+
+// doubtful tries again what may have worked, or may yet.
+func (w *want) doubtful(n *Node, err error) {
+	w.unsure, w.err = true, err
+	w.doubt = n.now.Add(Settle)
+	n.again(&w.pace)
 }
 
 // claimed looks whose the block is that an unanswered call may have made.
@@ -352,6 +364,7 @@ func (w *want) claimed(n *Node) {
 			w.block = r.Block
 			w.to(reading)
 		case r.Err == nil && w.phase == creating:
+			n.auditAt(w.doubt) // should that one go and the call come to count
 			w.miss(n)
 		case r.Err == nil:
 			w.to(retracting) // what was granted is another's: nothing of it was made
@@ -385,6 +398,7 @@ func (w *want) hold(n *Node, st Stored, inside []Stored) {
 	} else {
 		n.Log.Info("claimed a block", "pool", st.Pool, "block", st.Prefix)
 	}
+	n.held[st.Prefix].stays, w.doubt = w.doubt, time.Time{}
 	if v := n.views[w.Pool]; v != nil {
 		v.stored[st.Prefix] = st
 	}
@@ -511,7 +525,7 @@ func (w *want) granted(n *Node) {
 	g := w.request.Grant
 	sound := g.Prefix.IsValid() && g.Prefix == g.Prefix.Masked() && pools.FamilyOf(g.Prefix.Addr()) == w.Family && g.Lender != "" && g.Lender != n.Name &&
 		g.Outer.Bits() < g.Prefix.Bits() && g.Outer.Contains(g.Prefix.Addr()) && (!w.Want.IsValid() || g.Prefix.Contains(w.Want))
-	if !sound || n.held[g.Prefix] != nil || w.idle(n) {
+	if !sound || n.has(g.Prefix) || w.idle(n) {
 		w.to(retracting)
 		w.step(n)
 		return
@@ -530,12 +544,13 @@ func (w *want) draw(n *Node) {
 			w.to(checking)
 		case errors.Is(r.Err, ErrExists):
 			w.claimed(n)
-		case errors.Is(r.Err, ErrUnknown) || w.unsure:
-			w.unsure, w.err = true, r.Err
+		case errors.Is(r.Err, ErrUnknown):
+			w.doubtful(n, r.Err)
+		case w.unsure:
+			w.err = r.Err
 			n.again(&w.pace)
 		default:
 			w.err = r.Err
-			w.block = Stored{}
 			w.to(retracting)
 			n.again(&w.pace)
 		}
@@ -580,13 +595,17 @@ func (w *want) undo(n *Node) {
 			n.again(&w.pace)
 			return
 		}
-		w.block = Stored{}
 		w.to(retracting)
 	})
 }
 
-// retract removes the request; then the want is over, or begins anew.
+// retract removes the request; then the want is over, or begins anew. For as
+// long as the request stands, the lender leaves the lent block alone.
 func (w *want) retract(n *Node) {
+	if !w.doubt.IsZero() && !w.got {
+		w.sweep(n)
+		return
+	}
 	n.call(&w.pace, Op{Kind: Retract, Request: w.request}, func(r Result) {
 		if r.Err != nil && !errors.Is(r.Err, ErrGone) {
 			n.again(&w.pace)
@@ -603,20 +622,58 @@ func (w *want) retract(n *Node) {
 	})
 }
 
-// orphan is a request in this node's name that it does not know.
+// sweep removes the lent block that is not used, once no call can make it any
+// more.
+func (w *want) sweep(n *Node) {
+	if n.now.Before(w.doubt) {
+		w.due = w.doubt
+		return
+	}
+	n.call(&w.pace, Op{Kind: Look, Block: w.block}, func(r Result) {
+		switch {
+		case r.Err == nil && r.Block.Node == n.Name && r.Block.Lender == w.block.Lender:
+			w.block, w.doubt = r.Block, time.Time{}
+			w.to(undoing)
+		case r.Err == nil, errors.Is(r.Err, ErrGone):
+			w.doubt = time.Time{}
+		default:
+			n.again(&w.pace)
+		}
+	})
+}
+
+// orphan is a request in this node's name that nobody waits for: of an earlier
+// life, or one that was made late. It goes when no call of that life can come
+// to count any more, and with it the lent block, if that was made.
 type orphan struct {
 	pace
 	request Request
 	looked  bool
 }
 
-func (o *orphan) step(n *Node) {
-	if w := n.wants[o.lack()]; w != nil {
-		delete(n.orphans, o.request.Name) // it will find it by itself
+func (n *Node) disown(r Request) {
+	if o := n.orphans[r.Name]; o != nil && (o.busy > 0 || o.request.UID == r.UID) {
 		return
 	}
-	if !o.request.Open() && !o.looked {
-		o.look(n)
+	n.orphans[r.Name] = &orphan{request: r, pace: pace{due: n.now.Add(Settle)}}
+}
+
+// disownUnwanted finds requests of this node that were made late.
+func (n *Node) disownUnwanted() {
+	for name, r := range n.seen {
+		if r.Node == n.Name && n.wants[lackOf(r)] == nil {
+			n.disown(n.seen[name])
+		}
+	}
+}
+
+func (o *orphan) step(n *Node) {
+	if n.wants[lackOf(o.request)] != nil {
+		n.forget(o) // it will find it by itself
+		return
+	}
+	if !o.looked {
+		o.read(n)
 		return
 	}
 	n.call(&o.pace, Op{Kind: Retract, Request: o.request}, func(r Result) {
@@ -624,7 +681,30 @@ func (o *orphan) step(n *Node) {
 			n.again(&o.pace)
 			return
 		}
+		n.forget(o)
+	})
+}
+
+func (n *Node) forget(o *orphan) {
+	if n.orphans[o.request.Name] == o {
 		delete(n.orphans, o.request.Name)
+	}
+}
+
+// read sees whether the request was granted since.
+func (o *orphan) read(n *Node) {
+	n.call(&o.pace, Op{Kind: LookRequest, Request: o.request}, func(r Result) {
+		switch {
+		case r.Err == nil && r.Request.UID == o.request.UID && !r.Request.Open():
+			o.request = r.Request
+			o.look(n)
+		case r.Err == nil && r.Request.UID == o.request.UID:
+			o.looked = true
+		case r.Err == nil, errors.Is(r.Err, ErrGone):
+			n.forget(o)
+		default:
+			n.again(&o.pace)
+		}
 	})
 }
 
@@ -637,13 +717,13 @@ func (o *orphan) look(n *Node) {
 			return
 		}
 		o.looked = true
-		if r.Err == nil && r.Block.Node == n.Name && n.held[p] == nil && n.strays[p] == nil && !n.drawing(p) {
-			n.strays[p] = &stray{Stored: r.Block}
+		if r.Err == nil && r.Block.Node == n.Name && r.Block.Lender != "" && !n.has(p) && !n.drawing(p) {
+			n.addStray(r.Block, true)
 		}
 	})
 }
 
-func (o *orphan) lack() Lack { return Lack{o.request.Pool, o.request.Family, o.request.Want} }
+func lackOf(r Request) Lack { return Lack{r.Pool, r.Family, r.Want} }
 
 // RequestName is the name of the one request of a node for what lack says.
 func RequestName(node string, lack Lack) string {

@@ -1,0 +1,294 @@
+package exchange_test
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+
+	"github.com/fairway-network/fairway/pools"
+	. "github.com/fairway-network/fairway/pools/exchange"
+	"go4.org/netipx"
+)
+
+// errRefused stands for every definite refusal: throttled, not allowed, away.
+var errRefused = errors.New("refused")
+
+// model is the store: linearizable, since it does one thing at a time. Whoever
+// is late, lost or answered by nobody is the simulation's affair.
+type model struct {
+	blocks   []Stored // by prefix
+	requests []Request
+	nodes    []nodeObject
+	past     []snapshot // the last ones, the current one at the end
+	names    int        // UIDs and versions given out
+	writes   int
+	revision int
+	removed  func(b Stored) // a block goes
+}
+
+// nodeObject is a Node of the cluster.
+type nodeObject struct {
+	name, machine string
+	outOfService  bool
+}
+
+// snapshot is what a reader who is late sees.
+type snapshot struct {
+	blocks   []Stored
+	requests []Request
+	nodes    []nodeObject
+}
+
+const rememberedPast = 40
+
+// changed keeps the present for those who are late.
+func (m *model) changed() {
+	m.revision++
+	m.writes++
+	m.past = append(m.past, snapshot{slices.Clone(m.blocks), slices.Clone(m.requests), slices.Clone(m.nodes)})
+	if len(m.past) > rememberedPast {
+		m.past = slices.Delete(m.past, 0, 1)
+	}
+}
+
+func (m *model) name() string {
+	m.names++
+	return strconv.Itoa(m.names)
+}
+
+func (m *model) find(p netip.Prefix) (int, bool) {
+	return slices.BinarySearchFunc(m.blocks, p, func(b Stored, p netip.Prefix) int { return netipx.ComparePrefix(b.Prefix, p) })
+}
+
+func (m *model) findRequest(name string) (int, bool) {
+	return slices.BinarySearchFunc(m.requests, name, func(r Request, name string) int {
+		switch {
+		case r.Name < name:
+			return -1
+		case r.Name > name:
+			return 1
+		}
+		return 0
+	})
+}
+
+// do carries an op out at once, as node, or as the controller if that is "".
+func (m *model) do(node string, o *Op) (r Result) {
+	switch o.Kind {
+	case List:
+		r.Blocks = m.ofPool(m.blocks, o.Pool)
+	case Own:
+		r.Blocks = m.own(node)
+	case Inside:
+		r.Blocks = m.inside(o.Block.Prefix)
+	case Look:
+		if i, ok := m.find(o.Block.Prefix); ok {
+			r.Block = m.blocks[i]
+		} else {
+			r.Err = ErrGone
+		}
+	case Requests:
+		r.Requests = slices.Clone(m.requests)
+	case LookRequest:
+		if i, ok := m.findRequest(o.Request.Name); ok {
+			r.Request = m.requests[i]
+		} else {
+			r.Err = ErrGone
+		}
+	case LookNode:
+		r.Gone = gone(m.nodes, o.Block.Node, o.Block.Machine)
+	default:
+		return m.write(node, o)
+	}
+	return r
+}
+
+func (m *model) write(node string, o *Op) (r Result) {
+	switch o.Kind {
+	case Create:
+		r.Block, r.Err = m.create(node, o.Block.Block)
+	case Take:
+		r.Block, r.Err = m.take(node, o.Block)
+	case Vacate:
+		r.Block, r.Err = m.vacate(o.Block)
+	case Delete:
+		r.Err = m.delete(node, o.Block, "")
+	case Discard:
+		r.Err = m.delete("", o.Block, o.Block.Version)
+	case Ask:
+		r.Request, r.Err = m.ask(node, o.Request)
+	case Answer:
+		r.Request, r.Err = m.grant(node, o.Request)
+	case Retract:
+		r.Err = m.retract(node, o.Request)
+	default:
+		r.Err = fmt.Errorf("no store can %v", o.Kind)
+	}
+	return r
+}
+
+func (m *model) ofPool(blocks []Stored, pool string) (out []Stored) {
+	for _, b := range blocks {
+		if b.Pool == pool {
+			out = append(out, b)
+		}
+	}
+	return out
+}
+
+func (m *model) own(node string) (out []Stored) {
+	for _, b := range m.blocks {
+		if b.Node == node {
+			out = append(out, b)
+		}
+	}
+	return out
+}
+
+func (m *model) inside(p netip.Prefix) (out []Stored) {
+	for _, b := range m.blocks {
+		if b.Prefix.Bits() > p.Bits() && p.Contains(b.Prefix.Addr()) {
+			out = append(out, b)
+		}
+	}
+	return out
+}
+
+func (m *model) create(node string, b pools.Block) (Stored, error) {
+	i, there := m.find(b.Prefix)
+	switch {
+	case b.Node != node:
+		return Stored{}, fmt.Errorf("%w: node %q creates a block of %q", errRefused, node, b.Node)
+	case there:
+		return Stored{}, ErrExists
+	}
+	b.UID, b.Tenure = m.name(), 0
+	st := Stored{Block: b, Version: m.name()}
+	m.blocks = slices.Insert(m.blocks, i, st)
+	m.changed()
+	return st, nil
+}
+
+// at is the place of a block, if it is the one that is meant.
+func (m *model) at(b Stored, version string) (int, error) {
+	i, there := m.find(b.Prefix)
+	switch {
+	case !there || m.blocks[i].UID != b.UID:
+		return 0, ErrGone
+	case version != "" && m.blocks[i].Version != version:
+		return 0, ErrConflict
+	}
+	return i, nil
+}
+
+func (m *model) take(node string, b Stored) (Stored, error) {
+	if b.UID == "" || b.Version == "" {
+		return Stored{}, fmt.Errorf("%w: a take needs UID and version", errRefused)
+	}
+	i, err := m.at(b, b.Version)
+	if err != nil {
+		return Stored{}, err
+	}
+	st := &m.blocks[i]
+	if st.Node != "" && st.Node != node || b.Node != node {
+		return Stored{}, fmt.Errorf("%w: node %q takes a block of %q", errRefused, node, st.Node)
+	}
+	st.Node, st.Machine, st.Version = node, b.Machine, m.name()
+	st.Tenure++
+	out := *st
+	m.changed()
+	return out, nil
+}
+
+func (m *model) vacate(b Stored) (Stored, error) {
+	i, err := m.at(b, b.Version)
+	if err != nil {
+		return Stored{}, err
+	}
+	st := &m.blocks[i]
+	st.Node, st.Machine, st.Version = "", "", m.name()
+	out := *st
+	m.changed()
+	return out, nil
+}
+
+// delete holds what the admission policy does: a node removes its own blocks.
+func (m *model) delete(node string, b Stored, version string) error {
+	i, err := m.at(b, version)
+	if err != nil {
+		return err
+	}
+	old := m.blocks[i]
+	if old.Node != node {
+		return fmt.Errorf("%w: node %q removes a block of %q", errRefused, node, old.Node)
+	}
+	m.removed(old)
+	m.blocks = slices.Delete(m.blocks, i, i+1)
+	m.changed()
+	return nil
+}
+
+func (m *model) ask(node string, r Request) (Request, error) {
+	i, there := m.findRequest(r.Name)
+	switch {
+	case r.Node != node:
+		return Request{}, errRefused
+	case there:
+		return Request{}, ErrExists
+	}
+	r.UID, r.Version = m.name(), m.name()
+	m.requests = slices.Insert(m.requests, i, r)
+	m.changed()
+	return r, nil
+}
+
+func (m *model) grant(node string, r Request) (Request, error) {
+	i, there := m.findRequest(r.Name)
+	switch {
+	case !there || m.requests[i].UID != r.UID:
+		return Request{}, ErrGone
+	case m.requests[i].Version != r.Version:
+		return Request{}, ErrConflict
+	case !m.requests[i].Open() || r.Grant.Lender != node:
+		return Request{}, errRefused
+	}
+	m.requests[i].Grant, m.requests[i].Version = r.Grant, m.name()
+	out := m.requests[i]
+	m.changed()
+	return out, nil
+}
+
+func (m *model) retract(node string, r Request) error {
+	i, there := m.findRequest(r.Name)
+	switch {
+	case !there || m.requests[i].UID != r.UID:
+		return ErrGone
+	case node != "" && m.requests[i].Node != node:
+		return errRefused
+	}
+	m.requests = slices.Delete(m.requests, i, i+1)
+	m.changed()
+	return nil
+}
+
+// gone says whether the node with that machine is not among nodes, or is out of
+// service.
+func gone(nodes []nodeObject, name, machine string) bool {
+	for _, n := range nodes {
+		if n.name == name {
+			return n.outOfService || machine != "" && machine != n.machine
+		}
+	}
+	return true
+}
+
+func (m *model) node(name string) *nodeObject {
+	for i := range m.nodes {
+		if m.nodes[i].name == name {
+			return &m.nodes[i]
+		}
+	}
+	return nil
+}
