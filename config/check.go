@@ -13,11 +13,25 @@ func (c *Config) check(s *source) {
 	c.checkPaths(s)
 	c.BGP.check(s)
 	c.checkPeers(s)
+	c.checkStore(s)
+	c.checkKernel(s)
+}
+
+// checkStore checks what depends on where pools are kept.
+func (c *Config) checkStore(s *source) {
+	if c.Kubernetes.Kubeconfig != "" {
+		checkPath(s, "kubernetes.kubeconfig", c.Kubernetes.Kubeconfig)
+	}
+	if c.Store == Kubernetes {
+		if len(c.Pools) > 0 {
+			s.fail("pools", "store is %s%s, and pools are AddressPool objects there: create them with kubectl, and remove the list", Kubernetes, s.origin("store"))
+		}
+		return
+	}
 	c.checkPools(s)
 	c.checkReach(s)
-	c.checkKernel(s)
-	if c.Store == Kubernetes {
-		s.fail("store", "%q is not in this version: write %s", c.Store, Embedded)
+	if key := "kubernetes.kubeconfig"; c.Kubernetes.Kubeconfig != "" {
+		s.warn(key, "nothing reads it while store is %s%s: write store: %s, or remove it", c.Store, s.origin("store"), Kubernetes)
 	}
 }
 

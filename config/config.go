@@ -24,17 +24,22 @@ import (
 // Config is the agent's configuration. It never changes: a reload makes a new
 // one.
 type Config struct {
-	// This node's name among all nodes: a DNS name in lower case.
+	// This node's name among all nodes: a DNS name in lower case. In Kubernetes
+	// it is the name of the Node object.
 	Node string `key:"node" otherwise:"the host name"`
 	// This node's side of every BGP session.
 	BGP BGP `key:"bgp"`
 	// The routers to announce to. Without any, nothing leaves this node.
 	Peers []Peer `key:"peers"`
-	// The address pools of this node. Two pools never share an address.
+	// The address pools of this node. Two pools never share an address. With
+	// `store: kubernetes` pools are AddressPool objects, and none stand here.
 	Pools []Pool `key:"pools"`
-	// Where blocks are kept: a file of this host in stateDir (`embedded`), or
-	// the Kubernetes API server (`kubernetes`, not in this version).
+	// Where pools and blocks are kept: pools in this file and blocks in a file
+	// of this host in stateDir (`embedded`), or both as objects of the
+	// Kubernetes API server (`kubernetes`).
 	Store Store `key:"store" default:"embedded" oneof:"embedded,kubernetes"`
+	// How to reach the API server, with `store: kubernetes`.
+	Kubernetes APIServer `key:"kubernetes"`
 	// Directory for what must outlive a reboot.
 	StateDir string `key:"stateDir" default:"/var/lib/fairway"`
 	// Directory for what must not outlive a reboot: the lease journal and the
@@ -58,6 +63,14 @@ const (
 	Embedded   Store = "embedded"
 	Kubernetes Store = "kubernetes"
 )
+
+// APIServer is how to reach the API server of the cluster that this node is
+// part of. The zero APIServer is for an agent that runs in a pod.
+type APIServer struct {
+	// Kubeconfig file with the API server's address and the agent's
+	// credentials. The agent needs rights that are for its own node alone.
+	Kubeconfig string `key:"kubeconfig" otherwise:"the service account of the agent's pod"`
+}
 
 // BGP is this node's side of every session. A zero RouterID is for the agent
 // to find.

@@ -104,7 +104,11 @@ func TestEveryKey(t *testing.T) {
 	}
 	check(t, "pool", c.Pools[0].Definition(), want.Definition())
 	check(t, "pool's use", []any{c.Pools[0].IdleAfter, c.Pools[0].Announce}, []any{want.IdleAfter, want.Announce})
-	c.Pools = nil
+	check(t, "kubeconfig", c.Kubernetes, config.APIServer{Kubeconfig: "/srv/kubeconfig"})
+	if len(c.Warnings) != 1 || c.Warnings[0].Key != "kubernetes.kubeconfig" {
+		t.Errorf("warnings %v, want one that nothing reads the kubeconfig", c.Warnings)
+	}
+	c.Pools, c.Kubernetes, c.Warnings = nil, config.APIServer{}, nil
 	check(t, "configuration", c, &config.Config{
 		Node: "rack1.node-7",
 		BGP: config.BGP{
@@ -122,6 +126,22 @@ func TestEveryKey(t *testing.T) {
 		Routes: config.Routes{Kernel: config.KernelRoutes{Table: 100, Protocol: 200, Metric: 1, Sysctls: config.LeaveSysctls}},
 		Log:    config.Log{Level: slog.LevelDebug, Format: config.JSON},
 	})
+}
+
+func TestKubernetes(t *testing.T) {
+	clearEnvironment(t)
+	c, err := config.Load("testdata/kubernetes.yaml")
+	must(t, err)
+	check(t, "store", []any{c.Store, c.Kubernetes, len(c.Pools), len(c.Peers), c.Warnings},
+		[]any{config.Kubernetes, config.APIServer{Kubeconfig: "/etc/fairway/kubeconfig"}, 0, 1, config.Problems(nil)})
+
+	t.Setenv("FAIRWAY_STORE", "kubernetes")
+	c = mustLoad(t, "pools: []\n")
+	check(t, "in a pod", []any{c.Store, c.Kubernetes}, []any{config.Kubernetes, config.APIServer{}})
+
+	t.Setenv("FAIRWAY_KUBERNETES_KUBECONFIG", "/run/other")
+	c = mustLoad(t, "kubernetes: {kubeconfig: /etc/fairway/kubeconfig}\n")
+	check(t, "variable", c.Kubernetes, config.APIServer{Kubeconfig: "/run/other"})
 }
 
 func TestListensOnNothing(t *testing.T) {
@@ -201,14 +221,17 @@ func TestWrongEnvironment(t *testing.T) {
 		"FAIRWAY_BGP_LISTEN_PORT": "tcp://10.96.0.1:179", "FAIRWAY_BGP_API_ADDRESS": "10.0.0.1:50051", "FAIRWAY_PEERS": "10.0.0.1",
 		"FAIRWAY_BGP_LISTEN_ADDRESSES": "0.0.0.0", "FAIRWAY_BGP_GRACEFUL_RESTART_ENABLED": "yes", "FAIRWAY_IPAM_SOCKETS": "/x",
 		"FAIRWAY_POOLS_0_NAME": "web", "FAIRWAY_STATE_DIR": "here", "FAIRWAY_BGP_ANNOUNCE_TIMEOUT": "10", "FAIRWAY_STORE": "kubernetes",
+		"FAIRWAY_KUBERNETES_KUBECONFIG": "admin.conf",
 	} {
 		t.Setenv(name, text)
 	}
-	_, err := load(t, "bgp: {asn: 64512}\npeers: [{name: a, address: 10.0.0.1, asn: 65000}]\n")
+	path := filepath.Join(t.TempDir(), "fairway.yaml")
+	write(t, path, "bgp: {asn: 64512}\npeers: [{name: a, address: 10.0.0.1, asn: 65000}]\npools: [{name: web, addresses: [10.1.0.0/24]}]\n")
+	_, err := config.Load(path)
 	if err == nil {
 		t.Fatal("loaded")
 	}
-	lines := strings.Split(err.Error(), "\n")
+	lines := strings.Split(strings.ReplaceAll(err.Error(), path, filepath.Base(path)), "\n")
 	slices.Sort(lines)
 	compare(t, "testdata/environment.err", strings.Join(lines, "\n")+"\n")
 }

@@ -109,6 +109,15 @@ func (s *source) problem(key, format string, args ...any) Problem {
 	return Problem{s.file, s.line(key), key, text}
 }
 
+// origin names the variable that set the value of key, in brackets after a
+// space; it is empty if none did.
+func (s *source) origin(key string) string {
+	if name, ok := s.vars[key]; ok {
+		return " (" + name + ")"
+	}
+	return ""
+}
+
 // item is the path of an element of a list, or of the list itself if a refused
 // element has moved the others.
 func (s *source) item(list string, i int) string {

@@ -223,3 +223,31 @@ func TestRefused(t *testing.T) {
 		t.Errorf("got:\n%s\nwant (%s):\n%s", got.String(), golden, want)
 	}
 }
+
+// The manual repeats sentences word for word, one for each reason at least.
+func TestManualTellsTheTruth(t *testing.T) {
+	manual, err := os.ReadFile("../../docs/pools.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := map[string]error{}
+	for _, c := range refused(t) {
+		_, err := c.asked.choose(c.pools)
+		said[fmt.Sprint(err)] = c.want
+	}
+	told := map[error]bool{}
+	for line := range strings.Lines(string(manual)) {
+		if line = strings.TrimSuffix(line, "\n"); !strings.HasPrefix(line, "pod shop/cart-7: ") {
+			continue
+		}
+		if said[line] == nil {
+			t.Errorf("nothing says this any more: %s", line)
+		}
+		told[said[line]] = true
+	}
+	for _, reason := range append(reasons(), choice.ErrUnreadable) {
+		if !told[reason] {
+			t.Errorf("the manual has no example of: %v", reason)
+		}
+	}
+}
