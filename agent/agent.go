@@ -12,8 +12,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -46,6 +48,8 @@ type Parts struct {
 	RunDir string // for the journal and the control socket; emptied by a reboot
 	Socket string // for the CNI plugin
 	Boot   string // the kernel's boot ID
+	// Booted is when that boot began; zero if nobody knows.
+	Booted time.Time
 	Store  exchange.Store
 	// Machine tells this node from others of its name that share the store. A
 	// Cluster says so itself.
@@ -70,6 +74,7 @@ type Agent struct {
 	calls    chan struct{}     // of size one: look again
 	flushes  map[pools.Family]flusher
 	told     *told
+	began    time.Time // when no earlier agent ran any more, if that is known
 	memory   *memory
 	every    cadence
 	warnings sync.WaitGroup // to the cluster, under way
@@ -104,7 +109,11 @@ func New(ctx context.Context, parts Parts, s Settings) (*Agent, error) {
 		withdrawn: map[netip.Prefix]bool{}, closingSince: map[netip.Prefix]time.Time{},
 		memory: newMemory(parts.RunDir, parts.Boot), every: usualCadence(), misfits: map[string]string{},
 	}
-	for _, path := range []string{filepath.Join(a.RunDir, "agent.lock"), a.Socket + ".lock"} {
+	lockPath := filepath.Join(a.RunDir, "agent.lock")
+	if _, err := os.Stat(lockPath); errors.Is(err, fs.ErrNotExist) {
+		a.began = a.Booted // this is the first agent of the boot
+	}
+	for _, path := range []string{lockPath, a.Socket + ".lock"} {
 		lock, err := lockfile.Acquire(path)
 		if err != nil {
 			return nil, errors.Join(err, a.Close())

@@ -85,7 +85,7 @@ func newDesk(ctx context.Context, a *Agent, j *journal.Journal) *desk {
 	}
 	d.calling, d.stopCalls = context.WithCancel(context.WithoutCancel(ctx))
 	_, shared := a.Store.(exchange.Exchange)
-	d.node = exchange.NewNode(exchange.Config{Name: a.Node, Machine: a.Machine, Shared: shared, Keep: d.record, Log: a.Log}, d.ledger)
+	d.node = exchange.NewNode(exchange.Config{Name: a.Node, Machine: a.Machine, Began: a.began, Shared: shared, Keep: d.record, Log: a.Log}, d.ledger)
 	return d
 }
 

@@ -62,7 +62,7 @@ func rooms() []room {
 		{"internal/...", []string{"internal/...", sys}, nil},
 		{"cmd/fairway", []string{
 			"agent/...", "api/...", "config", "controller", "pools/...", "routes/...", "speaker", "internal/...",
-			"github.com/spf13/cobra", machine, client, kinds,
+			"github.com/spf13/cobra", machine, client, kinds, sys,
 		}, []string{lab, sys, netns, cni}},
 		{"cmd/fairway-ipam", []string{"agent/wire"}, nil},
 		{"integration/...", []string{

@@ -15,12 +15,14 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/fairway-network/fairway/agent"
 	"github.com/fairway-network/fairway/config"
 	"github.com/fairway-network/fairway/pools/embedded"
 	"github.com/fairway-network/fairway/speaker"
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 )
 
 func agentCommand() *cobra.Command {
@@ -136,9 +138,18 @@ func partsOf(ctx context.Context, c *config.Config, log *slog.Logger) (_ agent.P
 		return agent.Parts{}, nil, errors.Join(err, closeAll())
 	}
 	return agent.Parts{
-		Node: c.Node, RunDir: c.RunDir, Socket: c.IPAM.Socket, Boot: strings.TrimSpace(string(boot)),
+		Node: c.Node, RunDir: c.RunDir, Socket: c.IPAM.Socket, Boot: strings.TrimSpace(string(boot)), Booted: booted(),
 		Store: store, Kernel: table, Speaker: bgp, Log: log,
 	}, closeAll, nil
+}
+
+// booted is when this machine was started; zero if the kernel does not say.
+func booted() time.Time {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return time.Time{}
+	}
+	return time.Now().Add(-time.Duration(info.Uptime) * time.Second)
 }
 
 // speakerOf is this same program in a process of its own.

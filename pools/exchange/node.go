@@ -27,6 +27,9 @@ type Config struct {
 	Name string
 	// Machine tells this node from an earlier one of its name.
 	Machine string
+	// Began is a time after which no earlier life of this node has begun a
+	// call; zero is when it is first told the time.
+	Began time.Time
 	// Shared says that other nodes use the store, and can be asked.
 	Shared bool
 	// Keep writes a record to the journal, or changes nothing.
@@ -66,7 +69,7 @@ type Node struct {
 	poor     map[Lack]time.Time   // when a claim ahead of need found no cell
 	failed   map[Lack]error       // why the last want was given up
 	audit    audit
-	born     time.Time // when this life began
+	born     time.Time // Began, or as if
 	now      time.Time
 	out      []*Op
 }
@@ -116,6 +119,9 @@ func (n *Node) Advance(now time.Time) (ops []*Op, next time.Time) {
 func (n *Node) at(now time.Time) {
 	if n.born.IsZero() {
 		n.born = now
+		if !n.Began.IsZero() && n.Began.Before(now) {
+			n.born = n.Began
+		}
 	}
 	n.now = now
 }
