@@ -355,7 +355,13 @@ func (d *desk) release(owner pools.Owner) error {
 	if err != nil || !held {
 		return err
 	}
-	return d.keep(rec)
+	if err := d.keep(rec); err != nil {
+		return err
+	}
+	if d.draining[rec.Pool] && d.calling.Err() == nil {
+		d.advance() // the block may go
+	}
+	return nil
 }
 
 // takeBack ends a lease that nobody was told of, so that its addresses need

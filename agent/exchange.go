@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/fairway-network/fairway/agent/cni"
 	"github.com/fairway-network/fairway/pools"
 	"github.com/fairway-network/fairway/pools/exchange"
 )
@@ -15,7 +16,8 @@ const (
 	callTime = 5 * time.Second
 	// claimTime bounds a lease's wait for a block.
 	claimTime = 15 * time.Second
-	// askTime is how long a lease waits for what nobody has to spare.
+	// askTime is how long a lease waits for what nobody has to spare, and for a
+	// store that fails.
 	askTime = 5 * time.Second
 )
 
@@ -132,8 +134,12 @@ func (d *desk) claimed(lacks []pools.NoFreeError, impatient bool) (turned <-chan
 		lack := lackOf(l)
 		why := d.node.Why(lack)
 		wants := d.node.Wants(lack)
-		if why != nil && (!wants || impatient && errors.Is(why, pools.ErrExhausted)) {
+		switch {
+		case why == nil:
+		case !wants, impatient && errors.Is(why, pools.ErrExhausted):
 			return nil, d.unavailable(l, why), true
+		case impatient: // the store does not answer, or not as it should
+			return nil, fmt.Errorf("%w: claim a block of pool %q: %w", cni.ErrTryAgain, l.Pool, why), true
 		}
 		err = errors.Join(err, why)
 		waits = waits || wants

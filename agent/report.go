@@ -3,8 +3,6 @@ package agent
 import (
 	"context"
 	"time"
-
-	"github.com/fairway-network/fairway/speaker"
 )
 
 // oldReport is when one is made anew though no session changed.
@@ -50,7 +48,7 @@ func (r Report) sessions() string {
 	}
 	for _, p := range r.Peers {
 		state := "down"
-		if (speaker.PeerState{Session: p.Session}).Established() {
+		if p.Established() {
 			state = "up"
 		}
 		text += " " + p.Name + " " + state

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/fairway-network/fairway/pools"
+	"github.com/fairway-network/fairway/speaker"
 )
 
 const (
@@ -123,6 +124,9 @@ type PeerStatus struct {
 	Received   int        `json:"received"`
 	LastError  string     `json:"lastError,omitempty"`
 }
+
+// Established says whether there is a session.
+func (p PeerStatus) Established() bool { return speaker.PeerState{Session: p.Session}.Established() }
 
 func (a *Agent) controlServer() *http.Server {
 	mux := http.NewServeMux()

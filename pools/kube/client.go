@@ -71,7 +71,7 @@ func (c *Client) connect(config *rest.Config) error {
 	if err := v1alpha1.AddToScheme(scheme); err != nil {
 		return err
 	}
-	scheme.AddKnownTypes(core.SchemeGroupVersion, &core.Node{}, &core.NodeList{})
+	scheme.AddKnownTypes(core.SchemeGroupVersion, &core.Node{}, &core.NodeList{}, &core.Event{})
 	metav1.AddToGroupVersion(scheme, core.SchemeGroupVersion)
 	codecs := serializer.NewCodecFactory(scheme).WithoutConversion()
 

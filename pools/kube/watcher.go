@@ -33,7 +33,13 @@ type Pod struct {
 	Labels               map[string]string
 	Annotations          map[string]string // those of fairway.network/
 	Deleted              time.Time         // since when it is to end; zero if it is not
+	// Static is the UID by which the node's kubelet knows the static pod of
+	// which this one is the mirror; "" if it is none.
+	Static string
 }
+
+// Is says whether uid is the pod's, or "".
+func (p Pod) Is(uid string) bool { return uid == "" || uid == p.UID || uid == p.Static }
 
 // Namespace is what is kept of a namespace.
 type Namespace struct {
@@ -171,7 +177,7 @@ func (w *Watcher) Speaker() *v1alpha1.NodeSpeaker {
 // ErrNoPod or ErrOtherPod, or another one when the API server does not say.
 func (w *Watcher) Pod(ctx context.Context, namespace, name, uid string) (Pod, error) {
 	p, ok := w.pods.get(namespace, name)
-	if ok && (uid == "" || p.UID == uid) {
+	if ok && p.Is(uid) {
 		return p, nil
 	}
 	what := fmt.Sprintf("pod %s/%s", namespace, name)
@@ -185,7 +191,7 @@ func (w *Watcher) Pod(ctx context.Context, namespace, name, uid string) (Pod, er
 	if p, err = podOf(o); err != nil {
 		return Pod{}, err
 	}
-	if uid != "" && p.UID != uid {
+	if !p.Is(uid) {
 		return Pod{}, fmt.Errorf("%s: %w: its UID is %s, not %s", what, ErrOtherPod, p.UID, uid)
 	}
 	return p, nil
@@ -233,7 +239,7 @@ func podOf(o any) (Pod, error) {
 	if !ok {
 		return Pod{}, fmt.Errorf("a pod is no %T", o)
 	}
-	p := Pod{Namespace: m.Namespace, Name: m.Name, UID: string(m.UID), Labels: m.Labels, Annotations: ours(m.Annotations)}
+	p := Pod{Namespace: m.Namespace, Name: m.Name, UID: string(m.UID), Labels: m.Labels, Annotations: ours(m.Annotations), Static: m.Annotations[core.MirrorPodAnnotationKey]}
 	if m.DeletionTimestamp != nil {
 		p.Deleted = m.DeletionTimestamp.Time
 	}

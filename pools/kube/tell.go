@@ -1,0 +1,103 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/fairway-network/fairway/api/v1alpha1"
+	"github.com/fairway-network/fairway/pools/exchange"
+	core "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// maxMessage bounds the message of an event, in bytes; the API server takes
+// no more in the newer of its two kinds.
+const maxMessage = 1024
+
+// Warn makes a Warning event about a pod, in the name of this client's program
+// on a node. reason is one word in CamelCase.
+func (c *Client) Warn(ctx context.Context, pod Pod, node, reason, message string) error {
+	if len(message) > maxMessage {
+		message = message[:maxMessage-3] + "..."
+	}
+	now := metav1.NewTime(time.Now())
+	e := &core.Event{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: pod.Name + ".", Namespace: pod.Namespace},
+		InvolvedObject: core.ObjectReference{
+			APIVersion: "v1", Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: types.UID(pod.UID),
+		},
+		Type: core.EventTypeWarning, Reason: reason, Message: message, Count: 1,
+		FirstTimestamp: now, LastTimestamp: now,
+		Source:              core.EventSource{Component: userAgent, Host: node},
+		ReportingController: v1alpha1.Group + "/agent", ReportingInstance: node,
+	}
+	what := fmt.Sprintf("tell pod %s/%s", pod.Namespace, pod.Name)
+	return write(ctx, what, c.core.Post().Namespace(pod.Namespace).Resource("events").Body(e), &core.Event{})
+}
+
+// Report makes status that of a node's NodeSpeaker, which it makes if there is
+// none.
+func (c *Client) Report(ctx context.Context, node string, status v1alpha1.NodeSpeakerStatus) error {
+	patch, err := statusPatch(status)
+	if err != nil {
+		return err
+	}
+	what := "report on node " + node
+	send := func() error {
+		r := c.own.Patch(types.MergePatchType).Resource(v1alpha1.NodeSpeakers).Name(node).SubResource("status").Body(patch)
+		return write(ctx, what, r, &v1alpha1.NodeSpeaker{})
+	}
+	if err := send(); !errors.Is(err, exchange.ErrGone) {
+		return err
+	}
+	speaker := &v1alpha1.NodeSpeaker{ObjectMeta: metav1.ObjectMeta{Name: node}}
+	err = write(ctx, what, c.own.Post().Resource(v1alpha1.NodeSpeakers).Body(speaker), &v1alpha1.NodeSpeaker{})
+	if err != nil && !errors.Is(err, exchange.ErrExists) {
+		return err
+	}
+	return send()
+}
+
+// statusPatch replaces lists that are empty, too.
+func statusPatch(status v1alpha1.NodeSpeakerStatus) ([]byte, error) {
+	fields, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&status)
+	if err != nil {
+		return nil, err
+	}
+	for _, list := range []string{"peers", "conditions"} {
+		if _, ok := fields[list]; !ok {
+			fields[list] = nil
+		}
+	}
+	return json.Marshal(map[string]any{"status": fields})
+}
+
+// Gone says whether a pod is not there any more: the Watcher, which has listed
+// all pods, does not know it, and the API server says that it has none of that
+// name, or another one. A uid of "" is that of any. It is an error not to know.
+func (w *Watcher) Gone(ctx context.Context, namespace, name, uid string) (bool, error) {
+	what := fmt.Sprintf("pod %s/%s", namespace, name)
+	select {
+	case <-w.ready:
+	default:
+		return false, fmt.Errorf("%s: the pods of this node are not known yet", what)
+	}
+	if p, ok := w.pods.get(namespace, name); ok && p.Is(uid) {
+		return false, nil
+	}
+	o, err := outlined(ctx, what, w.podsMeta(namespace), name)
+	if apierrors.IsNotFound(err) && !apierrors.IsUnexpectedServerError(err) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	p, err := podOf(o)
+	return err == nil && !p.Is(uid), err
+}
