@@ -1,0 +1,177 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/rand"
+	"k8s.io/client-go/rest"
+)
+
+// Options say how a controller runs.
+type Options struct {
+	// Config is the API server, and who the controller is there.
+	Config *rest.Config
+	// Elect has the controller wait until it leads. Without it there must be no
+	// other one.
+	Elect bool
+	// Namespace is where the Lease of the election is.
+	Namespace string
+	// Identity tells this controller from the others; "" makes one up.
+	Identity string
+	// Health is a loopback address on which /healthz and /readyz answer over
+	// HTTP; none without it.
+	Health netip.AddrPort
+	// Log is slog.Default() if it is nil.
+	Log *slog.Logger
+}
+
+// reportEvery is the time between two reports of a pool's numbers.
+const reportEvery = 5 * time.Second
+
+// Controller looks after pools and blocks.
+type Controller struct {
+	options Options
+	log     *slog.Logger
+	clients *clients
+	terms   terms
+	every   time.Duration
+
+	election election
+	cluster  atomic.Pointer[cluster] // of the leader
+}
+
+// New checks the options. It sends nothing yet.
+func New(o Options) (*Controller, error) {
+	c := &Controller{options: o, log: o.Log, terms: usualTerms(), every: reportEvery}
+	if c.log == nil {
+		c.log = slog.Default()
+	}
+	if o.Elect && o.Namespace == "" {
+		return nil, errors.New("leader election: the namespace of its Lease is missing")
+	}
+	if o.Health.IsValid() && !o.Health.Addr().Unmap().IsLoopback() {
+		return nil, fmt.Errorf("health: %s is reachable from outside: use a loopback address such as 127.0.0.1:%d", o.Health, o.Health.Port())
+	}
+	if c.options.Identity == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return nil, fmt.Errorf("a name for this controller: %w", err)
+		}
+		c.options.Identity = host + "_" + rand.String(8)
+	}
+	var err error
+	c.clients, err = newClients(o.Config, c.log)
+	return c, err
+}
+
+// Run runs the controller until ctx ends, and returns nil then. It returns
+// ErrLeadershipLost when it has to be started again.
+func (c *Controller) Run(ctx context.Context) error {
+	if c.options.Health.IsValid() {
+		listener, err := net.Listen("tcp", c.options.Health.String())
+		if err != nil {
+			return fmt.Errorf("health: %w", err)
+		}
+		defer c.serveHealth(listener)()
+	}
+	if !c.options.Elect {
+		return c.work(ctx)
+	}
+	e := &c.election
+	e.leases, e.namespace, e.identity = c.clients.leases, c.options.Namespace, c.options.Identity
+	e.terms, e.log = c.terms, c.log
+	return e.run(ctx, c.work)
+}
+
+// work is what the leader does.
+func (c *Controller) work(ctx context.Context) error {
+	s := newCluster(c.clients, c.log)
+	c.cluster.Store(s)
+	var all sync.WaitGroup
+	all.Go(func() { s.follow(ctx, c.clients.custodian) })
+	all.Go(func() { c.register(ctx, s) })
+	all.Go(func() {
+		r := &reap{store: c.clients.custodian, see: s.leftovers, changed: s.ownersChanged, log: c.log}
+		r.run(ctx)
+	})
+	all.Go(func() { c.unfence(ctx, s) })
+	all.Wait()
+	return nil
+}
+
+// register passes over the pools when they or their numbers have changed.
+func (c *Controller) register(ctx context.Context, s *cluster) {
+	began := time.Now()
+	for !s.known() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.poolsChanged:
+		case <-s.numbersChanged:
+		}
+	}
+	r := newRegistrar(s, c.clients.custodian, c.every, c.log)
+	for first := true; ctx.Err() == nil; first = false {
+		passed := time.Now()
+		err := r.pass(ctx)
+		if err != nil && ctx.Err() == nil {
+			c.log.Warn("writing pools' statuses; retrying", "err", err)
+		}
+		if first {
+			c.log.Info("ready", "took", time.Since(began))
+		}
+		c.awaitPass(ctx, s, passed, r.wake(err != nil))
+	}
+}
+
+// awaitPass returns when the pools have to be passed over again: at once when
+// one has changed, after a pause when numbers have, at wake anyway.
+func (c *Controller) awaitPass(ctx context.Context, s *cluster, passed, wake time.Time) {
+	// countPause is the least time between two counts of everything.
+	const countPause = time.Second
+	anyway := time.NewTimer(time.Until(wake))
+	defer anyway.Stop()
+	select {
+	case <-ctx.Done():
+		return
+	case <-anyway.C:
+		return
+	case <-s.poolsChanged:
+		return
+	case <-s.numbersChanged:
+	}
+	pause := time.NewTimer(time.Until(passed.Add(countPause)))
+	defer pause.Stop()
+	select {
+	case <-ctx.Done():
+	case <-pause.C:
+	case <-s.poolsChanged:
+	}
+}
+
+// unfence takes the fences off nodes that are there again.
+func (c *Controller) unfence(ctx context.Context, s *cluster) {
+	const often = time.Minute
+	for ctx.Err() == nil {
+		wait := often
+		listed := s.nodes.read(func(nodes) {})
+		if !listed {
+			wait = 100 * time.Millisecond
+		} else if err := c.clients.custodian.Unfence(ctx, s.back); err != nil && ctx.Err() == nil {
+			c.log.Warn("fences of nodes that are back; retrying", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait):
+		}
+	}
+}

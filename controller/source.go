@@ -1,0 +1,214 @@
+package controller
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/fairway-network/fairway/api/v1alpha1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/rest"
+)
+
+// listTime bounds the answer to one page of a list.
+const listTime = 30 * time.Second
+
+// listOptions ask for a page of the present state.
+func listOptions(token string, limit int64) *metav1.ListOptions {
+	return &metav1.ListOptions{Limit: limit, Continue: token}
+}
+
+// watchOptions ask for what changed since version, for some minutes: all
+// watches of many clients then do not end at the same time.
+func watchOptions(version string) *metav1.ListOptions {
+	const least = 5 * 60
+	seconds := least + rand.Int64N(least)
+	return &metav1.ListOptions{Watch: true, ResourceVersion: version, AllowWatchBookmarks: true, TimeoutSeconds: &seconds}
+}
+
+// typed is a source that decodes whole objects, a page at a time, and keeps of
+// each what keep makes of it.
+type typed[O metav1.Object, T any] struct {
+	client   rest.Interface
+	resource string
+	list     func() runtime.Object
+	keep     func(O) T
+}
+
+func (s typed[O, T]) page(ctx context.Context, token string, each func(T)) (version, next string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, listTime)
+	defer cancel()
+	const limit = 500
+	list := s.list()
+	if err := s.client.Get().Resource(s.resource).VersionedParams(listOptions(token, limit), metav1.ParameterCodec).Do(ctx).Into(list); err != nil {
+		return "", "", err
+	}
+	about, err := apimeta.ListAccessor(list)
+	if err != nil {
+		return "", "", err
+	}
+	if about.GetResourceVersion() == "" {
+		return "", "", errors.New("the answer is not a list of them")
+	}
+	err = apimeta.EachListItem(list, func(o runtime.Object) error {
+		object, ok := o.(O)
+		if !ok {
+			return fmt.Errorf("a %T in the list", o)
+		}
+		each(s.keep(object))
+		return nil
+	})
+	return about.GetResourceVersion(), about.GetContinue(), err
+}
+
+func (s typed[O, T]) watch(ctx context.Context, version string, each func(watch.EventType, T, string)) error {
+	w, err := s.client.Get().Resource(s.resource).VersionedParams(watchOptions(version), metav1.ParameterCodec).Watch(ctx)
+	if err != nil {
+		return err
+	}
+	defer w.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case e, more := <-w.ResultChan():
+			if !more {
+				return nil
+			}
+			if e.Type == watch.Error {
+				return apierrors.FromObject(e.Object)
+			}
+			o, ok := e.Object.(O)
+			if !ok {
+				return fmt.Errorf("the watch shows a %T", e.Object)
+			}
+			var t T
+			if e.Type != watch.Bookmark {
+				t = s.keep(o)
+			}
+			each(e.Type, t, o.GetResourceVersion())
+		}
+	}
+}
+
+// blockSource is the source of blocks, of which there may be many: it reads the
+// API server's JSON itself.
+type blockSource struct {
+	client rest.Interface
+	log    *slog.Logger
+	reader *blockReader // of the list that is being read
+	buffer []byte
+}
+
+// blocksAtOnce keeps a page near a megabyte.
+const blocksAtOnce = 1000
+
+func (s *blockSource) page(ctx context.Context, token string, each func(placed)) (version, next string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, listTime)
+	defer cancel()
+	if token == "" {
+		s.reader = newBlockReader()
+	}
+	body, err := s.stream(ctx, listOptions(token, blocksAtOnce))
+	if err != nil {
+		return "", "", err
+	}
+	defer body.Close()
+	if err := s.fill(body); err != nil {
+		return "", "", err
+	}
+	version, next, err = s.reader.list(s.buffer, each, s.unreadable)
+	if next == "" {
+		s.reader, s.buffer = nil, nil
+	}
+	return version, next, err
+}
+
+func (s *blockSource) unreadable(err error) {
+	s.log.Warn("a block that can't be read is left out", "err", err)
+}
+
+// fill reads all of r into the buffer.
+func (s *blockSource) fill(r io.Reader) error {
+	s.buffer = s.buffer[:0]
+	for {
+		if len(s.buffer) == cap(s.buffer) {
+			s.buffer = append(s.buffer, make([]byte, 1<<20)...)[:len(s.buffer)]
+		}
+		n, err := r.Read(s.buffer[len(s.buffer):cap(s.buffer)])
+		s.buffer = s.buffer[:len(s.buffer)+n]
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (s *blockSource) stream(ctx context.Context, o *metav1.ListOptions) (io.ReadCloser, error) {
+	return s.client.Get().Resource(v1alpha1.AddressBlocks).VersionedParams(o, metav1.ParameterCodec).
+		SetHeader("Accept", runtime.ContentTypeJSON).Stream(ctx)
+}
+
+func (s *blockSource) watch(ctx context.Context, version string, each func(watch.EventType, placed, string)) error {
+	body, err := s.stream(ctx, watchOptions(version))
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	for events := json.NewDecoder(body); ; {
+		var e struct {
+			Type   watch.EventType
+			Object json.RawMessage
+		}
+		if err := events.Decode(&e); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if err := s.event(e.Type, e.Object, each); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *blockSource) event(change watch.EventType, object []byte, each func(watch.EventType, placed, string)) error {
+	var about struct {
+		Metadata struct{ ResourceVersion string }
+		Message  string
+		Code     int
+	}
+	if change == watch.Error || change == watch.Bookmark {
+		if err := json.Unmarshal(object, &about); err != nil {
+			return err
+		}
+	}
+	switch change {
+	case watch.Error:
+		err := fmt.Errorf("watch: %s", about.Message)
+		if about.Code == 410 {
+			err = fmt.Errorf("%w: %w", errExpired, err)
+		}
+		return err
+	case watch.Bookmark:
+		each(change, placed{}, about.Metadata.ResourceVersion)
+		return nil
+	}
+	b, err := newBlockReader().one(object)
+	if err != nil {
+		s.unreadable(err)
+		return nil
+	}
+	each(change, b, fmt.Sprint(b.version))
+	return nil
+}

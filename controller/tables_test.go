@@ -1,0 +1,56 @@
+package controller
+
+import (
+	"testing"
+	"time"
+
+	"github.com/fairway-network/fairway/pools/exchange"
+)
+
+func TestANodeIsGoneOnEvidenceOnly(t *testing.T) {
+	now := day()
+	all := nodes{}
+	all.put(node{name: "old", machine: "m1", made: now.Add(-time.Hour)})
+	all.put(node{name: "again", machine: "m2", made: now.Add(-takeOverTime + time.Second)})
+	all.put(node{name: "out", machine: "m3", made: now.Add(-time.Hour), out: true})
+	gone := all.gone(now)
+	for _, c := range []struct {
+		node, machine string
+		want          bool
+	}{
+		{"old", "m1", false}, {"old", "", false}, {"old", "m0", true},
+		{"again", "m2", false}, {"again", "m1", false}, {"again", "", false},
+		{"out", "m3", true}, {"out", "", true},
+		{"nobody", "m9", true}, {"nobody", "", true},
+	} {
+		if got := gone(c.node, c.machine); got != c.want {
+			t.Errorf("node %s of machine %q is gone: %v", c.node, c.machine, got)
+		}
+	}
+	if !all.gone(now.Add(time.Second))("again", "m1") {
+		t.Error("a node has had its time to take over and the earlier machine is not gone")
+	}
+}
+
+// A list without any node is one that failed to be one.
+func TestWithoutAnyNodeNobodyIsGone(t *testing.T) {
+	s := newCluster(&clients{}, nil)
+	s.requests.seen([]exchange.Request{{Name: "r", UID: "1", Node: "n1"}})
+	s.blocks.listed, s.blocks.table = true, blocks{}
+	s.blocks.table.put(lies("web", "n1", "10.0.0.0/28", ""))
+	look := func() (found int, gone bool) {
+		left, asked, is := s.leftovers(day())
+		return len(left), len(asked) != 1 || is("n1", "machine-n1") || is("n1", "")
+	}
+	if found, gone := look(); found != 0 || gone {
+		t.Error("before the nodes are read, one is gone")
+	}
+	s.nodes.listed, s.nodes.table = true, nodes{}
+	if found, gone := look(); found != 0 || gone {
+		t.Error("one of no nodes is gone")
+	}
+	s.nodes.table.put(node{name: "n2", machine: "m2"})
+	if found, gone := look(); found != 1 || !gone {
+		t.Error("a node that others have outlived is not gone")
+	}
+}

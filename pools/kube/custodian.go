@@ -1,0 +1,217 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/fairway-network/fairway/api/v1alpha1"
+	"github.com/fairway-network/fairway/pools/exchange"
+	core "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Custodian is the exchange as the controller sees it. It makes no block and
+// asks for none; it frees those of nodes that are gone.
+type Custodian struct {
+	*Store
+
+	mu     sync.Mutex
+	fenced map[string]*fenced // by node
+}
+
+// fenced is when a node was fenced last, for which of its machines. It is locked
+// while the node is being fenced: many of its blocks are freed at a time.
+type fenced struct {
+	sync.Mutex
+	machine string
+	at      time.Time
+}
+
+// fenceAgain is when a fence is set anew if there are still blocks to free: an
+// agent that has acted on it may hold blocks again.
+const fenceAgain = 30 * time.Second
+
+// Custodian returns the exchange of the controller.
+func (c *Client) Custodian() *Custodian {
+	return &Custodian{Store: c.Store(""), fenced: map[string]*fenced{}}
+}
+
+// Gone asks for the Node, past all caches.
+func (c *Custodian) Gone(ctx context.Context, node, machine string) (bool, error) {
+	why, err := c.whyGone(ctx, node, machine)
+	return why != "", err
+}
+
+// whyGone is a sentence, "" if the node is there.
+func (c *Custodian) whyGone(ctx context.Context, node, machine string) (string, error) {
+	if node == "" {
+		return "", errors.New("a node without a name is neither there nor gone")
+	}
+	var o core.Node
+	err := read(ctx, "read node "+node, c.core.Get().Resource("nodes").Name(node), &o)
+	switch {
+	case errors.Is(err, exchange.ErrGone):
+		return fmt.Sprintf("there is no Node %s any more", node), nil
+	case err != nil:
+		return "", err
+	case o.Name != node || o.UID == "":
+		return "", fmt.Errorf("read node %s: the answer is not that node", node)
+	case machine != "" && machine != string(o.UID):
+		return fmt.Sprintf("the Node %s of that UID is no more; another one has its name", node), nil
+	case slices.ContainsFunc(o.Spec.Taints, func(t core.Taint) bool { return t.Key == core.TaintNodeOutOfService }):
+		return fmt.Sprintf("the Node %s has the taint %s", node, core.TaintNodeOutOfService), nil
+	}
+	return "", nil
+}
+
+// Vacate fences the node first, so that its agent, should it live after all,
+// learns that it has lost the block. It is an error if the node is there.
+func (c *Custodian) Vacate(ctx context.Context, b exchange.Stored) (exchange.Stored, error) {
+	what := "make block " + b.Prefix.String() + " vacant"
+	if b.Node == "" {
+		return exchange.Stored{}, fmt.Errorf("%s: it is", what)
+	}
+	if err := c.fence(ctx, b.Node, b.Machine); err != nil {
+		return exchange.Stored{}, fmt.Errorf("%s: %w", what, err)
+	}
+	b.Node, b.Machine = "", ""
+	return c.replace(ctx, what, b)
+}
+
+// Discard removes b, at its Version.
+func (c *Custodian) Discard(ctx context.Context, b exchange.Stored) error {
+	if b.Version == "" {
+		return fmt.Errorf("remove block %s: its version is missing", b.Prefix)
+	}
+	return c.remove(ctx, "remove block "+b.Prefix.String(), blockOf(b), v1alpha1.AddressBlocks, metav1.Preconditions{ResourceVersion: &b.Version})
+}
+
+// fence tells the agent of a node that is gone that it is, if the agent ever
+// made a place for it. Once is enough for all blocks of a node.
+func (c *Custodian) fence(ctx context.Context, node, machine string) error {
+	c.mu.Lock()
+	last := c.fenced[node]
+	if last == nil {
+		last = new(fenced)
+		c.fenced[node] = last
+	}
+	c.mu.Unlock()
+	last.Lock()
+	defer last.Unlock()
+	if last.machine == machine && time.Since(last.at) < fenceAgain {
+		return nil
+	}
+	why, err := c.whyGone(ctx, node, machine)
+	if err != nil {
+		return err
+	}
+	if why == "" {
+		return fmt.Errorf("%w: node %s is there", exchange.ErrConflict, node)
+	}
+	err = c.writeFence(ctx, node, &v1alpha1.Fence{NodeUID: types.UID(machine), Since: metav1.Now(), Reason: why})
+	if errors.Is(err, exchange.ErrGone) {
+		err = nil // there is nobody to tell
+	}
+	if err != nil {
+		return err
+	}
+	last.machine, last.at = machine, time.Now()
+	c.log.Info("node counts as gone: its blocks are freed", "node", node, "machine", machine, "why", why)
+	return nil
+}
+
+// writeFence sets the fence of a node, or takes it off if f is nil. The error
+// is exchange.ErrGone if there is no NodeSpeaker of that name.
+func (c *Custodian) writeFence(ctx context.Context, node string, f *v1alpha1.Fence) error {
+	patch, err := json.Marshal(map[string]any{"spec": map[string]any{"fence": f}})
+	if err != nil {
+		return err
+	}
+	var o v1alpha1.NodeSpeaker
+	r := c.own.Patch(types.MergePatchType).Resource(v1alpha1.NodeSpeakers).Name(node).Body(patch)
+	return write(ctx, "fence node "+node, r, &o)
+}
+
+// Unfence takes the fences off the nodes that are there, as back says. It reads
+// those that were set before this Custodian was made, too.
+func (c *Custodian) Unfence(ctx context.Context, back func(node, machine string) bool) error {
+	fences, err := c.fences(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for node, machine := range fences {
+		if !back(node, machine) {
+			continue
+		}
+		if err := c.writeFence(ctx, node, nil); err != nil && !errors.Is(err, exchange.ErrGone) {
+			errs = append(errs, err)
+			continue
+		}
+		c.mu.Lock()
+		delete(c.fenced, node)
+		c.mu.Unlock()
+		c.log.Info("node is back: its fence is taken off", "node", node)
+	}
+	return errors.Join(errs...)
+}
+
+// fences are the machines for which nodes are fenced.
+func (c *Custodian) fences(ctx context.Context) (map[string]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTime)
+	defer cancel()
+	out := map[string]string{}
+	for token := ""; ; {
+		var list v1alpha1.NodeSpeakerList
+		const limit = 500
+		o := metav1.ListOptions{Limit: limit, Continue: token}
+		r := c.own.Get().Resource(v1alpha1.NodeSpeakers).VersionedParams(&o, metav1.ParameterCodec)
+		if err := read(ctx, "list the NodeSpeakers", r, &list); err != nil {
+			return nil, err
+		}
+		for _, s := range list.Items {
+			if s.Spec.Fence != nil {
+				out[s.Name] = string(s.Spec.Fence.NodeUID)
+			}
+		}
+		if token = list.Continue; token == "" {
+			return out, nil
+		}
+	}
+}
+
+var _ exchange.Custodian = (*Custodian)(nil)
+
+// WritePoolStatus writes the status of the pool with o's UID, at o's version,
+// and returns what became of the pool.
+func (c *Custodian) WritePoolStatus(ctx context.Context, o *v1alpha1.AddressPool) (*v1alpha1.AddressPool, error) {
+	what := "write the status of pool " + o.Name
+	if o.UID == "" || o.ResourceVersion == "" {
+		return nil, fmt.Errorf("%s: its UID %q or version %q is missing", what, o.UID, o.ResourceVersion)
+	}
+	out := new(v1alpha1.AddressPool)
+	r := c.own.Put().Resource(v1alpha1.AddressPools).Name(o.Name).SubResource("status").Body(o)
+	if err := write(ctx, what, r, out); err != nil {
+		return nil, err
+	}
+	if out.UID != o.UID {
+		return nil, fmt.Errorf("%s: %w: the answer is not that pool", what, exchange.ErrUnknown)
+	}
+	return out, nil
+}
+
+// Pool asks for the pool of that name, past all caches.
+func (c *Custodian) Pool(ctx context.Context, name string) (*v1alpha1.AddressPool, error) {
+	o := new(v1alpha1.AddressPool)
+	err := read(ctx, "read pool "+name, c.own.Get().Resource(v1alpha1.AddressPools).Name(name), o)
+	if err == nil && o.UID == "" {
+		err = fmt.Errorf("read pool %s: the answer is not a pool", name)
+	}
+	return o, err
+}
