@@ -87,6 +87,9 @@ func sections() []section {
 		{"request", request},
 		{"restart", restart},
 		{"rest", rest},
+		{"kube-pods", kubePods},
+		{"kube-claims", kubeClaims},
+		{"kube-routes", kubeRoutes},
 	}
 }
 

@@ -19,6 +19,7 @@ type Call struct {
 	Node     string
 	Verb     string // GET, POST, PUT, PATCH, DELETE
 	Resource string // "addressblocks"; "addressrequests/status" of a subresource
+	Path     string
 	Began    time.Time
 	Ended    time.Time
 	Status   int // of HTTP; 0 without an answer
@@ -100,7 +101,7 @@ func (n *counter) RoundTrip(r *http.Request) (*http.Response, error) {
 	if q := r.URL.Query(); q.Get("watch") != "" && q.Get("watch") != "false" {
 		return n.next.RoundTrip(r)
 	}
-	call := Call{Node: n.node, Verb: r.Method, Resource: resourceOf(r.URL.Path), Began: time.Now()}
+	call := Call{Node: n.node, Verb: r.Method, Resource: resourceOf(r.URL.Path), Path: r.URL.Path, Began: time.Now()}
 	answer, err := n.next.RoundTrip(r)
 	call.Ended = time.Now()
 	if err == nil {

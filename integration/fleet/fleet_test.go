@@ -12,8 +12,6 @@ import (
 	"github.com/fairway-network/fairway/agent"
 	"github.com/fairway-network/fairway/integration/kube"
 	"github.com/fairway-network/fairway/pools"
-	"github.com/fairway-network/fairway/pools/exchange"
-	store "github.com/fairway-network/fairway/pools/kube"
 )
 
 // patience bounds one wave of pods. It is far more than a wave takes.
@@ -78,21 +76,17 @@ func (g ground) add(t *testing.T, p agent.Pool, places []Place) Outcome {
 }
 
 // blocks of a pool, as they are now.
-func (g ground) blocks(t *testing.T, p agent.Pool) []exchange.Stored {
+func (g ground) blocks(t *testing.T, p agent.Pool) []pools.Block {
 	t.Helper()
-	client, err := store.NewClient(g.Config(), store.Options{})
+	all, err := Blocks(t.Context(), g.Cluster, p.Name())
 	if err != nil {
 		t.Fatal(err)
 	}
-	all, err := client.Store("").Inside(t.Context(), netip.PrefixFrom(netip.IPv4Unspecified(), 0))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return slices.DeleteFunc(all, func(b exchange.Stored) bool { return b.Pool != p.Name() })
+	return all
 }
 
 // ownerOf is the node whose block is the longest match of a.
-func ownerOf(blocks []exchange.Stored, a netip.Addr) (node string) {
+func ownerOf(blocks []pools.Block, a netip.Addr) (node string) {
 	bits := -1
 	for _, b := range blocks {
 		if b.Prefix.Contains(a) && b.Prefix.Bits() > bits {
@@ -103,7 +97,7 @@ func ownerOf(blocks []exchange.Stored, a netip.Addr) (node string) {
 }
 
 // cellsAndLoans counts the blocks that are claimed, and those that are lent.
-func cellsAndLoans(blocks []exchange.Stored) (cells, loans int) {
+func cellsAndLoans(blocks []pools.Block) (cells, loans int) {
 	for _, b := range blocks {
 		if b.Lender == "" {
 			cells++

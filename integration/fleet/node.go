@@ -32,10 +32,11 @@ const (
 
 // Node is one node's agent.
 type Node struct {
-	Name   string
-	agent  *agent.Agent
-	socket string
-	stop   func() error
+	Name    string
+	agent   *agent.Agent
+	watcher *kube.Watcher // nil for a node that is alone
+	socket  string
+	stop    func() error
 }
 
 // Pod is who gets an address. Sandbox is another one each time that it is made.
@@ -53,7 +54,11 @@ func startNode(ctx context.Context, name, dir string, config *rest.Config, o Opt
 		return nil, err
 	}
 	sees := newCluster(client.Watcher(name), o)
-	return runNode(ctx, name, dir, log, o.Pools, func(p *agent.Parts) { p.Store, p.Cluster = client.Store(name), sees }, sees.run)
+	n, err := runNode(ctx, name, dir, log, o.Pools, func(p *agent.Parts) { p.Store, p.Cluster = client.Store(name), sees }, sees.run)
+	if err == nil {
+		n.watcher = sees.watcher
+	}
+	return n, err
 }
 
 // Alone runs an agent with the embedded store in dir, which should be on a
@@ -127,7 +132,9 @@ func (n *Node) Add(ctx context.Context, p Pod) (netip.Addr, error) {
 	if err != nil {
 		return netip.Addr{}, err
 	}
-	var answer struct{ IPs []struct{ Address netip.Prefix } }
+	var answer struct {
+		IPs []struct{ Address netip.Prefix }
+	}
 	if err := json.Unmarshal(text, &answer); err != nil {
 		return netip.Addr{}, fmt.Errorf("the answer to ADD: %w", err)
 	}

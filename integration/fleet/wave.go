@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,6 +15,9 @@ import (
 // again is how long a wave waits before it asks anew for a pod that was told to
 // try again. A runtime waits longer.
 const again = 100 * time.Millisecond
+
+// atOnce bounds how many ADDs are under way, each of which takes files.
+const atOnce = 2000
 
 // Place is a pod on a node.
 type Place struct {
@@ -29,15 +33,18 @@ type Outcome struct {
 	All       time.Duration
 }
 
-// Add has all places ask for an address at once, again and again until each has
+// Add has all places ask for an address at once (2,000 at most), again and again until each has
 // one or ctx ends. That two have the same one is an error.
 func Add(ctx context.Context, places []Place) (Outcome, error) {
 	out := Outcome{Addresses: make([]netip.Addr, len(places)), Took: make([]time.Duration, len(places))}
 	retries, errs := make([]int, len(places)), make([]error, len(places))
 	began := time.Now()
 	var all sync.WaitGroup
+	under := make(chan struct{}, atOnce)
 	for i, p := range places {
+		under <- struct{}{}
 		all.Go(func() {
+			defer func() { <-under }()
 			began := time.Now()
 			out.Addresses[i], retries[i], errs[i] = p.add(ctx)
 			out.Took[i] = time.Since(began)
@@ -48,7 +55,17 @@ func Add(ctx context.Context, places []Place) (Outcome, error) {
 	for _, n := range retries {
 		out.Retries += n
 	}
-	return out, errors.Join(errors.Join(errs...), distinct(places, out.Addresses))
+	return out, errors.Join(some(errs), distinct(places, out.Addresses))
+}
+
+// some of many errors.
+func some(errs []error) error {
+	const most = 5
+	errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+	if n := len(errs); n > most {
+		errs = append(errs[:most], fmt.Errorf("and %d more", n-most))
+	}
+	return errors.Join(errs...)
 }
 
 func (p Place) add(ctx context.Context) (a netip.Addr, retries int, err error) {
@@ -79,18 +96,23 @@ func distinct(places []Place, addresses []netip.Addr) error {
 		}
 		whose[a] = places[i]
 	}
-	return errors.Join(errs...)
+	return some(errs)
 }
 
 // Del has all places give their addresses back at once.
 func Del(ctx context.Context, places []Place) error {
 	errs := make([]error, len(places))
 	var all sync.WaitGroup
+	under := make(chan struct{}, atOnce)
 	for i, p := range places {
-		all.Go(func() { errs[i] = p.Node.Del(ctx, p.Pod) })
+		under <- struct{}{}
+		all.Go(func() {
+			defer func() { <-under }()
+			errs[i] = p.Node.Del(ctx, p.Pod)
+		})
 	}
 	all.Wait()
-	return errors.Join(errs...)
+	return some(errs)
 }
 
 // Applications are so many applications of so many pods of a pool. on says on
