@@ -415,3 +415,31 @@ func TestRetriesBurnNoAddress(t *testing.T) {
 		return err == nil
 	})
 }
+
+// A peer that can't be told is given the time to notice that the session is
+// lost, and then the restart time.
+func TestWhenPeersHaveForgotten(t *testing.T) {
+	h := newHost(t)
+	h.established = false
+	parts, store := h.parts()
+	defer store.Close()
+	s := settings(t, pool(t, "web", 4, "10.1.0.0/24"))
+	s.Local.GracefulRestart.Time = 60 * time.Second
+	s.Peers[0].HoldTime = 30 * time.Second
+	a, err := New(t.Context(), parts, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	begun := time.Now()
+	closing := []pools.Block{{Prefix: netip.MustParsePrefix("10.1.0.0/30"), Pool: "web"}}
+	for _, step := range []struct {
+		after time.Duration
+		want  bool
+	}{{0, false}, {61 * time.Second, false}, {89 * time.Second, false}, {91 * time.Second, true}} {
+		running{Agent: a}.clock(func() time.Time { return begun.Add(step.after) })
+		if got := a.forgotten(t.Context(), closing, &s); got != step.want {
+			t.Errorf("forgotten after %v: %v", step.after, got)
+		}
+	}
+}

@@ -280,7 +280,7 @@ func (a *Agent) forgotten(ctx context.Context, closing []pools.Block, s *Setting
 			since = now
 			a.closingSince[b.Prefix] = now
 		}
-		all = all && now.Sub(since) > s.Local.Time
+		all = all && now.Sub(since) > s.memory()
 	}
 	return all
 }

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -64,6 +65,17 @@ func (s *Settings) rules() map[string]exchange.Rule {
 func (s *Settings) carries(f pools.Family) bool {
 	family := map[pools.Family]speaker.Family{pools.IPv4: speaker.IPv4, pools.IPv6: speaker.IPv6}[f]
 	return slices.ContainsFunc(s.Peers, func(p speaker.Peer) bool { return slices.Contains(p.Families, family) })
+}
+
+// memory is how long a peer whose session is lost may forward to this node: until
+// it notices (RFC 4271, section 6.5), and for the restart time after that (RFC
+// 4724, section 4.2).
+func (s *Settings) memory() time.Duration {
+	hold := time.Duration(0)
+	for _, p := range s.Peers {
+		hold = max(hold, cmp.Or(p.HoldTime, speaker.DefaultHoldTime))
+	}
+	return hold + s.Local.Time
 }
 
 // waits says whether leases of a new block of family f wait for its

@@ -14,7 +14,6 @@ var errAPINotLoopback = errors.New("the BGP API is served on loopback addresses 
 
 const (
 	defaultPort     = 179
-	defaultHoldTime = 90 * time.Second
 	minHoldTime     = 3 * time.Second     // RFC 4271 section 4.2
 	maxHoldTime     = 65535 * time.Second // two octets in the OPEN message
 	maxRestartTime  = 4095 * time.Second  // twelve bits, RFC 4724 section 3
@@ -146,7 +145,7 @@ func (p Peer) withDefaults() Peer {
 		p.Port = defaultPort
 	}
 	if p.HoldTime == 0 {
-		p.HoldTime = defaultHoldTime
+		p.HoldTime = DefaultHoldTime
 	}
 	if len(p.Families) == 0 {
 		p.Families = []Family{familyOf(p.Address)}

@@ -123,6 +123,9 @@ const (
 	IPv6 Family = "ipv6"
 )
 
+// DefaultHoldTime is that of peers which are given none (RFC 4271, section 10).
+const DefaultHoldTime = 90 * time.Second
+
 // Peer is one router to speak with.
 type Peer struct {
 	Name     string // for messages; unique
