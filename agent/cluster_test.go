@@ -165,7 +165,7 @@ func TestPodGetsThePoolThatTheClusterSays(t *testing.T) {
 func TestRefusedPodIsToldOnce(t *testing.T) {
 	small := pool(t, "small", 1, "10.1.0.0/31")
 	c := newCluster(small)
-	c.refused["web-1"] = fmt.Errorf("%w: pool \"api\" serves other namespaces", cni.ErrRefused)
+	c.refused["web-1"] = cni.Refuse(errors.New("pool \"api\" serves other namespaces"))
 	for n := 2; n <= 4; n++ {
 		c.placed[fmt.Sprintf("web-%d", n)] = Placement{Pool: "small"}
 	}
@@ -187,7 +187,7 @@ func TestRefusedPodIsToldOnce(t *testing.T) {
 	}
 	eventually(t, "both pods have their event", func() bool { return locked(c, func() int { return len(c.said) }) >= 2 })
 	said := strings.Join(locked(c, func() []string { return slices.Sorted(slices.Values(c.said)) }), "\n")
-	const want = `shop/web-1 PoolRefused: refused: pool "api" serves other namespaces
+	const want = `shop/web-1 PoolRefused: pool "api" serves other namespaces
 shop/web-4 PoolExhausted: pool "small" has no free IPv4 address: size 2, 2 leased on this node`
 	if !strings.HasPrefix(said, want) || strings.Count(said, "\n") != 1 {
 		t.Errorf("the pods were told\n%s\nwant\n%s", said, want)
@@ -196,7 +196,7 @@ shop/web-4 PoolExhausted: pool "small" has no free IPv4 address: size 2, 2 lease
 
 func TestPodIsToldAgainAfterAWhile(t *testing.T) {
 	c := newCluster(pool(t, "web", 4, "10.1.0.0/24"))
-	c.refused["web-1"] = fmt.Errorf("%w: no pool", cni.ErrRefused)
+	c.refused["web-1"] = cni.Refuse(errors.New("no pool"))
 	every := never()
 	every.tell = time.Nanosecond
 	leases := newHost(t).startIn(c, every).leases()

@@ -67,7 +67,7 @@ func (c *counter) place(ctx context.Context, r pools.Request) (pools.Request, er
 		if r.Pool != "" {
 			return r, nil
 		}
-		return r, fmt.Errorf("%w: CNI_ARGS names no pod (K8S_POD_NAMESPACE, K8S_POD_NAME): only a pod can be given a pool; or name one in ipam.pool of the network configuration", cni.ErrRefused)
+		return r, cni.Refuse(errors.New("CNI_ARGS names no pod (K8S_POD_NAMESPACE, K8S_POD_NAME), and the network configuration no pool (ipam.pool): one of them says where the addresses come from"))
 	}
 	p, err := c.agent.Cluster.Place(ctx, r.Owner, r.Pool)
 	if err != nil {

@@ -44,7 +44,7 @@ func rooms() []room {
 		{"pools/exchange/...", []string{"pools", netipx}, []string{"pools/..."}},
 		{"pools/storetest", []string{"pools", "pools/exchange", netipx}, nil},
 		{"pools/embedded", []string{"pools", "pools/exchange", "internal/lockfile", "go.etcd.io/bbolt"}, []string{"pools/storetest", netipx, sys}},
-		{"pools/kube", []string{"pools", "pools/exchange", "api/...", netipx, machine, client, kinds}, []string{"pools/storetest", "integration/kube"}},
+		{"pools/kube", []string{"pools", "pools/exchange", "api/...", netipx, machine, client, kinds, "github.com/go-logr/logr"}, []string{"pools/storetest", "integration/kube"}},
 		{"routes", nil, []string{"routes"}},
 		{"routes/kernel", []string{"routes", netlink, netns, sys}, nil},
 		{"routes/vpc", []string{"routes"}, []string{"routes/..."}},

@@ -16,6 +16,14 @@ var ErrTryAgain = errors.New("try again later")
 // until somebody has changed what the message names.
 var ErrRefused = errors.New("refused")
 
+// Refuse makes why, which says what would help, an ErrRefused as well.
+func Refuse(why error) error { return refusal{why} }
+
+type refusal struct{ why error }
+
+func (r refusal) Error() string   { return r.why.Error() }
+func (r refusal) Unwrap() []error { return []error{ErrRefused, r.why} }
+
 // render gives err as the plugin prints it. It says no more than a message
 // should: err may quote what came in.
 func render(err error, version string) []byte {
@@ -36,7 +44,6 @@ func faultOf(err error) *wire.Fault {
 		f.Details = "nothing was changed; if it lasts, mend what the message names"
 	case errors.Is(err, ErrRefused):
 		f.Code = wire.Refused
-		f.Details = "change what the message names: the pod's annotation, its namespace's, or the pool"
 	case errors.Is(err, pools.ErrExhausted), errors.Is(err, pools.ErrNoFree):
 		f.Code = wire.TryAgainLater
 		f.Details = "delete pods of this pool or give it more addresses; a released address is lent again after the pool's reuseAfter"

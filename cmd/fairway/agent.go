@@ -19,7 +19,6 @@ import (
 
 	"github.com/fairway-network/fairway/agent"
 	"github.com/fairway-network/fairway/config"
-	"github.com/fairway-network/fairway/pools/embedded"
 	"github.com/fairway-network/fairway/speaker"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -109,7 +108,11 @@ func delayCollection() (collect func()) {
 
 // partsOf makes what an agent is made of. The caller closes it.
 func partsOf(ctx context.Context, c *config.Config, log *slog.Logger) (_ agent.Parts, closeAll func() error, err error) {
-	for _, dir := range []string{c.RunDir, filepath.Dir(c.IPAM.Socket), c.StateDir} {
+	dirs := []string{c.RunDir, filepath.Dir(c.IPAM.Socket)}
+	if c.Store == config.Embedded {
+		dirs = append(dirs, c.StateDir)
+	}
+	for _, dir := range dirs {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return agent.Parts{}, nil, err
 		}
@@ -121,26 +124,23 @@ func partsOf(ctx context.Context, c *config.Config, log *slog.Logger) (_ agent.P
 	if err := forward(ctx, c, log); err != nil {
 		return agent.Parts{}, nil, err
 	}
-	store, err := embedded.Open(filepath.Join(c.StateDir, "blocks.db"), c.Node)
+	parts := agent.Parts{
+		Node: c.Node, RunDir: c.RunDir, Socket: c.IPAM.Socket, Boot: strings.TrimSpace(string(boot)), Booted: booted(), Log: log,
+	}
+	closeStore, err := openStore(ctx, c, &parts)
 	if err != nil {
 		return agent.Parts{}, nil, err
 	}
-	if taken := store.TakenOver(); len(taken) > 0 {
-		log.Warn("this host had another name; its blocks are kept under the new one", "was", taken[0].Node, "node", c.Node, "blocks", len(taken))
-	}
 	table, closeTable, err := kernelOf(c, log)
 	if err != nil {
-		return agent.Parts{}, nil, errors.Join(err, store.Close())
+		return agent.Parts{}, nil, errors.Join(err, closeStore())
 	}
-	closeAll = func() error { return errors.Join(closeTable(), store.Close()) }
-	bgp, err := speakerOf(log)
-	if err != nil {
+	closeAll = func() error { return errors.Join(closeTable(), closeStore()) }
+	parts.Kernel = table
+	if parts.Speaker, err = speakerOf(log); err != nil {
 		return agent.Parts{}, nil, errors.Join(err, closeAll())
 	}
-	return agent.Parts{
-		Node: c.Node, RunDir: c.RunDir, Socket: c.IPAM.Socket, Boot: strings.TrimSpace(string(boot)), Booted: booted(),
-		Store: store, Kernel: table, Speaker: bgp, Log: log,
-	}, closeAll, nil
+	return parts, closeAll, nil
 }
 
 // booted is when this machine was started; zero if the kernel does not say.
@@ -263,6 +263,7 @@ func sameFixed(old, c *config.Config) error {
 	}{
 		{"node", old.Node == c.Node},
 		{"store", old.Store == c.Store},
+		{"kubernetes", old.Kubernetes == c.Kubernetes},
 		{"stateDir", old.StateDir == c.StateDir},
 		{"runDir", old.RunDir == c.RunDir},
 		{"ipam.socket", old.IPAM.Socket == c.IPAM.Socket},

@@ -81,14 +81,18 @@ func show(out io.Writer, s agent.Status, now time.Time) error {
 	if s.Trouble != "" {
 		fmt.Fprintf(w, "TROUBLE\t%s\n", strings.ReplaceAll(s.Trouble, "\n", "; "))
 	}
-	fmt.Fprintf(w, "\nPOOL\tLEASED\tFREE\tCOOLING\tBLOCKS\n")
+	if s.Cordoned {
+		fmt.Fprintf(w, "CORDONED\tno new block is claimed\n")
+	}
+	fmt.Fprintf(w, "\nPOOL\tLEASED\tFREE\tCOOLING\tLENT\tBLOCKS\tSTATE\n")
 	for _, p := range s.Pools {
-		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\n", p.Name, p.Leased, p.Free, p.Cooling, p.Blocks)
+		state := "active"
+		if p.Draining {
+			state = "draining"
+		}
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%s\n", p.Name, p.Leased, p.Free, p.Cooling, p.Lent, p.Blocks, state)
 	}
-	fmt.Fprintf(w, "\nBLOCK\tPOOL\tLEASES\tAGE\tSTATE\n")
-	for _, b := range s.Blocks {
-		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\n", b.Prefix, b.Pool, b.Leases, age(now, b.Created), b.State)
-	}
+	showBlocks(w, s, now)
 	fmt.Fprintf(w, "\nADDRESS\tPOOL\tOWNER\tAGE\n")
 	for _, l := range s.Leases {
 		owner := l.Network + "/" + l.Container + "/" + l.Interface
@@ -103,6 +107,34 @@ func show(out io.Writer, s agent.Status, now time.Time) error {
 			p.Name, p.Address, p.ASN, p.Session, age(now, p.Since), p.Advertised, p.Received, p.LastError)
 	}
 	return w.Flush()
+}
+
+// showBlocks prints what the node holds, has lent and asks for. What there is
+// not gets no table.
+func showBlocks(w io.Writer, s agent.Status, now time.Time) {
+	fmt.Fprintf(w, "\nBLOCK\tPOOL\tLEASES\tAGE\tSTATE\tLENT BY\n")
+	for _, b := range s.Blocks {
+		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\n", b.Prefix, b.Pool, b.Leases, age(now, b.Created), b.State, b.Lender)
+	}
+	if len(s.Loans) > 0 {
+		fmt.Fprintf(w, "\nLENT\tOF BLOCK\tPOOL\tTO\n")
+	}
+	for _, l := range s.Loans {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", l.Prefix, l.Block, l.Pool, l.Node)
+	}
+	if len(s.Requests) > 0 {
+		fmt.Fprintf(w, "\nREQUEST\tFAMILY\tLACKS\tGRANTED\tBY\n")
+	}
+	for _, r := range s.Requests {
+		lacks, granted := fmt.Sprint(r.Count), "not yet"
+		if r.Want.IsValid() {
+			lacks = r.Want.String()
+		}
+		if r.Granted.IsValid() {
+			granted = r.Granted.String()
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", r.Pool, r.Family, lacks, granted, r.Lender)
+	}
 }
 
 // age of something that began at since.

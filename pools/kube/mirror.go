@@ -3,13 +3,16 @@ package kube
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/url"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/go-logr/logr"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -48,6 +51,8 @@ func newMirror[T any](what string, log *slog.Logger, turn func(any) (T, error)) 
 // may share a call.
 func (m *mirror[T]) follow(ctx context.Context, from *cache.ListWatch, kind runtime.Object, seen func()) error {
 	ctx, cancel := context.WithCancel(ctx)
+	// What the reflector would log, in a form of its own, is logged here.
+	ctx = logr.NewContextWithSlogLogger(ctx, slog.New(slog.DiscardHandler))
 	r := cache.NewReflectorWithOptions(m.logged(from), kind, m, cache.ReflectorOptions{
 		Name: "fairway " + m.what,
 		// All agents lose their watches at once when the API server restarts.
@@ -67,11 +72,21 @@ func (m *mirror[T]) follow(ctx context.Context, from *cache.ListWatch, kind runt
 	}
 }
 
-// logged logs what fails.
+// logged logs what fails, once, again after a minute, and when it is over.
 func (m *mirror[T]) logged(from *cache.ListWatch) *cache.ListWatch {
+	var mu sync.Mutex
+	var last string
+	var at time.Time
 	tell := func(ctx context.Context, err error) {
-		if err != nil && ctx.Err() == nil {
-			m.log.Warn("the API server does not show objects; retrying", "objects", m.what, "err", err)
+		mu.Lock()
+		defer mu.Unlock()
+		switch why := reasonOf(err); {
+		case err == nil && last != "":
+			m.log.Info("the API server shows objects again", "objects", m.what)
+			last = ""
+		case err != nil && ctx.Err() == nil && (why != last || time.Since(at) >= time.Minute):
+			m.log.Warn("the API server does not show objects; retrying", "objects", m.what, "err", why)
+			last, at = why, time.Now()
 		}
 	}
 	return &cache.ListWatch{
@@ -86,6 +101,19 @@ func (m *mirror[T]) logged(from *cache.ListWatch) *cache.ListWatch {
 			return w, err
 		},
 	}
+}
+
+// reasonOf an error, without the request that it answers: that differs from try
+// to try.
+func reasonOf(err error) string {
+	var request *url.Error
+	if errors.As(err, &request) {
+		err = request.Err
+	}
+	if err == nil {
+		return ""
+	}
+	return hint(err).Error()
 }
 
 // all returns what is kept, in the order of the objects' names.

@@ -1,0 +1,216 @@
+// Package cluster is a Kubernetes cluster as the agent of one of its nodes sees
+// it: which pools there are, which of them serves a pod, whether a pod is gone.
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+
+	"github.com/fairway-network/fairway/agent"
+	"github.com/fairway-network/fairway/agent/choice"
+	"github.com/fairway-network/fairway/agent/cni"
+	"github.com/fairway-network/fairway/api/v1alpha1"
+	"github.com/fairway-network/fairway/pools"
+	"github.com/fairway-network/fairway/pools/kube"
+)
+
+// Config is what a Cluster is made with.
+type Config struct {
+	Client *kube.Client
+	Node   string // this node's name
+	// RunDir is for what a later one of this Boot, the kernel's boot ID, needs
+	// while the API server is away.
+	RunDir, Boot string
+	Version      string // of the agent, for people to read
+	Log          *slog.Logger
+}
+
+// Cluster is an agent.Cluster. It knows nothing until it runs, but what an
+// earlier one of this boot has left.
+type Cluster struct {
+	Config
+	watcher *kube.Watcher
+	past    *sight        // what an earlier one saw; nil for nothing
+	news    chan struct{} // of size one: there is something to be kept
+
+	mu       sync.Mutex
+	changed  chan struct{} // closed and replaced at each change
+	objects  []v1alpha1.AddressPool
+	node     kube.Node
+	listed   struct{ pools, node bool }
+	inForce  map[string]inForce // pools as they were accepted last, by name
+	offers   []choice.Pool      // never changed
+	state    agent.ClusterState
+	problems map[string]string // of pools that can't be used
+}
+
+// New makes a Cluster. Whoever makes it runs it.
+func New(c Config) *Cluster {
+	cluster := &Cluster{
+		Config: c, watcher: c.Client.Watcher(c.Node), news: make(chan struct{}, 1), changed: make(chan struct{}),
+		inForce: map[string]inForce{}, problems: map[string]string{},
+	}
+	past, err := recall(c.RunDir, c.Boot)
+	if err != nil {
+		c.Log.Warn("what an earlier agent saw of the cluster is lost; pods are served once the API server answers", "err", err)
+	}
+	if past != nil {
+		cluster.past, cluster.objects, cluster.node = past, past.Pools, past.Node
+		cluster.review()
+	}
+	return cluster
+}
+
+// Run watches the cluster until ctx ends, whose error it returns. It runs once.
+func (c *Cluster) Run(ctx context.Context) error {
+	var keeping sync.WaitGroup
+	keeping.Go(func() { c.keepSight(ctx) })
+	defer keeping.Wait()
+	return c.watcher.Run(ctx, kube.Sight{
+		Pools: func(all []v1alpha1.AddressPool) {
+			c.update(func() { c.objects, c.listed.pools = all, true })
+		},
+		Node: func(n kube.Node) {
+			c.update(func() { c.node, c.listed.node = n, true })
+		},
+		Speaker: func(s *v1alpha1.NodeSpeaker) {
+			c.update(func() { c.state.Fence = fenceOf(s) })
+		},
+		Pods: c.signal, Namespaces: c.signal,
+	})
+}
+
+// fenceOf tells one fence from another.
+func fenceOf(s *v1alpha1.NodeSpeaker) string {
+	if s == nil || s.Spec.Fence == nil {
+		return ""
+	}
+	f := s.Spec.Fence
+	return fmt.Sprintf("since %s, node %s: %s", f.Since.UTC().Format("2006-01-02T15:04:05.000Z"), f.NodeUID, f.Reason)
+}
+
+func (c *Cluster) signal() {
+	select {
+	case c.news <- struct{}{}:
+	default:
+	}
+}
+
+func (c *Cluster) update(change func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	change()
+	c.review()
+	close(c.changed)
+	c.changed = make(chan struct{})
+	c.signal()
+}
+
+// Watch implements agent.Cluster.
+func (c *Cluster) Watch(ctx context.Context, changed func()) error {
+	for {
+		c.mu.Lock()
+		next := c.changed
+		c.mu.Unlock()
+		changed()
+		select {
+		case <-next:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// State implements agent.Cluster.
+func (c *Cluster) State() agent.ClusterState {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.state
+	s.Pools = slices.Clone(s.Pools)
+	return s
+}
+
+// Place implements agent.Cluster.
+func (c *Cluster) Place(ctx context.Context, o pools.Owner, named string) (agent.Placement, error) {
+	pod, err := c.pod(ctx, o)
+	if errors.Is(err, kube.ErrNoPod) || errors.Is(err, kube.ErrOtherPod) {
+		return agent.Placement{}, cni.Refuse(err)
+	}
+	if err != nil {
+		return agent.Placement{}, fmt.Errorf("%w: the API server does not say what pod %s/%s is: %w", cni.ErrTryAgain, o.Namespace, o.Pod, err)
+	}
+	ns, err := c.namespace(ctx, o.Namespace)
+	if err != nil {
+		return agent.Placement{}, fmt.Errorf("%w: the API server does not say what namespace %s is: %w", cni.ErrTryAgain, o.Namespace, err)
+	}
+	c.mu.Lock()
+	offers, node := c.offers, c.node
+	known := c.listed.pools && c.listed.node || c.past != nil
+	c.mu.Unlock()
+	if !known {
+		return agent.Placement{}, fmt.Errorf("%w: the pools are not known yet: the API server has not shown them", cni.ErrTryAgain)
+	}
+	d, err := choice.Choose(
+		choice.Pod{Namespace: pod.Namespace, Name: pod.Name, Labels: pod.Labels, Annotations: pod.Annotations, NetworkPool: named},
+		choice.Namespace{Name: ns.Name, Labels: ns.Labels, Annotations: ns.Annotations},
+		choice.Node{Name: c.Node, Labels: node.Labels}, offers)
+	if errors.Is(err, choice.ErrPending) {
+		return agent.Placement{}, fmt.Errorf("%w: %w", cni.ErrTryAgain, err)
+	}
+	if err != nil {
+		return agent.Placement{}, cni.Refuse(err)
+	}
+	return agent.Placement{Pool: d.Pool, Want: d.Addresses}, nil
+}
+
+// pod is the one of o: as the watch shows it, or an earlier agent has seen it,
+// or else as the API server says.
+func (c *Cluster) pod(ctx context.Context, o pools.Owner) (kube.Pod, error) {
+	if past := c.unlessReady(); past != nil && o.PodUID != "" {
+		for _, p := range past.Pods {
+			if p.Namespace == o.Namespace && p.Name == o.Pod && p.Is(o.PodUID) {
+				return p, nil
+			}
+		}
+	}
+	return c.watcher.Pod(ctx, o.Namespace, o.Pod, o.PodUID)
+}
+
+func (c *Cluster) namespace(ctx context.Context, name string) (kube.Namespace, error) {
+	if past := c.unlessReady(); past != nil {
+		for _, n := range past.Namespaces {
+			if n.Name == name {
+				return n, nil
+			}
+		}
+	}
+	return c.watcher.Namespace(ctx, name)
+}
+
+// unlessReady is what an earlier agent saw, until this one has seen it all.
+func (c *Cluster) unlessReady() *sight {
+	select {
+	case <-c.watcher.Ready():
+		return nil
+	default:
+		return c.past
+	}
+}
+
+// Gone implements agent.Cluster.
+func (c *Cluster) Gone(ctx context.Context, o pools.Owner) (bool, error) {
+	return c.watcher.Gone(ctx, o.Namespace, o.Pod, o.PodUID)
+}
+
+// Warn implements agent.Cluster.
+func (c *Cluster) Warn(ctx context.Context, o pools.Owner, reason, message string) error {
+	pod, err := c.pod(ctx, o)
+	if err != nil {
+		pod = kube.Pod{Namespace: o.Namespace, Name: o.Pod, UID: o.PodUID}
+	}
+	return c.Client.Warn(ctx, pod, c.Node, reason, message)
+}

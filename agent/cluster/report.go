@@ -1,0 +1,74 @@
+package cluster
+
+import (
+	"context"
+
+	"github.com/fairway-network/fairway/agent"
+	"github.com/fairway-network/fairway/api/v1alpha1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+const (
+	// maxPeers is how many the schema takes.
+	maxPeers = 64
+	// maxText bounds what peers and the kernel have said, in bytes.
+	maxText = 1024
+)
+
+// Report implements agent.Cluster: it writes the status of this node's
+// NodeSpeaker.
+func (c *Cluster) Report(ctx context.Context, r agent.Report) error {
+	var before v1alpha1.NodeSpeaker
+	if s := c.watcher.Speaker(); s != nil {
+		before = *s.DeepCopy()
+	}
+	return c.Client.Report(ctx, c.Node, c.statusOf(r, before))
+}
+
+func (c *Cluster) statusOf(r agent.Report, before v1alpha1.NodeSpeaker) v1alpha1.NodeSpeakerStatus {
+	s := v1alpha1.NodeSpeakerStatus{
+		ObservedGeneration: before.Generation, Version: c.Version, ASN: int64(r.ASN),
+		PeerCount: int32(len(r.Peers)), Blocks: int32(r.Blocks), Routes: int32(r.Routes),
+		Conditions: before.Status.Conditions,
+	}
+	if r.RouterID.IsValid() {
+		s.RouterID = r.RouterID.String()
+	}
+	for _, p := range r.Peers {
+		if p.Established() {
+			s.EstablishedCount++
+		}
+		if len(s.Peers) < maxPeers {
+			s.Peers = append(s.Peers, peerOf(p))
+		}
+	}
+	ready := metav1.Condition{
+		Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: "Serving",
+		Message: "the agent serves pods", ObservedGeneration: before.Generation,
+	}
+	if r.Trouble != "" {
+		ready.Status, ready.Reason, ready.Message = metav1.ConditionFalse, "Trouble", bounded(r.Trouble)
+	}
+	meta.SetStatusCondition(&s.Conditions, ready)
+	return s
+}
+
+func peerOf(p agent.PeerStatus) v1alpha1.PeerStatus {
+	out := v1alpha1.PeerStatus{
+		Name: p.Name, Address: p.Address.String(), ASN: int64(p.ASN), State: p.Session,
+		Received: int32(p.Received), Advertised: int32(p.Advertised), LastError: bounded(p.LastError),
+	}
+	if !p.Since.IsZero() {
+		since := metav1.NewTime(p.Since)
+		out.Since = &since
+	}
+	return out
+}
+
+func bounded(text string) string {
+	if len(text) > maxText {
+		return text[:maxText]
+	}
+	return text
+}
