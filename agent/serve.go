@@ -208,7 +208,7 @@ func (d *desk) stateOf(h pools.Held) string {
 	switch dr := d.doors[h.Prefix]; {
 	case h.Closed:
 		return "returning"
-	case !dr.isOpen():
+	case dr == nil || !dr.isOpen(): // nobody has waited for it yet, or somebody does
 		return "waiting"
 	}
 	return "ready"
