@@ -115,7 +115,7 @@ func aPod(id int, addrs ...string) pod {
 	return p
 }
 
-func mustPool(t *testing.T, ranges ...string) *pools.Pool {
+func mustPool(t testing.TB, ranges ...string) *pools.Pool {
 	t.Helper()
 	d := pools.Definition{Name: "web", BlockSize: 4}
 	for _, s := range ranges {

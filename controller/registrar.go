@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"reflect"
@@ -80,7 +81,11 @@ func (r *registrar) settle(ctx context.Context) error {
 	}
 	o := r.doubtful
 	err := r.write(ctx, o)
-	if err != nil && !errors.Is(err, exchange.ErrConflict) && !errors.Is(err, exchange.ErrGone) {
+	if errors.Is(err, exchange.ErrConflict) {
+		// It was written, or something else was and it never will be.
+		err = r.read(ctx, o)
+	}
+	if err != nil && !errors.Is(err, exchange.ErrGone) {
 		return err
 	}
 	r.doubtful = nil
@@ -128,7 +133,7 @@ func (r *registrar) rule(ctx context.Context, objects []*v1alpha1.AddressPool, v
 	var errs []error
 	for _, o := range objects {
 		v := verdicts[string(o.UID)]
-		if o.Status.ObservedGeneration == o.Generation && v.accepted == (v.standing == inForce) {
+		if ruled(o, v) {
 			continue
 		}
 		out := o.DeepCopy()
@@ -152,6 +157,11 @@ func (r *registrar) rule(ctx context.Context, objects []*v1alpha1.AddressPool, v
 	return errors.Join(errs...)
 }
 
+// ruled says whether the verdict stands in the pool's status.
+func ruled(o *v1alpha1.AddressPool, v verdict) bool {
+	return o.Status.ObservedGeneration == o.Generation && v.accepted == (standingOf(o) == inForce)
+}
+
 // report writes the numbers that have changed, of the pools whose turn it is.
 func (r *registrar) report(ctx context.Context, objects []*v1alpha1.AddressPool, verdicts map[string]verdict) error {
 	now := r.now()
@@ -168,6 +178,9 @@ func (r *registrar) report(ctx context.Context, objects []*v1alpha1.AddressPool,
 		v := verdicts[string(o.UID)]
 		if w := r.written[o.UID]; w != nil {
 			o = w
+		}
+		if !ruled(o, v) {
+			continue // rule could not, and tries again
 		}
 		f := r.find(o, v, uses)
 		f.waits, f.waiting = waits[o.Name].time, waits[o.Name].node
@@ -220,7 +233,20 @@ func (r *registrar) write(ctx context.Context, o *v1alpha1.AddressPool) error {
 		r.due[o.UID] = r.now().Add(r.every)
 		return nil
 	}
-	if now, e := r.registry.Pool(ctx, o.Name); e == nil && now.UID == o.UID {
+	if e := r.read(ctx, o); e != nil && !errors.Is(e, exchange.ErrGone) {
+		r.log.Debug("a pool could not be read", "pool", o.Name, "err", e)
+	}
+	return err
+}
+
+// read looks at a pool as it is now. It is exchange.ErrGone if there is none, or
+// another one of its name.
+func (r *registrar) read(ctx context.Context, o *v1alpha1.AddressPool) error {
+	now, err := r.registry.Pool(ctx, o.Name)
+	if err == nil && now.UID != o.UID {
+		err = fmt.Errorf("pool %s: %w", o.Name, exchange.ErrGone)
+	}
+	if err == nil {
 		r.written[o.UID] = now
 	}
 	return err

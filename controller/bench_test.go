@@ -1,0 +1,118 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/watch"
+)
+
+// paged are pages of a list that were read before.
+type paged struct {
+	pages  [][]byte
+	reader *blockReader
+}
+
+func (p *paged) page(_ context.Context, token string, each func(placed)) (version, next string, err error) {
+	n := 0
+	if token == "" {
+		p.reader = newBlockReader()
+	} else if _, err := fmt.Sscan(token, &n); err != nil {
+		return "", "", err
+	}
+	return p.reader.list(p.pages[n], each, func(error) {})
+}
+
+func (p *paged) watch(context.Context, string, func(watch.EventType, placed, string)) error {
+	return nil
+}
+
+const manyBlocks = 100_000
+
+func manyPages(tb testing.TB) *paged {
+	p := &paged{}
+	for from := 0; from < manyBlocks; from += blocksAtOnce {
+		next := ""
+		if from+blocksAtOnce < manyBlocks {
+			next = fmt.Sprint(len(p.pages) + 1)
+		}
+		p.pages = append(p.pages, aPage(tb, from, from+blocksAtOnce, next))
+	}
+	return p
+}
+
+// BenchmarkReadBlocks reads a hundred thousand blocks out of the API server's
+// JSON, and says how much of the heap they take when they are there.
+func BenchmarkReadBlocks(b *testing.B) {
+	from := manyPages(b)
+	size := 0
+	for _, p := range from.pages {
+		size += len(p)
+	}
+	b.SetBytes(int64(size))
+	b.ReportAllocs()
+	for b.Loop() {
+		m := newMirror("blocks", source[placed](from), func() blocks { return blocks{} }, slog.New(slog.DiscardHandler))
+		if _, err := m.list(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.StopTimer()
+	before := heap()
+	m := newMirror("blocks", source[placed](from), func() blocks { return blocks{} }, slog.New(slog.DiscardHandler))
+	if _, err := m.list(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	from.reader = nil
+	b.ReportMetric(float64(heap()-before)/manyBlocks, "heap-B/block")
+	runtime.KeepAlive(m)
+}
+
+func heap() int64 {
+	runtime.GC()
+	runtime.GC()
+	var s runtime.MemStats
+	runtime.ReadMemStats(&s)
+	return int64(s.HeapAlloc)
+}
+
+// BenchmarkCountBlocks counts the routes of one pool with a hundred thousand
+// blocks of 5,000 nodes.
+func BenchmarkCountBlocks(b *testing.B) {
+	all := blocks{}
+	r := newBlockReader()
+	for n := range manyBlocks {
+		o := aBlock(n, "web", fmt.Sprint("node-", n/20), "")
+		p := lies("web", o.Spec.Node, string(o.Spec.Prefix), "")
+		p.machine = r.names[""]
+		all.put(p)
+	}
+	pool := mustPool(b, "10.0.0.0/8")
+	b.ReportAllocs()
+	for b.Loop() {
+		if c := countBlocks(all.of("web"), pool.Addresses()); c.blocks != manyBlocks {
+			b.Fatal(c)
+		}
+	}
+}
+
+// BenchmarkSuspects looks for what a dead node has left among a hundred thousand
+// blocks.
+func BenchmarkSuspects(b *testing.B) {
+	all := blocks{}
+	from := manyPages(b)
+	for _, p := range from.pages {
+		if _, _, err := newBlockReader().list(p, all.put, func(err error) { b.Fatal(err) }); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if n := len(all.suspects(func(node, _ string) bool { return node == "node-7" })); n != manyBlocks/5000 {
+			b.Fatal(n)
+		}
+	}
+}
