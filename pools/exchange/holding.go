@@ -22,11 +22,12 @@ const spareShare = 4
 type holding struct {
 	pace
 	Stored
-	since  time.Time
-	closed bool      // to be returned
-	parted bool      // the network does not lead here any more
-	final  bool      // its removal was begun: it is not this node's any more
-	stays  time.Time // until another call to make it can't come to count any more
+	since   time.Time
+	closed  bool      // to be returned
+	parted  bool      // the network does not lead here any more
+	yielded bool      // to somebody who asked: this node asks, too, should it need it again
+	final   bool      // its removal was begun: it is not this node's any more
+	stays   time.Time // until another call to make it can't come to count any more
 }
 
 // leaves says whether it is time to remove the block.
@@ -56,9 +57,11 @@ func (n *Node) take(st Stored, inside []Stored) error {
 		return err
 	}
 	lent := slices.DeleteFunc(outermost(inside), func(b Stored) bool { return n.held[b.Prefix] != nil })
-	var err error
+	err := n.forgetLent(st.Prefix)
 	for _, b := range lent {
-		err = errors.Join(err, n.Keep(pools.Record{Op: pools.Lent, Pool: b.Pool, At: n.now, Block: &b.Block}))
+		if err == nil {
+			err = n.noteLent(b)
+		}
 	}
 	if err == nil {
 		err = n.Keep(pools.Record{Op: pools.Claimed, Pool: st.Pool, At: n.now, Block: &st.Block})
@@ -75,9 +78,45 @@ func (n *Node) take(st Stored, inside []Stored) error {
 		n.ledger.Forfeit(st.Prefix)
 		return err
 	}
+	for _, b := range lent {
+		delete(n.asleep, b.Prefix)
+	}
 	n.held[st.Prefix] = &holding{Stored: st, since: n.now}
 	n.changes++
 	return nil
+}
+
+// noteLent has the journal know of a block of another node, in one that is not
+// held yet.
+func (n *Node) noteLent(b Stored) error {
+	rec := pools.Record{Op: pools.Lent, Pool: b.Pool, At: n.now, Block: &b.Block}
+	if err := n.Keep(rec); err != nil {
+		return err
+	}
+	n.asleep[b.Prefix] = rec
+	return nil
+}
+
+// forgetLent has the journal forget what it says is lent of a block that is not
+// held: it has not come to be held, or is to be returned.
+func (n *Node) forgetLent(block netip.Prefix) error {
+	for _, p := range n.asleepIn(block) {
+		rec := n.asleep[p]
+		if err := n.Keep(pools.Record{Op: pools.Regained, Pool: rec.Pool, At: n.now, Block: rec.Block}); err != nil {
+			return err
+		}
+		delete(n.asleep, p)
+	}
+	return nil
+}
+
+func (n *Node) asleepIn(block netip.Prefix) (out []netip.Prefix) {
+	for _, p := range slices.SortedFunc(maps.Keys(n.asleep), netipx.ComparePrefix) {
+		if block.Overlaps(p) && block.Bits() < p.Bits() {
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 // lendOut sets aside a block of another node that stands in one of this node's.
@@ -151,6 +190,9 @@ func (n *Node) close(p netip.Prefix) bool {
 	if h == nil || h.closed || h.busy > 0 || !n.quitting && n.now.Sub(h.since) < fresh && n.ledger.Untouched(p) {
 		return false
 	}
+	if n.within(p) {
+		return false
+	}
 	if err := n.ledger.Close(p, n.now); err != nil {
 		return false // in use after all
 	}
@@ -159,11 +201,28 @@ func (n *Node) close(p netip.Prefix) bool {
 	return true
 }
 
+// within says whether this node has a block inside p: one that it was lent before
+// it came by the space around.
+func (n *Node) within(p netip.Prefix) bool {
+	inside := func(q netip.Prefix) bool { return q.Bits() > p.Bits() && p.Contains(q.Addr()) }
+	for q := range n.held {
+		if inside(q) {
+			return true
+		}
+	}
+	for q := range n.strays {
+		if inside(q) {
+			return true
+		}
+	}
+	return false
+}
+
 // reopen takes a block back into use that was about to be returned, if it has
 // what lack says.
 func (n *Node) reopen(lack Lack) bool {
 	for _, h := range n.holdings() {
-		if lack.fits(h.Block) && h.closed && !h.final && n.ledger.Offers(h.Prefix, lack.Want) && n.ledger.Reopen(h.Prefix) {
+		if lack.fits(h.Block) && h.closed && !h.yielded && !h.final && n.ledger.Offers(h.Prefix, lack.Want) && n.ledger.Reopen(h.Prefix) {
 			h.closed, h.parted = false, false
 			h.since = n.now
 			n.changes++
@@ -511,17 +570,41 @@ func (n *Node) Adopt(st Stored, inside []Stored, now time.Time) error {
 	if n.held[st.Prefix] != nil {
 		return nil
 	}
-	if err := n.take(st, inside); err != nil {
-		return err
+	if n.unfit[st.Prefix] {
+		return n.readmit(st)
 	}
-	delete(n.unfit, st.Prefix)
-	return n.awaken(st.Prefix)
+	return n.take(st, inside)
+}
+
+// readmit holds a block that Restore found no pool for, with what of it is lent.
+func (n *Node) readmit(st Stored) error {
+	lent := n.asleepIn(st.Prefix)
+	recs := make([]pools.Record, len(lent))
+	for i, p := range lent {
+		recs[i] = n.asleep[p]
+		delete(n.asleep, p)
+	}
+	err := n.take(st, nil)
+	for i, p := range lent {
+		if err != nil {
+			n.asleep[p] = recs[i]
+		} else {
+			err = n.restoreLoan(recs[i])
+		}
+	}
+	if err == nil {
+		delete(n.unfit, st.Prefix)
+	}
+	return err
 }
 
 // Discard removes a block in this node's name that the node does not hold, as
 // soon as nothing stands in it.
 func (n *Node) Discard(st Stored, now time.Time) error {
 	n.now = now
+	if err := n.forgetLent(st.Prefix); err != nil {
+		return err
+	}
 	if err := n.Keep(pools.Record{Op: pools.Returned, Pool: st.Pool, At: now, Block: &st.Block}); err != nil {
 		return err
 	}

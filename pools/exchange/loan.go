@@ -1,9 +1,9 @@
 package exchange
 
 import (
+	"cmp"
 	"errors"
 	"hash/fnv"
-	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -69,13 +69,20 @@ func (n *Node) Seen(requests []Request, now time.Time) {
 	}
 }
 
-// serve answers the open requests of others that this node has something for.
+// serve answers the open requests of others that this node has something for,
+// the oldest ones first.
 func (n *Node) serve() {
-	for _, name := range slices.Sorted(maps.Keys(n.seen)) {
-		r := n.seen[name]
+	var due []Request
+	for _, r := range n.seen {
 		if n.mayAnswer(r) && !n.now.Before(n.answerAt(r)) {
-			n.lend(r)
+			due = append(due, r)
 		}
+	}
+	slices.SortFunc(due, func(a, b Request) int {
+		return cmp.Or(n.answerAt(a).Compare(n.answerAt(b)), cmp.Compare(a.Name, b.Name))
+	})
+	for _, r := range due {
+		n.lend(r)
 	}
 }
 
@@ -121,7 +128,11 @@ func (n *Node) nextAnswer() (next time.Time) {
 // lend returns what is empty, for the asker to claim, and otherwise sets
 // something aside for it.
 func (n *Node) lend(r Request) {
-	lack := Lack{r.Pool, r.Family, r.Want}
+	lack := lackOf(r)
+	if n.needsBoth(r) {
+		n.heard[r.UID] = n.now.Add(lookForLoan)
+		return
+	}
 	if n.returnIdle(lack) {
 		n.heard[r.UID] = n.now.Add(lookForLoan) // time enough to claim it
 		return
@@ -143,10 +154,24 @@ func (n *Node) lend(r Request) {
 	n.changes++
 }
 
+// needsBoth says whether this node keeps what r asks for, since its own pods wait
+// for the other family of the pool. Of two nodes that each have what the other
+// one lacks, one has to keep it: the first by name.
+func (n *Node) needsBoth(r Request) bool {
+	waiting := 0
+	for lack, w := range n.wants {
+		if lack.Pool == r.Pool && lack.Family != r.Family && !lack.Want.IsValid() {
+			waiting += w.count
+		}
+	}
+	return n.Name < r.Node && waiting > 0 && n.ledger.Free(r.Pool, r.Family, n.now) <= waiting
+}
+
 // returnIdle begins the return of the empty blocks that have what lack says.
 func (n *Node) returnIdle(lack Lack) (any bool) {
 	for _, b := range n.ledger.Idle(n.now, func(string) time.Duration { return 0 }) {
 		if h := n.held[b.Prefix]; h != nil && lack.fits(b) && n.close(b.Prefix) {
+			h.yielded = true
 			any = true
 		}
 	}

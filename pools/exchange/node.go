@@ -61,7 +61,7 @@ type Node struct {
 	loans    map[netip.Prefix]*loan
 	strays   map[netip.Prefix]*stray
 	unfit    map[netip.Prefix]bool         // blocks of which Restore has told its caller
-	asleep   map[netip.Prefix]pools.Record // what is lent of blocks that no pool has
+	asleep   map[netip.Prefix]pools.Record // what the journal says is lent of blocks that are not held
 	orphans  map[string]*orphan            // requests that nobody waits for, by name
 	views    map[string]*view
 	seen     map[string]Request

@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"errors"
 	"maps"
 	"net/netip"
 	"slices"
@@ -154,7 +155,7 @@ func (r *Reaper) step(b *reaping) {
 		r.call(&b.busy, Op{Kind: Vacate, Block: b.stored}, func(res Result) {
 			b.sure = false
 			if res.Err != nil {
-				b.due = r.now.Add(retryReaping)
+				r.again(b, res.Err)
 				return
 			}
 			b.stored = res.Block
@@ -178,11 +179,19 @@ func (r *Reaper) discard(b *reaping) {
 func (r *Reaper) remove(b *reaping, vacant Stored) {
 	r.call(&b.busy, Op{Kind: Discard, Block: vacant}, func(res Result) {
 		if res.Err != nil {
-			b.due = r.now.Add(retryReaping)
+			r.again(b, res.Err)
 			return
 		}
 		b.current = false
 	})
+}
+
+// again waits a while, or until the block is seen as it is now.
+func (r *Reaper) again(b *reaping, err error) {
+	b.due = r.now.Add(retryReaping)
+	if errors.Is(err, ErrConflict) || errors.Is(err, ErrGone) {
+		b.current = false
+	}
 }
 
 func (r *Reaper) retract(q *reapedRequest) {

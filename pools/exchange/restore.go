@@ -3,13 +3,10 @@ package exchange
 import (
 	"cmp"
 	"errors"
-	"maps"
-	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/fairway-network/fairway/pools"
-	"go4.org/netipx"
 )
 
 // Restore brings a node without blocks back to what its journal says: the
@@ -33,9 +30,6 @@ func (n *Node) Restore(history []pools.Record) (unfit []Stored, err error) {
 			errs = append(errs, n.restoreLoan(rec))
 		}
 	}
-	maps.DeleteFunc(n.asleep, func(p netip.Prefix, _ pools.Record) bool {
-		return !slices.ContainsFunc(unfit, func(st Stored) bool { return st.Prefix.Overlaps(p) })
-	})
 	return unfit, errors.Join(errs...)
 }
 
@@ -61,18 +55,6 @@ func (n *Node) restoreLoan(rec pools.Record) error {
 	}
 	n.loans[l.Prefix] = l
 	return nil
-}
-
-// awaken sets aside what was lent of a block that a pool has again.
-func (n *Node) awaken(block netip.Prefix) error {
-	var errs []error
-	for _, p := range slices.SortedFunc(maps.Keys(n.asleep), netipx.ComparePrefix) {
-		if block.Overlaps(p) {
-			errs = append(errs, n.restoreLoan(n.asleep[p]))
-			delete(n.asleep, p)
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // isUnfit says whether err is about a block that no pool has.
@@ -127,8 +109,10 @@ func (n *Node) History() []pools.Record {
 		}
 		recs = append(recs, rec)
 	}
-	for _, p := range slices.SortedFunc(maps.Keys(n.asleep), netipx.ComparePrefix) {
-		recs = append(recs, n.asleep[p])
+	for block := range n.unfit {
+		for _, p := range n.asleepIn(block) {
+			recs = append(recs, n.asleep[p])
+		}
 	}
 	return recs
 }

@@ -479,8 +479,9 @@ func (w *world) putBack() {
 		there = there.union(usable(d))
 	}
 	for _, m := range w.machines {
-		for _, p := range m.pods {
-			if slices.ContainsFunc(p.addrs, func(a netip.Addr) bool { return !there.has(index(a)) }) {
+		folded, _ := pools.Fold(m.journal)
+		for _, rec := range folded {
+			if rec.Op == pools.Leased && slices.ContainsFunc(rec.Addrs, func(a netip.Addr) bool { return !there.has(index(a)) }) {
 				w.grow(true)
 				w.bringBackPool()
 				return

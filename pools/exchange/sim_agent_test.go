@@ -406,6 +406,9 @@ func (a *agent) compact() {
 // crash ends this life.
 func (a *agent) crash() {
 	a.w.say("%s: agent crashes", a.name)
+	if a.w.noteHeld(a) {
+		a.w.paint()
+	}
 	a.machine.agent = nil
 	a.crashAtWrite, a.leaving = 0, nil
 	m := a.machine

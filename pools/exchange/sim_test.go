@@ -111,7 +111,10 @@ func simulate(t *testing.T, seed uint64) (ops int, ok bool) {
 
 // end keeps the last lines of a history that is too long to read.
 func end(history string) string {
-	const most = 400
+	most := 400
+	if n, err := strconv.Atoi(os.Getenv("SIM_LINES")); err == nil {
+		most = n
+	}
 	lines := strings.SplitAfter(history, "\n")
 	if len(lines) > most {
 		lines = append([]string{"...\n"}, lines[len(lines)-most:]...)

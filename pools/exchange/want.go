@@ -655,7 +655,11 @@ func (n *Node) disown(r Request) {
 	if o := n.orphans[r.Name]; o != nil && (o.busy > 0 || o.request.UID == r.UID) {
 		return
 	}
-	n.orphans[r.Name] = &orphan{request: r, pace: pace{due: n.now.Add(Settle)}}
+	due := n.now.Add(lookForLoan) // perhaps it is only seen late that it is gone
+	if settled := n.born.Add(Settle); settled.After(due) {
+		due = settled
+	}
+	n.orphans[r.Name] = &orphan{request: r, pace: pace{due: due}}
 }
 
 // disownUnwanted finds requests of this node that were made late.
