@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"fmt"
 	"reflect"
 	"slices"
 )
@@ -50,6 +51,17 @@ func (a *Agent) admitEach(d *desk, s Settings, wanted, keep []Pool) []Pool {
 		a.Log.Error("the pools stay as they were", "err", err)
 	}
 	return in
+}
+
+// whyUnusable is what keeps a pool that the cluster has from being used here,
+// or else err.
+func (a *Agent) whyUnusable(pool string, err error) error {
+	a.reload.Lock()
+	defer a.reload.Unlock()
+	if why := a.misfits[pool]; why != "" {
+		return fmt.Errorf("pool %q can't be used on this node now: %s", pool, why)
+	}
+	return err
 }
 
 // dropUnheld lets go of pools that were kept for what was held of them, and

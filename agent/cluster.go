@@ -94,11 +94,15 @@ func (a *Agent) joinCluster(ctx context.Context, s *Settings, history []pools.Re
 	for _, p := range m.pools {
 		known[p.Name()] = true
 	}
-	enough := len(history) > 0 && m.machine != ""
 	named := map[string]bool{}
 	for _, rec := range history {
-		enough = enough && known[rec.Pool]
-		named[rec.Pool] = true
+		if rec.Op == pools.Leased || rec.Op == pools.Claimed {
+			named[rec.Pool] = true
+		}
+	}
+	enough := len(named) > 0 && m.machine != ""
+	for name := range named {
+		enough = enough && known[name]
 	}
 	if enough {
 		a.Machine, s.Pools = m.machine, namedFirst(m.pools, named)

@@ -255,6 +255,24 @@ func TestOneBadPoolLeavesTheOthersAlone(t *testing.T) {
 	if _, err := leases.Lease(t.Context(), podRequest(1)); err != nil {
 		t.Error(err)
 	}
+	c.update(func() { c.placed["web-3"] = Placement{Pool: "bad"} })
+	_, err := leases.Lease(t.Context(), podRequest(3))
+	if !errors.Is(err, cni.ErrTryAgain) || !strings.Contains(err.Error(), `pool "bad" can't be used on this node now: `) {
+		t.Errorf("a pod of the bad pool: %v", err)
+	}
+}
+
+// A pod may be there before the agent has heard of its pool.
+func TestPodOfAPoolThatIsNews(t *testing.T) {
+	c := newCluster()
+	c.placed["web-1"] = Placement{Pool: "web"}
+	leases := newHost(t).startIn(c, never()).leases()
+	c.mu.Lock() // without a word
+	c.state.Pools = []Pool{pool(t, "web", 4, "10.1.0.0/24")}
+	c.mu.Unlock()
+	if _, err := leases.Lease(t.Context(), podRequest(1)); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestCordonedNodeTakesNoNewBlock(t *testing.T) {

@@ -48,10 +48,23 @@ func (c *counter) Lease(ctx context.Context, r pools.Request) (cni.Grant, error)
 	r, err := c.place(ctx, r)
 	var grant cni.Grant
 	if err == nil {
-		grant, err = c.desk.Lease(ctx, r)
+		grant, err = c.lease(ctx, r)
 	}
 	if err != nil {
 		c.warn(ctx, r.Owner, err)
+	}
+	return grant, err
+}
+
+// lease serves from a pool that the cluster has, which may be news to the desk.
+func (c *counter) lease(ctx context.Context, r pools.Request) (cni.Grant, error) {
+	grant, err := c.desk.Lease(ctx, r)
+	if !errors.Is(err, pools.ErrUnknownPool) {
+		return grant, err
+	}
+	c.agent.follow()
+	if grant, err = c.desk.Lease(ctx, r); errors.Is(err, pools.ErrUnknownPool) {
+		err = fmt.Errorf("%w: %w", cni.ErrTryAgain, c.agent.whyUnusable(r.Pool, err))
 	}
 	return grant, err
 }

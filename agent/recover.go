@@ -23,14 +23,21 @@ func (a *Agent) recover(ctx context.Context, s *Settings) (*desk, error) {
 	if err != nil {
 		return nil, err
 	}
+	folded, err := pools.Fold(found.Records)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("lease journal %s: %w: %w: drain the node (or reboot it), remove the file and start again", path, journal.ErrCorrupt, err), j.Close())
+	}
 	if a.Cluster != nil {
-		if err := a.joinCluster(ctx, s, found.Records); err != nil {
+		if err := a.joinCluster(ctx, s, folded); err != nil {
 			return nil, errors.Join(err, j.Close())
 		}
 	}
 	d := newDesk(ctx, a, j)
-	if err := a.restore(ctx, d, s, found.Records); err != nil {
+	if err := a.restore(ctx, d, s, folded); err != nil {
 		return nil, errors.Join(fmt.Errorf("lease journal %s: %w", path, err), j.Close())
+	}
+	if len(found.Records) > 2*len(folded) {
+		d.compact()
 	}
 	if found.Torn > 0 {
 		a.Log.Warn("dropped a lease record that was not written whole; nobody was told of it", "journal", path, "bytes", found.Torn)
@@ -41,12 +48,8 @@ func (a *Agent) recover(ctx context.Context, s *Settings) (*desk, error) {
 	return d, nil
 }
 
-// restore brings d to what history says.
-func (a *Agent) restore(ctx context.Context, d *desk, s *Settings, history []pools.Record) error {
-	folded, err := pools.Fold(history)
-	if err != nil {
-		return fmt.Errorf("%w: %w: drain the node (or reboot it), remove the file and start again", journal.ErrCorrupt, err)
-	}
+// restore brings d to what a folded history says.
+func (a *Agent) restore(ctx context.Context, d *desk, s *Settings, folded []pools.Record) error {
 	if err := d.setPools(s); err != nil && a.Cluster == nil {
 		return err
 	} else if err != nil {
@@ -69,9 +72,6 @@ func (a *Agent) restore(ctx context.Context, d *desk, s *Settings, history []poo
 	d.keepUnfit(unfit, folded, a.told, s)
 	a.told.keep(func(block netip.Prefix) bool { return d.doors[block] != nil || d.unfit[block] != nil })
 	d.planCompaction()
-	if len(history) > 2*len(folded) {
-		d.compact()
-	}
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/fairway-network/fairway/pools"
 	core "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -25,6 +26,8 @@ func TestOnARealAPIServer(t *testing.T) {
 	t.Run("a pool that is changed and drained", s.changedPool)
 	t.Run("cordoned, and made anew", s.otherNode)
 	t.Run("fenced", s.fenced)
+	t.Run("a chosen address", s.chosen)
+	t.Run("pods that are gone", s.gone)
 	t.Run("API server away", s.away) // stops and starts it
 	s.sound(t)
 }
@@ -202,7 +205,8 @@ func (s *stage) changedPool(t *testing.T) {
 
 func (s *stage) otherNode(t *testing.T) {
 	s.pool(t, "machine", 2, "addresses: [10.6.0.0/28]")
-	n := s.node(t, "f1")
+	s.makeNode(t, "f1")
+	n := s.nodeAs(t, "f1", s.Config()) // the node's own token ends with the node
 	n.knows(t, "machine")
 	one := s.pod(t, "f1", "machine-1", inPool("machine"))
 	n.add(t, one)
@@ -210,7 +214,7 @@ func (s *stage) otherNode(t *testing.T) {
 	if err := nodes.Delete(t.Context(), "f1", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	uid := n.make(t)
+	uid := s.makeNode(t, "f1")
 	await(t, "the block has the name of the new machine", func() bool {
 		b, err := s.resource("addressblocks").Get(t.Context(), blockName(t, n), metav1.GetOptions{})
 		return err == nil && b.Object["spec"].(map[string]any)["nodeUID"] == string(uid)
@@ -249,10 +253,15 @@ func (s *stage) fenced(t *testing.T) {
 	n.knows(t, "fence")
 	p := s.pod(t, "g1", "fence-1", inPool("fence"))
 	n.add(t, p)
-	if err := s.resource("addressblocks").Delete(t.Context(), blockName(t, n), metav1.DeleteOptions{}); err != nil {
+	block := s.resource("addressblocks")
+	_, err := block.Patch(t.Context(), blockName(t, n), types.MergePatchType, []byte(`{"metadata":{"annotations":{"fairway.network/force-delete":"test"}}}`), metav1.PatchOptions{})
+	if err != nil {
 		t.Fatal(err)
 	}
-	err := s.Apply(t.Context(), "apiVersion: fairway.network/v1alpha1\nkind: NodeSpeaker\nmetadata: {name: g1}\nspec: {fence: {since: \"2026-01-01T00:00:00Z\", reason: test}}")
+	if err := block.Delete(t.Context(), blockName(t, n), metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	err = s.Apply(t.Context(), "apiVersion: fairway.network/v1alpha1\nkind: NodeSpeaker\nmetadata: {name: g1}\nspec: {fence: {since: \"2026-01-01T00:00:00Z\", reason: test}}")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -260,6 +269,54 @@ func (s *stage) fenced(t *testing.T) {
 	if leases := n.status(t).Leases; len(leases) != 0 {
 		t.Errorf("leases in a block that is lost: %+v", leases)
 	}
+}
+
+// An address that a pod asks for is lent if another node has it.
+func (s *stage) chosen(t *testing.T) {
+	s.pool(t, "chosen", 16, "addresses: [10.9.0.0/28]")
+	a, b := s.node(t, "i1"), s.node(t, "i2")
+	a.knows(t, "chosen")
+	b.knows(t, "chosen")
+	a.add(t, s.pod(t, "i1", "chosen-1", inPool("chosen")))
+	annotations := inPool("chosen")
+	annotations["fairway.network/addresses"] = "10.9.0.13"
+	if got := b.add(t, s.pod(t, "i2", "chosen-2", annotations)); got.String() != "10.9.0.13" {
+		t.Errorf("the pod got %s", got)
+	}
+	if got := s.blocks(t, "chosen"); !slices.Equal(got, []string{"10.9.0.0/28 i1", "10.9.0.13/32 i2"}) {
+		t.Errorf("blocks: %v", got)
+	}
+}
+
+// Only what the API server says now is evidence that a pod is gone.
+func (s *stage) gone(t *testing.T) {
+	n := s.node(t, "j1")
+	p := s.pod(t, "j1", "gone-1", nil)
+	static := s.pod(t, "j1", "static-j1", map[string]string{core.MirrorPodAnnotationKey: "hash", "fairway.network/pool": "x"})
+	owner := func(p *core.Pod, uid string) pools.Owner {
+		return pools.Owner{Attachment: pools.Attachment{ContainerID: "c"}, Namespace: p.Namespace, Pod: p.Name, PodUID: uid}
+	}
+	is := func(what string, o pools.Owner, want bool) {
+		t.Helper()
+		if got, err := n.cluster.Gone(t.Context(), o); err != nil || got != want {
+			t.Errorf("%s: gone is %v, %v; want %v", what, got, err, want)
+		}
+	}
+	await(t, "the pods are known", func() bool {
+		kept, err := os.ReadFile(filepath.Join(n.dir, "cluster.json"))
+		return err == nil && strings.Contains(string(kept), "static-j1")
+	})
+	is("a pod that is there", owner(p, string(p.UID)), false)
+	is("one without a UID", owner(p, ""), false)
+	is("another one of that name", owner(p, "other"), true)
+	is("a static pod, by its kubelet's UID", owner(static, "hash"), false)
+	if err := s.admin.CoreV1().Pods("shop").Delete(t.Context(), p.Name, metav1.DeleteOptions{GracePeriodSeconds: new(int64)}); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the pod is known to be gone", func() bool {
+		gone, err := n.cluster.Gone(t.Context(), owner(p, string(p.UID)))
+		return err == nil && gone
+	})
 }
 
 func (s *stage) away(t *testing.T) {
@@ -289,6 +346,10 @@ func (s *stage) away(t *testing.T) {
 	}
 	for _, p := range pods[1:4] {
 		n.add(t, p)
+	}
+	lost := pools.Owner{Namespace: "shop", Pod: "lost", PodUID: "lost"}
+	if gone, err := n.cluster.Gone(t.Context(), lost); err == nil {
+		t.Errorf("without the API server a pod is gone: %v", gone)
 	}
 	if _, err := n.cni("ADD", pods[4]); err == nil || !strings.Contains(err.Error(), "CNI error 11") || !strings.Contains(err.Error(), "claim a block of pool") {
 		t.Errorf("a claim without the API server: %v", err)

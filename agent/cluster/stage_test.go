@@ -31,6 +31,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 )
 
 // patience bounds how long something may take that comes late.
@@ -51,6 +52,7 @@ func newStage(t *testing.T) *stage {
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no definitions in deploy/crds: %v", err)
 	}
+	files = append(files, "../../deploy/kubernetes/rbac.yaml", "../../deploy/kubernetes/admission.yaml")
 	if err := s.ApplyFiles(t.Context(), files...); err != nil {
 		t.Fatal(err)
 	}
@@ -126,16 +128,28 @@ func inPool(name string) map[string]string { return map[string]string{"fairway.n
 type node struct {
 	*stage
 	name, dir string
+	config    *rest.Config
 	calls     atomic.Int64 // of the API server, but for watches
 	running   *agent.Agent
+	cluster   *cluster.Cluster
 	stop      func() error
 }
 
-// node makes a Node object, and starts its agent.
+// node makes a Node object, and starts its agent, which has no right but those
+// that a user gives it.
 func (s *stage) node(t *testing.T, name string) *node {
 	t.Helper()
-	n := &node{stage: s, name: name, dir: t.TempDir()}
-	n.make(t)
+	config, err := s.NodeAgentConfig(t.Context(), controlplane.Account{Namespace: "fairway-system", Name: "fairway-agent"}, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.nodeAs(t, name, config)
+}
+
+// nodeAs starts the agent of a Node object that there is.
+func (s *stage) nodeAs(t *testing.T, name string, config *rest.Config) *node {
+	t.Helper()
+	n := &node{stage: s, name: name, dir: t.TempDir(), config: config}
 	n.start(t)
 	t.Cleanup(func() {
 		if err := n.stop(); err != nil {
@@ -145,9 +159,9 @@ func (s *stage) node(t *testing.T, name string) *node {
 	return n
 }
 
-func (n *node) make(t *testing.T) types.UID {
+func (s *stage) makeNode(t *testing.T, name string) types.UID {
 	t.Helper()
-	o, err := n.admin.CoreV1().Nodes().Create(t.Context(), &core.Node{ObjectMeta: metav1.ObjectMeta{Name: n.name}}, metav1.CreateOptions{})
+	o, err := s.admin.CoreV1().Nodes().Create(t.Context(), &core.Node{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,20 +185,20 @@ func (c counted) RoundTrip(r *http.Request) (*http.Response, error) {
 func (n *node) start(t *testing.T) {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(t.Output(), nil)).With("node", n.name)
-	config := n.Config()
+	config := rest.CopyConfig(n.config)
 	config.Wrap(func(rt http.RoundTripper) http.RoundTripper { return counted{rt, &n.calls} })
 	client, err := kube.NewClient(config, kube.Options{Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	c := cluster.New(cluster.Config{Client: client, Node: n.name, RunDir: n.dir, Boot: "boot-1", Version: "test", Log: log})
+	n.cluster = cluster.New(cluster.Config{Client: client, Node: n.name, RunDir: n.dir, Boot: "boot-1", Version: "test", Log: log})
 	var running sync.WaitGroup
-	running.Go(func() { _ = c.Run(ctx) })
+	running.Go(func() { _ = n.cluster.Run(ctx) })
 	starting, started := context.WithTimeout(ctx, patience)
 	defer started()
 	n.running, err = agent.New(starting, agent.Parts{
-		Node: n.name, RunDir: n.dir, Socket: filepath.Join(n.dir, "ipam.sock"), Boot: "boot-1", Cluster: c, Store: client.Store(n.name),
+		Node: n.name, RunDir: n.dir, Socket: filepath.Join(n.dir, "ipam.sock"), Boot: "boot-1", Cluster: n.cluster, Store: client.Store(n.name),
 		Kernel: quietKernel{}, Speaker: &endpoint{network: n.net, name: n.name}, Log: log,
 	}, agent.Settings{})
 	if err != nil {
