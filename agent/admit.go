@@ -119,7 +119,8 @@ func namedFirst(ps []Pool, names map[string]bool) []Pool {
 
 func samePools(as, bs []Pool) bool {
 	return slices.EqualFunc(as, bs, func(a, b Pool) bool {
-		return a.Quiet == b.Quiet && a.Draining == b.Draining && a.IdleAfter == b.IdleAfter && reflect.DeepEqual(a.Definition(), b.Definition())
+		return a.Quiet == b.Quiet && a.Draining == b.Draining && a.IdleAfter == b.IdleAfter &&
+			(a.Pool == b.Pool || reflect.DeepEqual(a.Definition(), b.Definition()))
 	})
 }
 

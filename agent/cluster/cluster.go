@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"slices"
 	"sync"
 
@@ -42,8 +43,9 @@ type Cluster struct {
 	objects  []v1alpha1.AddressPool
 	node     kube.Node
 	listed   struct{ pools, node bool }
-	inForce  map[string]inForce // pools as they were accepted last, by name
-	offers   []choice.Pool      // never changed
+	read     map[string]readPool // by name
+	inForce  map[string]inForce  // pools as they were accepted last, by name
+	offers   []choice.Pool       // never changed
 	state    agent.ClusterState
 	problems map[string]string // of pools that can't be used
 }
@@ -74,11 +76,16 @@ func (c *Cluster) Run(ctx context.Context) error {
 		Pools: func(all []v1alpha1.AddressPool) {
 			c.update(func() { c.objects, c.listed.pools = all, true })
 		},
+		// Both objects change often in what is none of our business.
 		Node: func(n kube.Node) {
-			c.update(func() { c.node, c.listed.node = n, true })
+			if now, listed := c.current(); !listed || !reflect.DeepEqual(n, now) {
+				c.update(func() { c.node, c.listed.node = n, true })
+			}
 		},
 		Speaker: func(s *v1alpha1.NodeSpeaker) {
-			c.update(func() { c.state.Fence = fenceOf(s) })
+			if fence := fenceOf(s); fence != c.State().Fence {
+				c.update(func() { c.state.Fence = fence })
+			}
 		},
 		Pods: c.signal, Namespaces: c.signal,
 	})
@@ -91,6 +98,13 @@ func fenceOf(s *v1alpha1.NodeSpeaker) string {
 	}
 	f := s.Spec.Fence
 	return fmt.Sprintf("since %s, node %s: %s", f.Since.UTC().Format("2006-01-02T15:04:05.000Z"), f.NodeUID, f.Reason)
+}
+
+// current is the node as it was shown last, if it was.
+func (c *Cluster) current() (n kube.Node, listed bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.node, c.listed.node
 }
 
 func (c *Cluster) signal() {
