@@ -17,8 +17,9 @@ import (
 type block struct {
 	pool, node, machine, lender unique.Handle[string]
 
-	uid     uid
+	// version and uid are zero where only a list has shown the block.
 	version uint64
+	uid     uid
 	tenure  int32
 }
 
@@ -91,12 +92,31 @@ func (t blocks) of(pool string) []placed {
 }
 
 // suspects returns the vacant blocks and those of nodes that seem to be gone,
-// and those of others that lie in them: all that a Reaper has to see.
-func (t blocks) suspects(gone func(node, machine string) bool) []exchange.Stored {
+// and those of others that lie in them: all that a Reaper has to see. unknown
+// are those of which UID and version have to be read first.
+func (t blocks) suspects(gone func(node, machine string) bool) (found []exchange.Stored, unknown []netip.Prefix) {
+	suspect, longest := t.left(gone)
+	if len(suspect) == 0 {
+		return nil, nil
+	}
+	for _, of := range t {
+		for p, b := range of {
+			switch _, is := suspect[p]; {
+			case is && b.version == 0:
+				unknown = append(unknown, p)
+			case is || within(p, suspect, longest):
+				found = append(found, b.stored(p))
+			}
+		}
+	}
+	return found, unknown
+}
+
+// left are the blocks that nobody has, and the most bits that one of them has.
+func (t blocks) left(gone func(node, machine string) bool) (suspect map[netip.Prefix]struct{}, longest int) {
 	type holder struct{ node, machine unique.Handle[string] }
 	known := map[holder]bool{}
-	found := map[netip.Prefix]block{}
-	longest := 0
+	suspect = map[netip.Prefix]struct{}{}
 	for _, of := range t {
 		for p, b := range of {
 			h := holder{b.node, b.machine}
@@ -106,23 +126,34 @@ func (t blocks) suspects(gone func(node, machine string) bool) []exchange.Stored
 				known[h] = is
 			}
 			if is {
-				found[p] = b
+				suspect[p] = struct{}{}
 				longest = max(longest, p.Bits())
 			}
 		}
 	}
-	if len(found) == 0 {
-		return nil
+	return suspect, longest
+}
+
+// know fills in what a list has not shown of a block.
+func (t blocks) know(s exchange.Stored) error {
+	of := t[unique.Make(s.Pool)]
+	b, is := of[s.Prefix]
+	if !is || b.version != 0 {
+		return nil // a change has shown it
 	}
-	out := make([]exchange.Stored, 0, len(found))
-	for _, of := range t {
-		for p, b := range of {
-			if _, is := found[p]; is || within(p, found, longest) {
-				out = append(out, b.stored(p))
-			}
-		}
+	id, err := parseUID(s.UID)
+	if err != nil {
+		return err
 	}
-	return out
+	version, err := strconv.ParseUint(s.Version, 10, 64)
+	if err != nil {
+		return fmt.Errorf("block %v: metadata.resourceVersion: %w", s.Prefix, err)
+	}
+	of[s.Prefix] = block{
+		pool: b.pool, node: unique.Make(s.Node), machine: unique.Make(s.Machine), lender: unique.Make(s.Lender),
+		version: version, uid: id, tenure: int32(s.Tenure),
+	}
+	return nil
 }
 
 // largestBlockBits are the host bits of the largest block there can be.
@@ -130,7 +161,7 @@ const largestBlockBits = 16
 
 // within says whether p lies in one of some prefixes, of which the longest has
 // that many bits.
-func within(p netip.Prefix, in map[netip.Prefix]block, longest int) bool {
+func within(p netip.Prefix, in map[netip.Prefix]struct{}, longest int) bool {
 	for n := min(p.Bits()-1, longest); n >= max(0, p.Addr().BitLen()-largestBlockBits); n-- {
 		around, err := p.Addr().Prefix(n)
 		if err != nil {

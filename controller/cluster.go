@@ -66,23 +66,31 @@ func (s *cluster) known() bool {
 
 // leftovers is what a Reaper has to see. The blocks are held while the nodes
 // are read, so the nodes are not the older ones.
-func (s *cluster) leftovers(now time.Time) (found []exchange.Stored, asked []exchange.Request, gone func(node, machine string) bool) {
-	asked = s.requests.list()
+func (s *cluster) leftovers(now time.Time) (l leftovers) {
+	l.requests = s.requests.list()
 	type holder struct{ node, machine string }
 	answers := map[holder]bool{}
 	s.blocks.read(func(t blocks) {
 		s.nodes.read(func(all nodes) {
 			is := all.gone(now)
-			found = t.suspects(is)
-			for _, b := range found {
+			l.blocks, l.unknown = t.suspects(is)
+			for _, b := range l.blocks {
 				answers[holder{b.Node, b.Machine}] = is(b.Node, b.Machine)
 			}
-			for _, q := range asked {
+			for _, q := range l.requests {
 				answers[holder{q.Node, ""}] = is(q.Node, "")
 			}
 		})
 	})
-	return found, asked, func(node, machine string) bool { return answers[holder{node, machine}] }
+	l.gone = func(node, machine string) bool { return answers[holder{node, machine}] }
+	return l
+}
+
+// know fills in what a list has not shown of a block.
+func (s *cluster) know(b exchange.Stored) error {
+	s.blocks.mu.Lock()
+	defer s.blocks.mu.Unlock()
+	return s.blocks.table.know(b)
 }
 
 func (s *cluster) pools() (out []*v1alpha1.AddressPool) {

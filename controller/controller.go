@@ -100,7 +100,7 @@ func (c *Controller) work(ctx context.Context) error {
 	all.Go(func() { s.follow(ctx, c.clients.custodian) })
 	all.Go(func() { c.register(ctx, s) })
 	all.Go(func() {
-		r := &reap{store: c.clients.custodian, see: s.leftovers, changed: s.ownersChanged, log: c.log}
+		r := &reap{store: c.clients.custodian, look: s.leftovers, know: s.know, changed: s.ownersChanged, log: c.log}
 		r.run(ctx)
 	})
 	all.Go(func() { c.unfence(ctx, s) })

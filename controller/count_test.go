@@ -142,8 +142,12 @@ func TestSuspectsComeWithWhatLiesInThem(t *testing.T) {
 		all.put(b)
 	}
 	var got []string
-	for _, b := range all.suspects(func(node, _ string) bool { return node == "dead" }) {
+	found, unknown := all.suspects(func(node, _ string) bool { return node == "dead" })
+	for _, b := range found {
 		got = append(got, b.Prefix.String())
+	}
+	if len(unknown) != 0 {
+		t.Errorf("unknown are %v", unknown)
 	}
 	slices.Sort(got)
 	if want := []string{"10.0.0.0/26", "10.0.0.16/30", "10.0.0.72/32", "10.1.0.0/28"}; !slices.Equal(got, want) {

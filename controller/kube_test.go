@@ -62,7 +62,10 @@ func TestOnAnAPIServer(t *testing.T) {
 	// There always is some node: no node at all says nothing.
 	w.node("steady")
 	t.Run("leader election", func(t *testing.T) { w.in(t).election() })
+	w.beforeItsTime()
 	stop := w.start("the-controller")
+	// It knows this one from a list, not from a change.
+	w.awaitBlock("10.9.0.0/28", "gone", absent)
 	t.Run("acceptance", func(t *testing.T) { w.in(t).acceptance() })
 	t.Run("numbers", func(t *testing.T) { w.in(t).numbers() })
 	t.Run("exhausted", func(t *testing.T) { w.in(t).exhausted() })
@@ -485,6 +488,13 @@ func (w *world) requestOfTheDead() {
 		all, err := w.store.Store("").Requests(w.Context())
 		return err == nil && len(all) == 0, all
 	})
+}
+
+// beforeItsTime leaves a block of a node that is gone when no controller runs.
+func (w *world) beforeItsTime() {
+	n := w.node("long-gone")
+	w.block("long-gone", n.Name, string(n.UID), "10.9.0.0/28", "")
+	w.removeNode(n.Name)
 }
 
 func (w *world) election() {

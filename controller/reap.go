@@ -4,16 +4,28 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/fairway-network/fairway/pools/exchange"
 )
 
+// leftovers are what nodes that are gone have left, by all appearances, in the
+// terms of a Reaper.
+type leftovers struct {
+	blocks   []exchange.Stored
+	unknown  []netip.Prefix // blocks of which UID and version are not known yet
+	requests []exchange.Request
+	gone     func(node, machine string) bool
+}
+
 // reap frees what nodes that are gone have left, until ctx ends.
 type reap struct {
 	store exchange.Custodian
-	// see returns what a Reaper has to see.
-	see     func(now time.Time) (blocks []exchange.Stored, requests []exchange.Request, gone func(node, machine string) bool)
+	look  func(now time.Time) leftovers
+	// know keeps a block of which something was unknown.
+	know    func(exchange.Stored) error
 	changed <-chan struct{}
 	log     *slog.Logger
 
@@ -33,6 +45,8 @@ const (
 	reapersAtOnce = 8
 	// reapPause is the least time between two looks at everything.
 	reapPause = 100 * time.Millisecond
+	// askPause is when what could not be read is asked for again.
+	askPause = time.Second
 	// lookAnyway is when everything is looked at though nothing has changed: a
 	// node may have had its time.
 	lookAnyway = 30 * time.Second
@@ -45,8 +59,16 @@ func (r *reap) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		now := time.Now()
 		if look && !now.Before(lookAgain) {
-			r.reaper.See(r.see(now))
+			l := r.look(now)
+			if len(l.unknown) > 0 {
+				r.ask(ctx, l.unknown)
+				l = r.look(now)
+			}
+			r.reaper.See(l.blocks, l.requests, l.gone)
 			look, lookAgain = false, now.Add(reapPause)
+			if len(l.unknown) > 0 {
+				look, lookAgain = true, now.Add(askPause)
+			}
 		}
 		var next time.Time
 		// Not while there is enough to do: it goes through all blocks.
@@ -57,6 +79,27 @@ func (r *reap) run(ctx context.Context) {
 		}
 		r.start(ctx)
 		look = r.await(ctx, look, lookAgain, next) || look
+	}
+}
+
+// ask reads blocks of which something is unknown. One that can't be read stays
+// so.
+func (r *reap) ask(ctx context.Context, unknown []netip.Prefix) {
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	turn := make(chan struct{}, reapersAtOnce)
+	for _, p := range unknown {
+		turn <- struct{}{}
+		asking.Go(func() {
+			defer func() { <-turn }()
+			b, err := r.store.Block(ctx, p)
+			if err == nil {
+				err = r.know(b)
+			}
+			if err != nil && !errors.Is(err, exchange.ErrGone) && ctx.Err() == nil {
+				r.log.Warn("a block that nobody has can't be read; retrying", "block", p, "err", err)
+			}
+		})
 	}
 }
 

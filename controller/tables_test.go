@@ -7,6 +7,36 @@ import (
 	"github.com/fairway-network/fairway/pools/exchange"
 )
 
+// A list shows no UID and version, and what a change has shown counts more than
+// what was read.
+func TestUnknownBlocksBecomeKnown(t *testing.T) {
+	all := blocks{}
+	listed := lies("web", "dead", "10.0.0.0/28", "")
+	listed.version = 0
+	all.put(listed)
+	is := func(string, string) bool { return true }
+	if found, unknown := all.suspects(is); len(found) != 0 || len(unknown) != 1 {
+		t.Fatalf("found %v, unknown %v", found, unknown)
+	}
+	read := listed.stored(listed.Prefix)
+	read.UID, read.Version, read.Node, read.Tenure = string(aUID(3)), "33", "other", 2
+	if err := all.know(read); err != nil {
+		t.Fatal(err)
+	}
+	if found, unknown := all.suspects(is); len(unknown) != 0 || len(found) != 1 || found[0] != read {
+		t.Fatalf("found %+v, unknown %v; want %+v", found, unknown, read)
+	}
+	late := read
+	late.Version = "22"
+	if err := all.know(late); err != nil || all.of("web")[0].version != 33 {
+		t.Errorf("a late answer counts: %v", err)
+	}
+	all.drop(listed)
+	if err := all.know(read); err != nil || len(all.of("web")) != 0 {
+		t.Errorf("a removed block is back: %v", err)
+	}
+}
+
 func TestANodeIsGoneOnEvidenceOnly(t *testing.T) {
 	now := day()
 	all := nodes{}
@@ -39,8 +69,8 @@ func TestWithoutAnyNodeNobodyIsGone(t *testing.T) {
 	s.blocks.listed, s.blocks.table = true, blocks{}
 	s.blocks.table.put(lies("web", "n1", "10.0.0.0/28", ""))
 	look := func() (found int, gone bool) {
-		left, asked, is := s.leftovers(day())
-		return len(left), len(asked) != 1 || is("n1", "machine-n1") || is("n1", "")
+		l := s.leftovers(day())
+		return len(l.blocks), len(l.requests) != 1 || l.gone("n1", "machine-n1") || l.gone("n1", "")
 	}
 	if found, gone := look(); found != 0 || gone {
 		t.Error("before the nodes are read, one is gone")

@@ -1,8 +1,10 @@
 package controller
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"unique"
 )
@@ -10,38 +12,129 @@ import (
 // blockReader reads AddressBlocks out of the API server's JSON.
 type blockReader struct {
 	scanner
-	names map[string]unique.Handle[string] // those that were read before
+	names   map[string]unique.Handle[string] // those that were read before
+	columns []string                         // of a table
 }
 
 func newBlockReader() *blockReader { return &blockReader{names: map[string]unique.Handle[string]{}} }
 
-// list reads one page of a list and calls each for every block, and bad for each
-// that can't be read.
-func (r *blockReader) list(text []byte, each func(placed), bad func(error)) (version, next string, err error) {
+// table reads one page of a list in the form of a Table, whose columns are those
+// that kubectl shows, and calls each for every block, and bad for each that can't
+// be read. Neither UIDs nor versions of blocks stand in it.
+func (r *blockReader) table(text []byte, each func(placed), bad func(error)) (version, next string, err error) {
 	r.scanner = scanner{text: text}
-	isList := false
+	isTable := false
 	r.object(func(key []byte) {
 		switch string(key) {
 		case "kind":
-			isList = string(r.string()) == "AddressBlockList"
+			isTable = string(r.string()) == "Table"
 		case "metadata":
 			version, next = r.listMeta()
-		case "items":
-			r.array(func() {
-				if b, err := r.block(); err != nil {
-					bad(err)
-				} else if r.err == nil {
-					each(b)
-				}
-			})
+		case "columnDefinitions":
+			r.head()
+		case "rows":
+			r.array(func() { r.row(each, bad) })
 		default:
 			r.skip()
 		}
 	})
-	if r.err == nil && (!isList || version == "") {
-		return "", "", fmt.Errorf("the answer is not a list of blocks")
+	switch {
+	case r.err != nil:
+		return "", "", r.err
+	case !isTable || version == "":
+		return "", "", errors.New("the answer is not a table of blocks")
 	}
-	return version, next, r.err
+	return version, next, nil
+}
+
+// head reads which column is where.
+func (r *blockReader) head() {
+	r.columns = r.columns[:0]
+	r.array(func() {
+		name := ""
+		r.object(func(key []byte) {
+			if string(key) == "name" {
+				name = string(r.string())
+			} else {
+				r.skip()
+			}
+		})
+		r.columns = append(r.columns, name)
+	})
+	for _, needed := range []string{"Pool", "Prefix", "Node", "Lender", "Tenure", "Node-UID"} {
+		if !slices.Contains(r.columns, needed) && r.err == nil {
+			r.err = fmt.Errorf("the definition of AddressBlocks in the API server has no column %s: apply Fairway's (kubectl apply -f deploy/crds)", needed)
+		}
+	}
+}
+
+// row reads one block.
+func (r *blockReader) row(each func(placed), bad func(error)) {
+	b := r.nobody()
+	var err error
+	r.object(func(key []byte) {
+		if string(key) == "cells" {
+			err = r.cells(&b)
+		} else {
+			r.skip()
+		}
+	})
+	switch {
+	case r.err != nil:
+	case err != nil:
+		bad(err)
+	case !b.IsValid():
+		r.err = errors.New("a row of the table of blocks without a prefix")
+	default:
+		each(b)
+	}
+}
+
+func (r *blockReader) cells(b *placed) (err error) {
+	i := 0
+	r.array(func() {
+		column := ""
+		if i < len(r.columns) {
+			column = r.columns[i]
+		}
+		i++
+		switch column {
+		case "Prefix":
+			b.Prefix, err = r.prefix()
+		case "Pool":
+			b.pool = r.name()
+		case "Node":
+			b.node = r.name()
+		case "Lender":
+			b.lender = r.name()
+		case "Tenure":
+			b.tenure = int32(r.number())
+		case "Node-UID":
+			b.machine = r.name()
+		default:
+			r.skip()
+		}
+	})
+	return err
+}
+
+// nobody is a block of nobody.
+func (r *blockReader) nobody() (b placed) {
+	b.pool = unique.Make("")
+	b.node, b.machine, b.lender = b.pool, b.pool, b.pool
+	return b
+}
+
+func (r *blockReader) prefix() (netip.Prefix, error) {
+	s := string(r.string())
+	p, err := netip.ParsePrefix(s)
+	if err == nil && p != p.Masked() {
+		err = fmt.Errorf("spec.prefix %v has host bits", p)
+	}
+	if err != nil {
+		return netip.Prefix{}, fmt.Errorf("block of %q: %w", s, err)
+	}
+	return p, nil
 }
 
 // one reads one block.
@@ -71,8 +164,7 @@ func (r *blockReader) listMeta() (version, next string) {
 // block reads the block at hand. The error is about what stands in it; that the
 // text is no JSON is the scanner's.
 func (r *blockReader) block() (b placed, err error) {
-	b.pool, b.node = unique.Make(""), unique.Make("")
-	b.machine, b.lender = b.pool, b.pool
+	b = r.nobody()
 	name := ""
 	note := func(e error) {
 		if err == nil {
@@ -90,7 +182,7 @@ func (r *blockReader) block() (b placed, err error) {
 		}
 	})
 	if err == nil && (!b.IsValid() || b.version == 0) {
-		err = fmt.Errorf("its prefix or its resourceVersion is missing")
+		err = errors.New("its prefix or its resourceVersion is missing")
 	}
 	if err != nil {
 		err = fmt.Errorf("block %q: %w", name, err)
@@ -123,14 +215,10 @@ func (r *blockReader) blockSpec(b *placed, note func(error)) {
 	r.object(func(key []byte) {
 		switch string(key) {
 		case "prefix":
-			p, err := netip.ParsePrefix(string(r.string()))
-			if err == nil && p != p.Masked() {
-				err = fmt.Errorf("spec.prefix %v has host bits", p)
-			}
-			if err != nil {
+			var err error
+			if b.Prefix, err = r.prefix(); err != nil {
 				note(err)
 			}
-			b.Prefix = p
 		case "pool":
 			b.pool = r.name()
 		case "node":

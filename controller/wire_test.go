@@ -37,17 +37,25 @@ func aBlock(n int, pool, node, lender string) v1alpha1.AddressBlock {
 	}
 }
 
-// aPage is one page of a list of blocks.
+// aPage is one page of a list of blocks, as a Table.
 func aPage(t testing.TB, from, to int, next string) []byte {
 	t.Helper()
-	list := v1alpha1.AddressBlockList{
-		TypeMeta: metav1.TypeMeta{APIVersion: "fairway.network/v1alpha1", Kind: "AddressBlockList"},
+	table := metav1.Table{
+		TypeMeta: metav1.TypeMeta{APIVersion: "meta.k8s.io/v1", Kind: "Table"},
 		ListMeta: metav1.ListMeta{ResourceVersion: "77", Continue: next},
 	}
-	for n := from; n < to; n++ {
-		list.Items = append(list.Items, aBlock(n, fmt.Sprint("pool-", n%50), fmt.Sprint("node-", n%5000), ""))
+	for _, name := range []string{"Name", "Pool", "Prefix", "Node", "Lender", "Tenure", "Node-UID", "Age"} {
+		table.ColumnDefinitions = append(table.ColumnDefinitions, metav1.TableColumnDefinition{Name: name, Type: "string", Description: "of a [block]"})
 	}
-	text, err := json.Marshal(list)
+	for n := from; n < to; n++ {
+		o := aBlock(n, fmt.Sprint("pool-", n%50), fmt.Sprint("node-", n%5000), "")
+		var lender any
+		if n%2 == 0 {
+			lender = ""
+		}
+		table.Rows = append(table.Rows, metav1.TableRow{Cells: []any{o.Name, o.Spec.Pool, o.Spec.Prefix, o.Spec.Node, lender, o.Spec.Tenure, o.Spec.NodeUID, "3d"}})
+	}
+	text, err := json.Marshal(table)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,45 +65,73 @@ func aPage(t testing.TB, from, to int, next string) []byte {
 func TestAPageOfBlocks(t *testing.T) {
 	var got []placed
 	r := newBlockReader()
-	version, next, err := r.list(aPage(t, 0, 20, "more"), func(b placed) { got = append(got, b) }, func(err error) { t.Error(err) })
+	version, next, err := r.table(aPage(t, 0, 20, "more"), func(b placed) { got = append(got, b) }, func(err error) { t.Error(err) })
 	if err != nil || version != "77" || next != "more" || len(got) != 20 {
 		t.Fatalf("%d blocks, version %q, next %q, %v", len(got), version, next, err)
 	}
 	for n, b := range got {
-		want := aBlock(n, fmt.Sprint("pool-", n), fmt.Sprint("node-", n), "")
-		s := b.stored(b.Prefix)
-		if s.UID != string(want.UID) || s.Version != want.ResourceVersion || s.Prefix.String() != string(want.Spec.Prefix) || s.Pool != want.Spec.Pool ||
-			s.Node != want.Spec.Node || s.Machine != string(want.Spec.NodeUID) || s.Tenure != int(want.Spec.Tenure) {
-			t.Fatalf("block %d is read as %+v", n, s)
+		same(t, b, aBlock(n, fmt.Sprint("pool-", n), fmt.Sprint("node-", n), ""))
+	}
+}
+
+func same(t *testing.T, got placed, want v1alpha1.AddressBlock) {
+	t.Helper()
+	s := got.stored(got.Prefix)
+	if s.Prefix.String() != string(want.Spec.Prefix) || s.Pool != want.Spec.Pool || s.Node != want.Spec.Node || s.Lender != want.Spec.Lender ||
+		s.Machine != string(want.Spec.NodeUID) || s.Tenure != int(want.Spec.Tenure) {
+		t.Fatalf("block %s is read as %+v", want.Name, s)
+	}
+}
+
+func TestAChangedBlock(t *testing.T) {
+	want := aBlock(7, `we"b\`, "nödé", "x")
+	text, err := json.Marshal(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := newBlockReader().one(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, got, want)
+	if s := got.stored(got.Prefix); s.UID != string(want.UID) || s.Version != want.ResourceVersion {
+		t.Errorf("UID %s and version %s, want %s and %s", s.UID, s.Version, want.UID, want.ResourceVersion)
+	}
+	for _, c := range []struct{ from, to, says string }{
+		{`"10.0.1.192/26"`, `"10.0.1.192/20000"`, "7-192-26"},
+		{`"10.0.1.192/26"`, `"10.0.1.193/26"`, "host bits"},
+		{`"prefix":"10.0.1.192/26"`, `"prefix":null`, "no '/'"},
+		{`"resourceVersion":"1007"`, `"resourceVersion":"abc"`, "resourceVersion"},
+		{`"resourceVersion":"1007"`, `"resourceVersion":""`, "resourceVersion"},
+		{string(aUID(7)), "someone", "UUID"},
+	} {
+		bad := strings.Replace(string(text), c.from, c.to, 1)
+		if _, err := newBlockReader().one([]byte(bad)); err == nil || !strings.Contains(err.Error(), strings.TrimPrefix(c.says, "7-")) {
+			t.Errorf("%s: %v, want %q", c.to, err, c.says)
 		}
 	}
 }
 
-func TestWhatIsNoListOfBlocksIsRefused(t *testing.T) {
+func TestWhatIsNoTableOfBlocksIsRefused(t *testing.T) {
 	page := string(aPage(t, 0, 2, ""))
 	for _, text := range []string{
 		"", "null", "[]", `{"kind":"Status","metadata":{}}`, page[:len(page)/2], page[:len(page)-1],
-		strings.Replace(page, "AddressBlockList", "AddressPoolList", 1), strings.Replace(page, `"resourceVersion":"77"`, `"resourceVersion":""`, 1),
+		strings.Replace(page, `"Table"`, `"AddressBlockList"`, 1), strings.Replace(page, `"resourceVersion":"77"`, `"resourceVersion":""`, 1),
+		strings.Replace(page, `"Lender"`, `"Lent-By"`, 1), strings.Replace(page, `"10.0.0.64/26"`, "null", 1)[:len(page)-30],
 	} {
-		if _, _, err := newBlockReader().list([]byte(text), func(placed) {}, func(error) {}); err == nil {
-			t.Errorf("%.60q is taken for a list of blocks", text)
+		if _, _, err := newBlockReader().table([]byte(text), func(placed) {}, func(error) {}); err == nil {
+			t.Errorf("%.60q is taken for a table of blocks", text)
 		}
 	}
 }
 
 func TestABadBlockIsLeftOut(t *testing.T) {
-	for _, c := range []struct{ from, to, says string }{
-		{`"prefix":"10.0.0.0/26"`, `"prefix":"10.0.0.0/20000"`, "10-0-0-0-26"},
-		{`"prefix":"10.0.0.0/26"`, `"prefix":"10.0.0.1/26"`, "host bits"},
-		{`"prefix":"10.0.0.0/26"`, `"prefix":null`, "no '/'"},
-		{`"resourceVersion":"1000"`, `"resourceVersion":"abc"`, "resourceVersion"},
-		{string(aUID(0)), "someone", "UUID"},
-	} {
-		text := strings.Replace(string(aPage(t, 0, 3, "")), c.from, c.to, 1)
+	for _, bad := range []string{`"10.0.0.64/20000"`, `"10.0.0.65/26"`, "null", `""`} {
+		text := strings.Replace(string(aPage(t, 0, 3, "")), `"10.0.0.64/26"`, bad, 1)
 		n, said := 0, ""
-		_, _, err := newBlockReader().list([]byte(text), func(placed) { n++ }, func(err error) { said = err.Error() })
-		if err != nil || n != 2 || !strings.Contains(said, c.says) {
-			t.Errorf("%s: %d blocks are read, %q, %v; want 2 and %q", c.to, n, said, err, c.says)
+		_, _, err := newBlockReader().table([]byte(text), func(placed) { n++ }, func(err error) { said = err.Error() })
+		if err != nil || n != 2 || said == "" {
+			t.Errorf("%s: %d blocks are read, %q, %v; want 2 and why", bad, n, said, err)
 		}
 	}
 }
@@ -103,7 +139,6 @@ func TestABadBlockIsLeftOut(t *testing.T) {
 // FuzzBlock holds the reader against encoding/json: what that reads as an
 // AddressBlock with all that the reader wants, the reader reads in the same way.
 func FuzzBlock(f *testing.F) {
-	f.Add(aPage(f, 0, 1, ""))
 	for n := range 3 {
 		text, err := json.Marshal(aBlock(n, `we"b\`, "nödé", "x"))
 		if err != nil {
@@ -137,6 +172,22 @@ func FuzzBlock(f *testing.F) {
 				t.Errorf("prefix %v, encoding/json reads %q", b.Prefix, o.Spec.Prefix)
 			}
 		}
+	})
+}
+
+// FuzzTable: a table that can't be read is an error, not a block that is none.
+func FuzzTable(f *testing.F) {
+	page := aPage(f, 0, 2, "x")
+	f.Add(page)
+	f.Add(page[:len(page)-7])
+	f.Add([]byte(strings.Replace(string(page), `"pool-1"`, `"\u0070ool-1"`, 1)))
+	f.Add([]byte(`{"kind":"Table","metadata":{"resourceVersion":"1"},"rows":[{"cells":["a"]}]}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		_, _, _ = newBlockReader().table(text, func(b placed) {
+			if !b.IsValid() || b.Prefix != b.Masked() {
+				t.Errorf("a block of %v", b.Prefix)
+			}
+		}, func(error) {})
 	})
 }
 
