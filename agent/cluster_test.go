@@ -224,7 +224,7 @@ func TestPoolGoesWithItsLastLease(t *testing.T) {
 		if err == nil {
 			release(t, a, podRequest(2))
 		}
-		return errors.Is(err, exchange.ErrDraining)
+		return errors.Is(err, exchange.ErrDraining) && errors.Is(err, cni.ErrRefused)
 	})
 	if held := leases.Held(podRequest(1).Owner.Attachment); len(held) != 1 {
 		t.Fatalf("the lease is gone: %v", held)
@@ -294,7 +294,7 @@ func TestCordonedNodeTakesNoNewBlock(t *testing.T) {
 	if _, err := leases.Lease(t.Context(), podRequest(1)); err != nil {
 		t.Errorf("a lease in a block that is held: %v", err)
 	}
-	if _, err := leases.Lease(t.Context(), podRequest(2)); !errors.Is(err, exchange.ErrCordoned) {
+	if _, err := leases.Lease(t.Context(), podRequest(2)); !errors.Is(err, exchange.ErrCordoned) || !errors.Is(err, cni.ErrTryAgain) {
 		t.Errorf("a lease that takes a new block: %v", err)
 	}
 	c.update(func() { c.state.Cordoned = false })

@@ -181,7 +181,7 @@ func (d *desk) leaseNow(r pools.Request) (rec pools.Record, fresh bool, doors []
 func (d *desk) propose(r pools.Request) (rec pools.Record, fresh bool, err error) {
 	rec, fresh, err = d.ledger.ProposeLease(r, d.now())
 	if fresh && d.draining[r.Pool] || errors.Is(err, pools.ErrNoFree) && d.draining[r.Pool] {
-		return pools.Record{}, false, fmt.Errorf("%w: pool %q leases nothing new: use another pool", exchange.ErrDraining, r.Pool)
+		return pools.Record{}, false, cni.Refuse(fmt.Errorf("%w: pool %q leases nothing new: use another pool", exchange.ErrDraining, r.Pool))
 	}
 	return rec, fresh, err
 }

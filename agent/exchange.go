@@ -153,8 +153,13 @@ func (d *desk) unavailable(lack pools.NoFreeError, why error) error {
 	if err != nil {
 		return err
 	}
-	if errors.Is(why, pools.ErrExhausted) {
+	switch {
+	case errors.Is(why, pools.ErrExhausted):
 		return d.exhausted(pool, lack, why)
+	case errors.Is(why, exchange.ErrCordoned):
+		return fmt.Errorf("%w: pool %q has no free address in the blocks that node %s holds: %w: uncordon it, or run the pod on another node", cni.ErrTryAgain, pool.Name(), d.node.Name, why)
+	case errors.Is(why, exchange.ErrDraining):
+		return cni.Refuse(why)
 	}
 	return why
 }
