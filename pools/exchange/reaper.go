@@ -58,7 +58,8 @@ func (r *Reaper) See(blocks []Stored, requests []Request, gone func(node, machin
 	for _, q := range r.requests {
 		q.current = false
 	}
-	sorted := slices.SortedFunc(slices.Values(blocks), func(a, b Stored) int { return netipx.ComparePrefix(a.Prefix, b.Prefix) })
+	// By address, what lies in a block right behind it.
+	sorted := slices.SortedFunc(slices.Values(blocks), func(a, b Stored) int { return a.Prefix.Compare(b.Prefix) })
 	for i, st := range sorted {
 		if st.Node != "" && !gone(st.Node, st.Machine) {
 			continue
