@@ -45,7 +45,7 @@ func TestOnAnAPIServer(t *testing.T) {
 	if err != nil || len(manifests) == 0 {
 		t.Fatal(manifests, err)
 	}
-	manifests = append(manifests, "../deploy/kubernetes/rbac.yaml", "../deploy/kubernetes/admission.yaml")
+	manifests = append(manifests, "../deploy/kubernetes/rbac.yaml", "../deploy/kubernetes/admission.yaml", "../deploy/kubernetes/controller.yaml")
 	if err := c.ApplyFiles(t.Context(), manifests...); err != nil {
 		t.Fatal(err)
 	}
