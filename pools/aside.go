@@ -166,12 +166,13 @@ func (l *lot) takeBack(p netip.Prefix) bool {
 		return false
 	}
 	delete(l.asides, p)
-	for a := p.Addr(); p.Contains(a); a = a.Next() {
-		if b := l.blockOf(a); b != nil && b.uses[b.offset(a)] == lent && !l.lentIn(b, netip.PrefixFrom(a, a.BitLen())) {
-			b.uses[b.offset(a)] = outside
-		}
-	}
 	for b := range l.overlapping(p) {
+		// Of a block around a smaller one, too, which was borrowed back.
+		for a := p.Addr(); p.Contains(a); a = a.Next() {
+			if b.Prefix.Contains(a) && b.uses[b.offset(a)] == lent && !l.lentIn(b, netip.PrefixFrom(a, a.BitLen())) {
+				b.uses[b.offset(a)] = outside
+			}
+		}
 		l.review(b)
 	}
 	return true
