@@ -162,13 +162,24 @@ func (n *Node) closeUnused() {
 		return 1<<63 - 1
 	})
 	for _, b := range idle {
-		if !n.spares(b) {
+		if !n.spares(b) && !n.waits(b.Pool) {
 			n.close(b.Prefix)
 		}
 	}
 	for _, b := range n.ledger.Orphans(n.now) {
 		n.close(b.Prefix)
 	}
+}
+
+// waits says whether pods wait for addresses of a pool. What there is of it stays
+// until they have one of each family.
+func (n *Node) waits(pool string) bool {
+	for lack, w := range n.wants {
+		if lack.Pool == pool && w.count > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // spares says whether an empty block is to stay, since the others have little
@@ -251,8 +262,10 @@ func (n *Node) returning(lack Lack) bool {
 // gone before it is: a life after this one must not take it for its own.
 func (h *holding) step(n *Node) {
 	if !h.leaves() {
-		h.adopt(n)
-		return
+		if h.Machine != n.Machine {
+			h.adopt(n)
+		}
+		return // it was taken back into use
 	}
 	if n.now.Before(h.stays) {
 		h.due = h.stays
@@ -352,6 +365,7 @@ type stray struct {
 	Stored
 	current bool // as read, and not as remembered
 	taken   bool
+	leaves  bool // its removal was begun
 }
 
 func (n *Node) addStray(st Stored, current bool) {
@@ -364,7 +378,7 @@ func (n *Node) addStray(st Stored, current bool) {
 
 func (s *stray) step(n *Node) {
 	switch {
-	case s.Lender != "":
+	case s.Lender != "" || s.leaves:
 		n.remove(s)
 	case !n.Shared:
 		n.resolve(s, nil)
@@ -425,6 +439,7 @@ func (n *Node) resolve(s *stray, inside []Stored) {
 }
 
 func (n *Node) remove(s *stray) {
+	s.leaves = true
 	n.call(&s.pace, Op{Kind: Delete, Block: s.Stored}, func(r Result) {
 		if r.Err != nil && !errors.Is(r.Err, ErrGone) {
 			n.again(&s.pace)
@@ -454,8 +469,10 @@ func (n *Node) auditAt(t time.Time) {
 }
 
 func (a *audit) step(n *Node) {
-	begun := n.now
-	before := maps.Clone(n.held)
+	before := make(map[netip.Prefix]seenHolding, len(n.held))
+	for p, h := range n.held {
+		before[p] = seenHolding{h, h.Stored}
+	}
 	n.call(&a.pace, Op{Kind: Own}, func(r Result) {
 		if r.Err != nil {
 			n.again(&a.pace)
@@ -463,21 +480,27 @@ func (a *audit) step(n *Node) {
 		}
 		a.wanted = false
 		a.goOn()
-		n.compare(before, begun, r.Blocks)
+		n.compare(before, r.Blocks)
 	})
 }
 
+// seenHolding is a holding as it was when an audit began.
+type seenHolding struct {
+	*holding
+	as Stored
+}
+
 // compare takes no notice of what was begun or ended while the store was read.
-func (n *Node) compare(before map[netip.Prefix]*holding, begun time.Time, own []Stored) {
+func (n *Node) compare(before map[netip.Prefix]seenHolding, own []Stored) {
 	there := map[netip.Prefix]Stored{}
 	for _, st := range own {
 		there[st.Prefix] = st
-		if before[st.Prefix] == nil && !n.has(st.Prefix) && !n.drawing(st.Prefix) {
+		if before[st.Prefix].holding == nil && !n.has(st.Prefix) && !n.drawing(st.Prefix) {
 			n.addStray(st, true)
 		}
 	}
 	for _, h := range n.holdings() {
-		if before[h.Prefix] != h || h.busy > 0 || h.final {
+		if was := before[h.Prefix]; was.holding != h || was.as != h.Stored || h.busy > 0 || h.final {
 			continue
 		}
 		if st, ok := there[h.Prefix]; ok && st.UID == h.UID {

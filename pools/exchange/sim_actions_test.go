@@ -23,6 +23,12 @@ func newWorld(seed uint64, record bool) *world {
 	w.store.removed = w.removed
 	if record {
 		w.history = &strings.Builder{}
+		w.log = slog.New(slog.NewTextHandler(w.history, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey {
+				return slog.Attr{}
+			}
+			return a
+		}}))
 	}
 	w.faults = []faults{
 		{},

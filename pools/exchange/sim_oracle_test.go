@@ -85,13 +85,12 @@ func (s set) String() string {
 	return "{" + strings.Join(words, " ") + "}"
 }
 
-func (s set) first() netip.Addr {
-	for i, w := range s {
-		if w != 0 {
-			return address(i*64 + bits.TrailingZeros64(w))
-		}
+// count the addresses of a family.
+func (s set) count(f pools.Family) int {
+	if f == pools.IPv4 {
+		return bits.OnesCount64(s[0]) + bits.OnesCount64(s[1])
 	}
-	return netip.Addr{}
+	return bits.OnesCount64(s[2]) + bits.OnesCount64(s[3])
 }
 
 // oracle is the dumb truth, each address on its own.
@@ -298,27 +297,53 @@ func (w *world) strandedBlock(b Stored) string {
 	return ""
 }
 
-// strandedPod finds a pod that waits while there is an address for it.
+// strandedPod finds a pod that waits while there is an address for it. Where a
+// pool has both families and not enough for all pods, it is not promised that
+// those who have one address each give way to each other.
 func (w *world) strandedPod() string {
 	for _, d := range w.pools {
 		if w.rules[d.Name].Draining {
 			continue
 		}
-		free := usable(d)
-		for i := range universe {
-			if w.oracle.sandbox[i] != nil {
-				free.remove(i)
-			}
+		free, waiting := w.free(d), w.waiting(d.Name)
+		short := len(waiting) > free.count(pools.IPv4) || len(waiting) > free.count(pools.IPv6)
+		if short && hasBoth(d) {
+			continue
 		}
-		for _, m := range w.machines {
-			for _, p := range m.pods {
-				if p.pool == d.Name && p.addrs == nil && !p.ended && servable(p, d, free) {
-					return fmt.Sprintf("pod %d on %s waits for an address %v of pool %s, and %v are free", p.id, m.name, p.want, p.pool, free)
-				}
+		for _, p := range waiting {
+			if servable(p, d, free) {
+				return fmt.Sprintf("pod %d waits for an address %v of pool %s, and %v are free", p.id, p.want, p.pool, free)
 			}
 		}
 	}
 	return ""
+}
+
+// free are the addresses of a pool that no sandbox has.
+func (w *world) free(d pools.Definition) set {
+	free := usable(d)
+	for i := range universe {
+		if w.oracle.sandbox[i] != nil {
+			free.remove(i)
+		}
+	}
+	return free
+}
+
+func (w *world) waiting(pool string) (out []*pod) {
+	for _, m := range w.machines {
+		for _, p := range m.pods {
+			if p.pool == pool && p.addrs == nil && !p.ended {
+				out = append(out, p)
+			}
+		}
+	}
+	return out
+}
+
+func hasBoth(d pools.Definition) bool {
+	return slices.ContainsFunc(d.Ranges, func(r netipx.IPRange) bool { return r.From().Is4() }) &&
+		slices.ContainsFunc(d.Ranges, func(r netipx.IPRange) bool { return r.From().Is6() })
 }
 
 func servable(p *pod, d pools.Definition, free set) bool {

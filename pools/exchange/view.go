@@ -43,6 +43,11 @@ func (v *view) blocks(n *Node, missed map[netip.Prefix]bool) (out []pools.Block)
 			out = append(out, pools.Block{Prefix: p, Pool: s.Pool})
 		}
 	}
+	for _, w := range n.wants { // another want's may be there already
+		if _, known := v.stored[w.block.Prefix]; !known && w.block.Prefix.IsValid() {
+			out = append(out, pools.Block{Prefix: w.block.Prefix, Pool: w.Pool})
+		}
+	}
 	for p := range n.unfit {
 		if _, known := v.stored[p]; !known {
 			out = append(out, pools.Block{Prefix: p})

@@ -236,7 +236,7 @@ func (w *want) target(n *Node, pool *pools.Pool, v *view) bool {
 		return false
 	}
 	for _, st := range v.vacant() {
-		if w.fits(st.Block) && !w.missed[st.Prefix] && !n.has(st.Prefix) {
+		if w.fits(st.Block) && !w.missed[st.Prefix] && !n.has(st.Prefix) && !n.drawing(st.Prefix) {
 			w.block = st
 			w.block.Node, w.block.Machine = n.Name, n.Machine
 			w.to(taking)
@@ -360,7 +360,7 @@ func (w *want) claimed(n *Node) {
 		case r.Err == nil && r.Block.Node == n.Name && r.Block.Lender == w.block.Lender && w.phase == drawing:
 			w.block = r.Block
 			w.to(checking)
-		case r.Err == nil && r.Block.Node == n.Name && w.phase == creating:
+		case r.Err == nil && r.Block.Node == n.Name && w.phase == creating && !n.has(r.Block.Prefix):
 			w.block = r.Block
 			w.to(reading)
 		case r.Err == nil && w.phase == creating:
@@ -381,6 +381,7 @@ func (w *want) hold(n *Node, st Stored, inside []Stored) {
 		w.err = err
 		w.inside = inside
 		if st.Lender != "" && w.phase == checking {
+			n.Log.Error("a block that was lent can't be held", "block", st.Prefix, "err", err)
 			w.to(undoing)
 			return
 		}
