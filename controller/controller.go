@@ -160,7 +160,7 @@ func (c *Controller) awaitPass(ctx context.Context, s *cluster, passed, wake tim
 
 // unfence takes the fences off nodes that are there again.
 func (c *Controller) unfence(ctx context.Context, s *cluster) {
-	const often = time.Minute
+	const often = 5 * time.Minute
 	for ctx.Err() == nil {
 		wait := often
 		listed := s.nodes.read(func(nodes) {})

@@ -63,7 +63,7 @@ func TestOnAnAPIServer(t *testing.T) {
 	w.node("steady")
 	t.Run("leader election", func(t *testing.T) { w.in(t).election() })
 	w.beforeItsTime()
-	stop := w.start("the-controller")
+	stop := w.start("the-controller", terms{60 * time.Second, 40 * time.Second, 200 * time.Millisecond})
 	// It knows this one from a list, not from a change.
 	w.awaitBlock("10.9.0.0/28", "gone", absent)
 	t.Run("acceptance", func(t *testing.T) { w.in(t).acceptance() })
@@ -93,7 +93,7 @@ func (w *world) asController() *rest.Config {
 }
 
 // start runs a controller until the function that it returns is called.
-func (w *world) start(name string) (stop func() error) {
+func (w *world) start(name string, t terms) (stop func() error) {
 	w.Helper()
 	c, err := New(Options{
 		Config: w.asController(), Elect: true, Namespace: namespace, Identity: name,
@@ -102,7 +102,7 @@ func (w *world) start(name string) (stop func() error) {
 	if err != nil {
 		w.Fatal(err)
 	}
-	c.terms = terms{3 * time.Second, 2 * time.Second, 200 * time.Millisecond}
+	c.terms = t
 	c.every = 500 * time.Millisecond
 	return run(w.T, c.Run)
 }
@@ -498,11 +498,12 @@ func (w *world) beforeItsTime() {
 }
 
 func (w *world) election() {
-	stopA := w.start("a")
+	short := terms{6 * time.Second, 4 * time.Second, 200 * time.Millisecond}
+	stopA := w.start("a", short)
 	w.awaitLeader("a")
 	w.pool("decoys", "10.99.0.0/24")
 	w.awaitState("decoys", v1alpha1.PoolIsActive)
-	stopB := w.start("b")
+	stopB := w.start("b", short)
 	w.decoys("a")
 	// The leader ends in order: the other one leads at once.
 	if err := stopA(); err != nil {
@@ -511,7 +512,7 @@ func (w *world) election() {
 	w.awaitLeader("b")
 	w.decoys("b")
 	// The leader can't renew its Lease: it ends, and says so.
-	stopC := w.start("c")
+	stopC := w.start("c", short)
 	w.await("the Lease to be stolen", func() (bool, any) {
 		leases := w.admin.CoordinationV1().Leases(namespace)
 		lease, err := leases.Get(w.Context(), LeaseName, metav1.GetOptions{})

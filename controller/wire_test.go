@@ -28,7 +28,7 @@ func aBlock(n int, pool, node, lender string) v1alpha1.AddressBlock {
 			},
 			ManagedFields: []metav1.ManagedFieldsEntry{{
 				Manager: "fairway-agent", Operation: "Update", APIVersion: "fairway.network/v1alpha1", FieldsType: "FieldsV1",
-				FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:metadata":{"f:labels":{".":{},"f:fairway.network/cell":{},"f:fairway.network/node":{},"f:fairway.network/pool":{}}},"f:spec":{".":{},"f:lender":{},"f:node":{},"f:nodeUID":{},"f:pool":{},"f:prefix":{},"f:tenure":{}}}`)},
+				FieldsV1: metav1.NewFieldsV1(`{"f:metadata":{"f:labels":{".":{},"f:fairway.network/cell":{},"f:fairway.network/node":{},"f:fairway.network/pool":{}}},"f:spec":{".":{},"f:lender":{},"f:node":{},"f:nodeUID":{},"f:pool":{},"f:prefix":{},"f:tenure":{}}}`),
 			}},
 		},
 		Spec: v1alpha1.AddressBlockSpec{
