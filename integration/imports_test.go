@@ -62,8 +62,9 @@ func rooms() []room {
 		{"agent/wire", nil, []string{"agent/wire"}},
 		{"controller/...", []string{"controller/...", "pools/...", "api/...", "routes/vpc/...", "routes", netipx, machine, client, kinds, "sigs.k8s.io/controller-runtime/..."}, []string{"integration/kube"}},
 		{"internal/...", []string{"internal/...", sys}, nil},
+		{"cmd/fairway-controller", []string{"controller", "github.com/spf13/cobra", client, "k8s.io/klog/v2"}, nil},
 		{"cmd/fairway", []string{
-			"agent/...", "api/...", "config", "controller", "pools/...", "routes/...", "speaker", "internal/...",
+			"agent/...", "api/...", "config", "pools/...", "routes/...", "speaker", "internal/...",
 			"github.com/spf13/cobra", machine, client, kinds, sys,
 		}, []string{lab, sys, netns, cni}},
 		{"cmd/fairway-ipam", []string{"agent/wire"}, nil},
