@@ -90,6 +90,8 @@ func sections() []section {
 		{"kube-pods", kubePods},
 		{"kube-claims", kubeClaims},
 		{"kube-routes", kubeRoutes},
+		{"kube-watches", kubeWatches},
+		{"kube-controller", kubeController},
 	}
 }
 

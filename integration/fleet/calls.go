@@ -84,8 +84,8 @@ func InTurn(calls []Call) (n int) {
 	return n
 }
 
-// counted is config whose requests are noted as those of node.
-func (c *Calls) counted(config *rest.Config, node string) *rest.Config {
+// noted is config whose requests are noted as those of node.
+func (c *Calls) noted(config *rest.Config, node string) *rest.Config {
 	config = rest.CopyConfig(config)
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return &counter{c, node, next} })
 	return config
@@ -98,7 +98,7 @@ type counter struct {
 }
 
 func (n *counter) RoundTrip(r *http.Request) (*http.Response, error) {
-	if q := r.URL.Query(); q.Get("watch") != "" && q.Get("watch") != "false" {
+	if isWatch(r) {
 		return n.next.RoundTrip(r)
 	}
 	call := Call{Node: n.node, Verb: r.Method, Resource: resourceOf(r.URL.Path), Path: r.URL.Path, Began: time.Now()}
@@ -111,6 +111,11 @@ func (n *counter) RoundTrip(r *http.Request) (*http.Response, error) {
 	defer n.calls.mu.Unlock()
 	n.calls.made = append(n.calls.made, call)
 	return answer, err
+}
+
+func isWatch(r *http.Request) bool {
+	asks := r.URL.Query().Get("watch")
+	return asks != "" && asks != "false" && asks != "0"
 }
 
 // resourceOf is what a path of the API is about.

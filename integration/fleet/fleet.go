@@ -81,7 +81,7 @@ func Start(ctx context.Context, c *kube.Cluster, o Options) (*Fleet, error) {
 			if config, errs[i] = c.NodeAgentConfig(ctx, Account(), name); errs[i] != nil {
 				return
 			}
-			f.Nodes[i], errs[i] = startNode(ctx, name, filepath.Join(f.dir, name), f.Calls.counted(config, name), o)
+			f.Nodes[i], errs[i] = startNode(ctx, name, filepath.Join(f.dir, name), f.Calls.noted(config, name), o)
 		})
 	}
 	starts.Wait()

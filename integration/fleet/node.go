@@ -46,7 +46,7 @@ type Pod struct{ Namespace, Name, UID, Sandbox, Pool string }
 func startNode(ctx context.Context, name, dir string, config *rest.Config, o Options) (*Node, error) {
 	log := o.Log
 	if log == nil {
-		log = slog.New(slog.DiscardHandler)
+		log = discard()
 	}
 	log = log.With("on", name)
 	client, err := kube.NewClient(config, kube.Options{Log: log})
@@ -71,7 +71,7 @@ func Alone(ctx context.Context, dir string, ps ...agent.Pool) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n, err := runNode(ctx, "alone", filepath.Join(dir, "run"), slog.New(slog.DiscardHandler), ps,
+	n, err := runNode(ctx, "alone", filepath.Join(dir, "run"), discard(), ps,
 		func(p *agent.Parts) { p.Store = exchange.Store(store) }, func(context.Context) {})
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
@@ -194,3 +194,6 @@ func faultOf(text []byte) error {
 	}
 	return &wire.Fault{Code: said.Code, Msg: said.Msg, Details: said.Details}
 }
+
+// discard is a log that nobody reads.
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }

@@ -167,6 +167,14 @@ func (c *Cluster) CPUTime() (CPUTime, error) {
 	return CPUTime{apiserver, etcd}, errors.Join(errA, errE)
 }
 
+// APIServerPID is the process of the API server, 0 if it does not run.
+func (c *Cluster) APIServerPID() int {
+	if !c.apiserver.runs() {
+		return 0
+	}
+	return c.apiserver.run.process.Pid
+}
+
 // Programs returns the folder that holds kubectl and the components' programs.
 func (c *Cluster) Programs() string { return filepath.Dir(c.etcd.argv[0]) }
 

@@ -1,0 +1,206 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fairway-network/fairway/integration/kube"
+	"github.com/fairway-network/fairway/pools/exchange"
+	store "github.com/fairway-network/fairway/pools/kube"
+	authentication "k8s.io/api/authentication/v1"
+	core "k8s.io/api/core/v1"
+	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+)
+
+// Crowd is many nodes' agents as an API server sees them that have nothing to
+// do: each has a token of its own, a connection of its own, and the watches of
+// an agent, made by the agent's own code. Nothing else of an agent runs.
+type Crowd struct {
+	watches atomic.Int64 // that are open
+	opened  atomic.Int64 // that ever were
+	want    atomic.Int64 // how many there are to be
+	mu      sync.Mutex
+	conns   map[net.Conn]bool
+	end     context.CancelFunc
+	all     sync.WaitGroup
+}
+
+// atATime is how many agents of a crowd come up at once. Of more the API server
+// turns some away, by its default priorities.
+const atATime = 250
+
+// WatchesEach is how many watches an agent has.
+const WatchesEach = 6
+
+// Gather connects the agents of so many nodes and returns when all their watches
+// are open. Close must follow, also on an error.
+func Gather(ctx context.Context, c *kube.Cluster, nodes int) (*Crowd, error) {
+	living, end := context.WithCancel(context.WithoutCancel(ctx))
+	crowd := &Crowd{conns: map[net.Conn]bool{}, end: end}
+	tokens, err := makeTokens(ctx, c, nodes)
+	if err != nil {
+		return crowd, err
+	}
+	server := c.Config()
+	for i, token := range tokens {
+		// No other agent's connection is used if the dialer is another one.
+		config := &rest.Config{
+			Host: server.Host, BearerToken: token, QPS: -1, Dial: crowd.dial,
+			TLSClientConfig: rest.TLSClientConfig{CAData: server.CAData},
+		}
+		config.Wrap(func(next http.RoundTripper) http.RoundTripper { return &watchCounter{crowd, next} })
+		client, err := store.NewClient(config, store.Options{Log: discard()})
+		if err != nil {
+			return crowd, err
+		}
+		node := crowdNode(i)
+		crowd.all.Go(func() { _ = client.Watcher(node).Run(living, store.Sight{}) })
+		crowd.all.Go(func() { _ = client.Store(node).Watch(living, func([]exchange.Request) {}) })
+		if i%atATime == atATime-1 {
+			if err := crowd.AwaitOpened(ctx, (i+1)*WatchesEach); err != nil {
+				return crowd, err
+			}
+		}
+	}
+	crowd.want.Store(int64(nodes * WatchesEach))
+	return crowd, crowd.AwaitOpened(ctx, nodes*WatchesEach)
+}
+
+func crowdNode(i int) string { return fmt.Sprintf("idle-%d", i+1) }
+
+// AwaitOpened waits until so many watches were ever opened, and as many as the
+// crowd has are open now.
+func (c *Crowd) AwaitOpened(ctx context.Context, watches int) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	defer cancel()
+	look := time.NewTicker(10 * time.Millisecond)
+	defer look.Stop()
+	for c.opened.Load() < int64(watches) || c.watches.Load() < c.want.Load() {
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return fmt.Errorf("%d watches are open, %d were opened, want %d: %w", c.watches.Load(), c.opened.Load(), watches, ctx.Err())
+		}
+	}
+	return nil
+}
+
+// Cut breaks all connections at once.
+func (c *Crowd) Cut() {
+	c.mu.Lock()
+	conns := c.conns
+	c.conns = map[net.Conn]bool{}
+	c.mu.Unlock()
+	for conn := range conns {
+		_ = conn.Close()
+	}
+}
+
+// Opened is how many watches were ever opened.
+func (c *Crowd) Opened() int { return int(c.opened.Load()) }
+
+// Close ends all watches.
+func (c *Crowd) Close() {
+	c.end()
+	c.Cut()
+	c.all.Wait()
+}
+
+func (c *Crowd) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, network, address)
+	if err == nil {
+		c.mu.Lock()
+		c.conns[conn] = true
+		c.mu.Unlock()
+	}
+	return conn, err
+}
+
+// watchCounter counts the watches that are open.
+type watchCounter struct {
+	crowd *Crowd
+	next  http.RoundTripper
+}
+
+func (n *watchCounter) RoundTrip(r *http.Request) (*http.Response, error) {
+	watches := isWatch(r)
+	answer, err := n.next.RoundTrip(r)
+	if err == nil && watches && answer.StatusCode == http.StatusOK {
+		n.crowd.watches.Add(1)
+		n.crowd.opened.Add(1)
+		answer.Body = &counted{ReadCloser: answer.Body, over: sync.OnceFunc(func() { n.crowd.watches.Add(-1) })}
+	}
+	return answer, err
+}
+
+// counted is a watch's stream, which is over when it ends or is closed.
+type counted struct {
+	io.ReadCloser
+	over func()
+}
+
+func (c *counted) Read(b []byte) (int, error) {
+	n, err := c.ReadCloser.Read(b)
+	if err != nil {
+		c.over()
+	}
+	return n, err
+}
+
+func (c *counted) Close() error {
+	c.over()
+	return c.ReadCloser.Close()
+}
+
+// makeTokens makes the nodes of a crowd, a pod of the agent on each, and its token.
+func makeTokens(ctx context.Context, c *kube.Cluster, nodes int) ([]string, error) {
+	admin, err := kubernetes.NewForConfig(c.Config())
+	if err != nil {
+		return nil, err
+	}
+	const writers = 32
+	tokens, errs := make([]string, nodes), make([]error, writers)
+	var all sync.WaitGroup
+	for w := range writers {
+		all.Go(func() {
+			for i := w; i < nodes && errs[w] == nil; i += writers {
+				tokens[i], errs[w] = makeToken(ctx, admin, crowdNode(i))
+			}
+		})
+	}
+	all.Wait()
+	return tokens, errors.Join(errs...)
+}
+
+func makeToken(ctx context.Context, admin kubernetes.Interface, node string) (string, error) {
+	v1, account := admin.CoreV1(), Account()
+	if _, err := v1.Nodes().Create(ctx, &core.Node{ObjectMeta: meta.ObjectMeta{Name: node}}, meta.CreateOptions{}); err != nil {
+		return "", err
+	}
+	pod := &core.Pod{ObjectMeta: meta.ObjectMeta{Name: account.Name + "-" + node}, Spec: core.PodSpec{
+		ServiceAccountName: account.Name, NodeName: node, HostNetwork: true,
+		Containers: []core.Container{{Name: "agent", Image: "agent"}},
+	}}
+	pod, err := v1.Pods(account.Namespace).Create(ctx, pod, meta.CreateOptions{})
+	if err != nil {
+		return "", err
+	}
+	day := int64(24 * 60 * 60)
+	token, err := v1.ServiceAccounts(account.Namespace).CreateToken(ctx, account.Name, &authentication.TokenRequest{Spec: authentication.TokenRequestSpec{
+		ExpirationSeconds: &day,
+		BoundObjectRef:    &authentication.BoundObjectReference{Kind: "Pod", APIVersion: "v1", Name: pod.Name, UID: pod.UID},
+	}}, meta.CreateOptions{})
+	if err != nil {
+		return "", err
+	}
+	return token.Status.Token, nil
+}
