@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -77,6 +78,7 @@ func TestCluster(t *testing.T) {
 	t.Run("a token bound to a node", func(t *testing.T) { boundTokens(t, c) })
 	t.Run("a policy that reads the node", func(t *testing.T) { nodePolicy(t, c) })
 	t.Run("manifests", func(t *testing.T) { manifests(t, c) })
+	t.Run("objects in etcd", func(t *testing.T) { stored(t, c) })
 	t.Run("counts", func(t *testing.T) { counts(t, c) })
 	t.Run("API server away", func(t *testing.T) { away(t, c) })
 }
@@ -192,6 +194,32 @@ func manifests(t *testing.T, c *Cluster) {
 	})
 	if out, err := c.Kubectl(t.Context(), "get", "widget", "large"); err == nil || !strings.Contains(err.Error(), "not found") {
 		t.Errorf("kubectl get of what is not there: %q, %v", out, err)
+	}
+}
+
+func stored(t *testing.T, c *Cluster) {
+	if err := c.Apply(t.Context(), widgets+widget); err != nil {
+		t.Fatal(err)
+	}
+	const under = "/registry/example.com/widgets/"
+	small, err := c.Stored(t.Context(), under+"small")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pairs []Pair
+	for i := range 250 {
+		name := fmt.Sprintf("copy-%d", i)
+		pairs = append(pairs, Pair{[]byte(under + name), []byte(strings.Replace(string(small), `"small"`, `"`+name+`"`, 1))})
+	}
+	if err := c.Store(t.Context(), pairs); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the API server to show what was written into etcd", func() bool {
+		out, err := c.Kubectl(t.Context(), "get", "widgets", "-o", "name")
+		return err == nil && strings.Count(out, "/copy-") == len(pairs)
+	})
+	if _, err := c.Stored(t.Context(), under+"none"); !errors.Is(err, ErrNoKey) {
+		t.Errorf("a key that is not there: %v", err)
 	}
 }
 
