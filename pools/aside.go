@@ -15,7 +15,8 @@ import (
 // node. The error wraps ErrOutside when no block held has all of prefix and
 // more, and ErrTaken when the block is closed, or an address of it is leased,
 // cools down, or is set aside in another prefix that does not have all of this
-// one.
+// one. A smaller block held here that lies in prefix was borrowed back, and is
+// not concerned.
 func (l *Ledger) SetAside(pool string, prefix netip.Prefix, node string) error {
 	s := l.shares[pool]
 	if s == nil {
@@ -148,7 +149,9 @@ func (l *lot) setAside(p netip.Prefix, node string) error {
 	}
 	within := l.lentIn(b, p)
 	for o := at; o < at+uint32(size); o++ {
-		if u := b.uses[o]; u != free && u != outside && !within || l.blockOf(b.addr(o)) != b {
+		inner := l.blockOf(b.addr(o))
+		borrowed := inner != b && inner.Prefix.Bits() > p.Bits()
+		if u := b.uses[o]; u != free && u != outside && !within || inner != b && !borrowed {
 			return fmt.Errorf("%w: %s is in use", ErrTaken, b.addr(o))
 		}
 	}
