@@ -57,32 +57,38 @@ func (n *Node) take(st Stored, inside []Stored) error {
 		return err
 	}
 	lent := slices.DeleteFunc(outermost(inside), func(b Stored) bool { return n.held[b.Prefix] != nil })
-	err := n.forgetLent(st.Prefix)
-	for _, b := range lent {
-		if err == nil {
-			err = n.noteLent(b)
-		}
-	}
-	if err == nil {
-		err = n.Keep(pools.Record{Op: pools.Claimed, Pool: st.Pool, At: n.now, Block: &st.Block})
-	}
-	for _, b := range lent {
-		if err == nil {
-			err = n.setAside(b)
-		}
-	}
-	if err != nil {
+	if err := n.takeInto(st, lent); err != nil {
 		for _, b := range lent {
 			delete(n.loans, b.Prefix)
 		}
 		n.ledger.Forfeit(st.Prefix)
 		return err
 	}
+	n.held[st.Prefix] = &holding{Stored: st, since: n.now}
+	n.changes++
+	return nil
+}
+
+func (n *Node) takeInto(st Stored, lent []Stored) error {
+	for _, b := range lent {
+		if err := n.setAside(b); err != nil {
+			return err
+		}
+	}
+	if err := n.forgetLent(st.Prefix); err != nil {
+		return err
+	}
+	for _, b := range lent {
+		if err := n.noteLent(b); err != nil {
+			return err
+		}
+	}
+	if err := n.Keep(pools.Record{Op: pools.Claimed, Pool: st.Pool, At: n.now, Block: &st.Block}); err != nil {
+		return err
+	}
 	for _, b := range lent {
 		delete(n.asleep, b.Prefix)
 	}
-	n.held[st.Prefix] = &holding{Stored: st, since: n.now}
-	n.changes++
 	return nil
 }
 
@@ -124,10 +130,15 @@ func (n *Node) lendOut(b Stored) error {
 	if n.loans[b.Prefix] != nil {
 		return nil
 	}
-	if err := n.Keep(pools.Record{Op: pools.Lent, Pool: b.Pool, At: n.now, Block: &b.Block}); err != nil {
+	if err := n.setAside(b); err != nil {
 		return err
 	}
-	return n.setAside(b)
+	if err := n.Keep(pools.Record{Op: pools.Lent, Pool: b.Pool, At: n.now, Block: &b.Block}); err != nil {
+		n.ledger.TakeBack(b.Prefix)
+		delete(n.loans, b.Prefix)
+		return err
+	}
+	return nil
 }
 
 func (n *Node) setAside(b Stored) error {
@@ -141,7 +152,8 @@ func (n *Node) setAside(b Stored) error {
 
 // outermost leaves those out that lie in others.
 func outermost(blocks []Stored) (out []Stored) {
-	sorted := slices.SortedFunc(slices.Values(blocks), func(a, b Stored) int { return netipx.ComparePrefix(a.Prefix, b.Prefix) })
+	// By address, what lies in a block right behind it.
+	sorted := slices.SortedFunc(slices.Values(blocks), func(a, b Stored) int { return a.Prefix.Compare(b.Prefix) })
 	for _, b := range sorted {
 		if len(out) == 0 || !out[len(out)-1].Prefix.Overlaps(b.Prefix) {
 			out = append(out, b)
@@ -495,6 +507,9 @@ func (n *Node) compare(before map[netip.Prefix]seenHolding, own []Stored) {
 	there := map[netip.Prefix]Stored{}
 	for _, st := range own {
 		there[st.Prefix] = st
+		if n.drawing(st.Prefix) { // it is that one's, or one that it will miss
+			n.auditAt(n.now.Add(Settle))
+		}
 		if before[st.Prefix].holding == nil && !n.has(st.Prefix) && !n.drawing(st.Prefix) {
 			n.addStray(st, true)
 		}

@@ -142,13 +142,15 @@ func (n *Node) lend(r Request) {
 		n.recheck(lack)
 		return
 	}
-	ref := r.Name + " " + r.UID
-	if err := n.Keep(pools.Record{Op: pools.Lent, Pool: r.Pool, At: n.now, Block: &pools.Block{Prefix: p, Pool: r.Pool, Node: r.Node}, Ref: ref}); err != nil {
-		n.heard[r.UID] = n.now.Add(lookForLoan)
-		return
-	}
 	if err := n.ledger.SetAside(r.Pool, p, r.Node); err != nil {
 		n.Log.Error("what is to spare can't be set aside", "prefix", p, "err", err)
+		return
+	}
+	ref := r.Name + " " + r.UID
+	if err := n.Keep(pools.Record{Op: pools.Lent, Pool: r.Pool, At: n.now, Block: &pools.Block{Prefix: p, Pool: r.Pool, Node: r.Node}, Ref: ref}); err != nil {
+		n.ledger.TakeBack(p)
+		n.heard[r.UID] = n.now.Add(lookForLoan)
+		return
 	}
 	n.loans[p] = &loan{Prefix: p, Pool: r.Pool, phase: parting, request: r}
 	n.changes++

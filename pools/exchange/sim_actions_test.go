@@ -317,8 +317,16 @@ func (w *world) trouble() bool {
 	m := w.machines[w.rng.IntN(len(w.machines))]
 	switch w.rng.IntN(12) {
 	case 0, 1, 2:
+		if len(w.calls) > 0 && w.rng.IntN(2) == 0 {
+			if busy := w.calls[w.rng.IntN(len(w.calls))].machine; busy != nil {
+				m = busy
+			}
+		}
 		if m.agent != nil {
 			m.agent.crash()
+			if w.rng.IntN(2) == 0 {
+				m.start()
+			}
 		}
 	case 3, 4:
 		m.crashAtWrite = 1 + w.rng.IntN(3)
@@ -499,7 +507,7 @@ func (w *world) putBack() {
 // round lets everybody do all that can be done now, and then time go by.
 func (w *world) round() {
 	for _, m := range w.machines {
-		if !m.on {
+		if !m.on && (w.store.node(m.name) != nil || w.seed%2 == 0) {
 			w.bringBack(m)
 		}
 		if m.on && m.agent == nil {
@@ -509,7 +517,11 @@ func (w *world) round() {
 	for _, m := range w.machines {
 		if serving(m) {
 			if m.agent.defined != w.defined {
-				w.say("%s: pools: %v", m.name, m.agent.define())
+				err := m.agent.define()
+				w.say("%s: pools: %v", m.name, err)
+				if err != nil { // it has leased of what was taken away meanwhile
+					w.putBack()
+				}
 			}
 			for _, p := range slices.Clone(m.pods) {
 				if p.ended && m.agent != nil {

@@ -214,14 +214,15 @@ func (m *model) vacate(b Stored) (Stored, error) {
 	return out, nil
 }
 
-// delete holds what the admission policy does: a node removes its own blocks.
+// delete holds what the admission policy does: a node removes its own blocks, the
+// controller any.
 func (m *model) delete(node string, b Stored, version string) error {
 	i, err := m.at(b, version)
 	if err != nil {
 		return err
 	}
 	old := m.blocks[i]
-	if old.Node != node {
+	if node != "" && old.Node != node {
 		return fmt.Errorf("%w: node %q removes a block of %q", errRefused, node, old.Node)
 	}
 	m.removed(old)

@@ -19,7 +19,9 @@ const (
 
 // TestSimulation runs the real state machines in a cluster of the seed's making:
 // see world. SIM_SEED runs one seed alone and SIM_OPS that many operations;
-// SOAKTIME, a duration, goes on with new seeds for as long.
+// SOAKTIME, a duration, goes on with new seeds for as long. A failing seed tells
+// the history that leads there, its last SIM_LINES lines (400), after SIM_SHRINK
+// (10s) of making it shorter.
 func TestSimulation(t *testing.T) {
 	if s := os.Getenv("SIM_SEED"); s != "" {
 		seed, err := strconv.ParseUint(s, 10, 64)
@@ -102,11 +104,24 @@ func simulate(t *testing.T, seed uint64) (ops int, ok bool) {
 		return w.ops, true
 	}
 	last := min(w.number, episode)
-	skip := shrink(seed, last, w.kind, 5*time.Second)
+	skip := shrink(seed, last, w.kind, patience(t))
 	short := newWorld(seed, true)
 	why := short.run(last, skip)
 	t.Errorf("seed %d: %v\nin %d of %d steps: %v\nrun it again with SIM_SEED=%d\n%s", seed, err, last-len(skip), last, why, seed, end(short.history.String()))
 	return w.ops, false
+}
+
+// patience is how long a shorter history is looked for.
+func patience(t *testing.T) time.Duration {
+	s := os.Getenv("SIM_SHRINK")
+	if s == "" {
+		return 10 * time.Second
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		t.Fatalf("SIM_SHRINK: %v", err)
+	}
+	return d
 }
 
 // end keeps the last lines of a history that is too long to read.

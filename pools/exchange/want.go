@@ -479,6 +479,8 @@ func (w *want) ask(n *Node) {
 func (w *want) find(n *Node, r Request) {
 	n.call(&w.pace, Op{Kind: LookRequest, Request: r}, func(res Result) {
 		switch {
+		case res.Err == nil && res.Request.Node == n.Name && !res.Request.Open() && w.request.UID != res.Request.UID:
+			w.refuse(n, res.Request)
 		case res.Err == nil && res.Request.Node == n.Name:
 			w.request = res.Request
 			w.to(waiting)
@@ -492,6 +494,15 @@ func (w *want) find(n *Node, r Request) {
 			n.again(&w.pace)
 		}
 	})
+}
+
+// refuse a grant that this want did not wait for. An earlier life may have drawn
+// it, lent of it in turn, and returned it: there is no telling what is inside.
+func (w *want) refuse(n *Node, r Request) {
+	w.request = r
+	w.block = Stored{Block: pools.Block{Prefix: r.Grant.Prefix, Pool: w.Pool, Lender: r.Grant.Lender}}
+	w.doubt = n.born.Add(Settle)
+	w.to(retracting)
 }
 
 // wait for a grant, or for a block to come free.
@@ -632,7 +643,7 @@ func (w *want) sweep(n *Node) {
 	}
 	n.call(&w.pace, Op{Kind: Look, Block: w.block}, func(r Result) {
 		switch {
-		case r.Err == nil && r.Block.Node == n.Name && r.Block.Lender == w.block.Lender:
+		case r.Err == nil && r.Block.Node == n.Name && r.Block.Lender == w.block.Lender && !n.has(w.block.Prefix):
 			w.block, w.doubt = r.Block, time.Time{}
 			w.to(undoing)
 		case r.Err == nil, errors.Is(r.Err, ErrGone):

@@ -1,0 +1,155 @@
+package main
+
+import "slices"
+
+// mutation breaks one rule.
+type mutation struct {
+	name, file, old, new string
+}
+
+func mutations() []mutation {
+	return slices.Concat(
+		claims(),
+		loans(),
+		restarts(),
+		[]mutation{
+			{
+				"reaper: without making vacant first", "pools/exchange/reaper.go",
+				"\tdefault:\n\t\tr.call(&b.busy, Op{Kind: Vacate",
+				"\tcase true:\n\t\tr.discard(b)\n\tdefault:\n\t\tr.call(&b.busy, Op{Kind: Vacate",
+			},
+			{
+				"reaper: removes what something stands in", "pools/exchange/reaper.go",
+				"if res.Err != nil || len(res.Blocks) > 0 {", "if res.Err != nil {",
+			},
+			{
+				"reaper: believes an old list of nodes", "pools/exchange/reaper.go",
+				"\tcase !b.sure:", "\tcase false:",
+			},
+			{
+				"release: without owner", "pools/grant.go",
+				"\tif !owner.Owns(g.Owner) {\n\t\treturn Record{}, false", "\tif false {\n\t\treturn Record{}, false",
+			},
+		},
+	)
+}
+
+func claims() []mutation {
+	const want, holding = "pools/exchange/want.go", "pools/exchange/holding.go"
+	return []mutation{
+		{
+			"claim: what exists already counts as made", want,
+			"\t\tcase errors.Is(r.Err, ErrExists):\n\t\t\tw.miss(n)",
+			"\t\tcase errors.Is(r.Err, ErrExists):\n\t\t\tw.hold(n, w.block, nil)",
+		},
+		{
+			"claim: what may have been made is forgotten", want,
+			"\t\tcase errors.Is(r.Err, ErrExists) && w.unsure:\n\t\t\tw.claimed(n)", "\t\tcase false:",
+		},
+		{
+			"take-over: nobody looks inside", want,
+			"\t\tcase r.Err == nil:\n\t\t\tw.block = r.Block\n\t\t\tw.to(reading)\n\t\tcase errors.Is(r.Err, ErrUnknown) ||",
+			"\t\tcase r.Err == nil:\n\t\t\tw.hold(n, r.Block, nil)\n\t\tcase errors.Is(r.Err, ErrUnknown) ||",
+		},
+		{
+			"take-over: of what was lent", "pools/exchange/view.go",
+			`st.Node == "" && st.Lender == "" {`, `st.Node == "" {`,
+		},
+		{
+			"return: before the network knows", holding,
+			"func (h *holding) leaves() bool { return h.closed && h.parted }", "func (h *holding) leaves() bool { return h.closed }",
+		},
+		{
+			"return: an unknown outcome is taken for done", holding,
+			"\tn.call(&h.pace, Op{Kind: Delete, Block: h.Stored}, func(r Result) {\n\t\tif r.Err != nil && !errors.Is(r.Err, ErrGone) {",
+			"\tn.call(&h.pace, Op{Kind: Delete, Block: h.Stored}, func(r Result) {\n\t\tif r.Err != nil && !errors.Is(r.Err, ErrGone) && !errors.Is(r.Err, ErrUnknown) {",
+		},
+		{
+			"return: taken back after the removal has begun", holding,
+			"!h.yielded && !h.final && n.ledger", "!h.yielded && n.ledger",
+		},
+		{
+			"return: around an own block", holding,
+			"\tif n.within(p) {", "\tif false {",
+		},
+	}
+}
+
+func loans() []mutation {
+	const want, loan = "pools/exchange/want.go", "pools/exchange/loan.go"
+	return []mutation{
+		{
+			"loan: not set aside", loan,
+			"if err := n.ledger.SetAside(r.Pool, p, r.Node); err != nil {", "if err := error(nil); err != nil {",
+		},
+		{
+			"loan: not in the journal", loan,
+			`if err := n.Keep(pools.Record{Op: pools.Lent, Pool: r.Pool, At: n.now, Block: &pools.Block{Prefix: p, Pool: r.Pool, Node: r.Node}, Ref: ref}); err != nil {`,
+			"_ = ref\n\tif err := error(nil); err != nil {",
+		},
+		{
+			"loan: granted while the network leads here", loan,
+			"n.loans[p] = &loan{Prefix: p, Pool: r.Pool, phase: parting, request: r}", "n.loans[p] = &loan{Prefix: p, Pool: r.Pool, phase: granting, request: r}",
+		},
+		{
+			"loan: an unknown grant is taken for none", loan,
+			"case errors.Is(res.Err, ErrUnknown) || l.tried:", "case l.tried:",
+		},
+		{
+			"loan: regained as soon as the request is gone", loan,
+			"\t\t\tl.phase, l.since = out, n.now\n", "\t\t\tl.regain(n)\n",
+		},
+		{
+			"loan: regained with what was lent on", loan,
+			"\t\tcase errors.Is(r.Err, ErrGone) && l.Prefix.IsSingleIP():", "\t\tcase errors.Is(r.Err, ErrGone):",
+		},
+		{
+			"loan: used unchecked", want,
+			"\t\tcase r.Err == nil:\n\t\t\tw.block = r.Block\n\t\t\tw.to(checking)",
+			"\t\tcase r.Err == nil:\n\t\t\tw.hold(n, r.Block, nil)",
+		},
+		{
+			"loan: the block around is not checked", want,
+			"case w.checks[0] && w.checks[1]:", "case w.checks[0]:",
+		},
+		{
+			"loan: the tenure is not checked", want,
+			" && r.Block.Tenure == g.OuterTenure", "",
+		},
+		{
+			"loan: retracted while it may yet be drawn", want,
+			"\tif !w.doubt.IsZero() && !w.got {", "\tif false {",
+		},
+	}
+}
+
+func restarts() []mutation {
+	const holding = "pools/exchange/holding.go"
+	return []mutation{
+		{
+			"restart: a lent block of an earlier life is used", holding,
+			"\tcase s.Lender != \"\" || s.leaves:", "\tcase s.leaves:",
+		},
+		{
+			"restart: blocks are not taken anew", holding,
+			"\tcase !s.taken:", "\tcase false:",
+		},
+		{
+			"restart: late calls are not waited for", holding,
+			"s.due = n.born.Add(Settle)", "s.due = n.born",
+		},
+		{
+			"journal: a removal is not in it", holding,
+			"\tif !h.final {\n\t\tif err := n.Keep(pools.Record{Op: pools.Returned, Pool: h.Pool, At: n.now, Block: &h.Block}); err != nil {",
+			"\tif !h.final {\n\t\tif err := error(nil); err != nil {",
+		},
+		{
+			"journal: a claim is not in it", holding,
+			"\t\terr = n.Keep(pools.Record{Op: pools.Claimed, Pool: st.Pool, At: n.now, Block: &st.Block})", "\t\terr = nil",
+		},
+		{
+			"journal: what others have is not in it", holding,
+			"\tif err := n.Keep(rec); err != nil {\n\t\treturn err\n\t}\n\tn.asleep", "\tn.asleep",
+		},
+	}
+}
