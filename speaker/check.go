@@ -13,10 +13,10 @@ import (
 var errAPINotLoopback = errors.New("the BGP API is served on loopback addresses and unix sockets only")
 
 const (
-	defaultPort     = 179
-	minHoldTime     = 3 * time.Second     // RFC 4271 section 4.2
-	maxHoldTime     = 65535 * time.Second // two octets in the OPEN message
-	maxRestartTime  = 4095 * time.Second  // twelve bits, RFC 4724 section 3
+	defaultPort    = 179
+	minHoldTime    = 3 * time.Second     // RFC 4271 section 4.2
+	maxHoldTime    = 65535 * time.Second // two octets in the OPEN message
+	maxRestartTime = 4095 * time.Second  // twelve bits, RFC 4724 section 3
 )
 
 // check says what is wrong with this node's side.
