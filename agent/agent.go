@@ -71,6 +71,7 @@ type Agent struct {
 	reload   sync.Mutex
 	fence    string            // that was acted upon; under reload, like misfits
 	misfits  map[string]string // why pools are not as the cluster has them
+	fenced   chan struct{}     // of size one: the fence changed
 	calls    chan struct{}     // of size one: look again
 	flushes  map[pools.Family]flusher
 	told     *told
@@ -104,7 +105,7 @@ type Agent struct {
 // waits for the Cluster and the Store to say so. Run or Close must follow.
 func New(ctx context.Context, parts Parts, s Settings) (*Agent, error) {
 	a := &Agent{
-		Parts: parts, calls: make(chan struct{}, 1), flushes: newFlushers(), started: make(chan struct{}),
+		Parts: parts, calls: make(chan struct{}, 1), fenced: make(chan struct{}, 1), flushes: newFlushers(), started: make(chan struct{}),
 		stop: make(chan struct{}), drained: make(chan struct{}), told: newTold(parts.RunDir, parts.Boot, time.Now),
 		withdrawn: map[netip.Prefix]bool{}, closingSince: map[netip.Prefix]time.Time{},
 		memory: newMemory(parts.RunDir, parts.Boot), every: usualCadence(), misfits: map[string]string{},
@@ -169,6 +170,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	work.Go(func() { a.auditNowAndThen(serving) })
 	if a.Cluster != nil {
 		work.Go(func() { a.watchCluster(serving) })
+		work.Go(func() { a.auditFenced(serving) })
 		work.Go(func() { a.findLost(serving) })
 		work.Go(func() { a.report(serving) })
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/fairway-network/fairway/pools"
+	"github.com/fairway-network/fairway/pools/exchange"
 )
 
 // Cluster is what the agent has to know of the cluster that its node is part
@@ -72,6 +73,8 @@ type Report struct {
 // is drawn anew, between its half and one and a half times of it.
 type cadence struct {
 	firstAudit time.Duration // at most, after a start from a journal
+	settled    time.Duration // before the first audit, after a start without one
+	fenced     time.Duration // between the first two audits of a node that counts as gone
 	audit      time.Duration
 	lost       time.Duration // between two looks for pods whose DEL was lost
 	report     time.Duration
@@ -79,7 +82,7 @@ type cadence struct {
 }
 
 func usualCadence() cadence {
-	return cadence{firstAudit: 10 * time.Minute, audit: time.Hour, lost: 3 * time.Minute, report: 30 * time.Second, tell: time.Minute}
+	return cadence{firstAudit: 10 * time.Minute, settled: exchange.Settle, fenced: time.Second, audit: time.Hour, lost: 3 * time.Minute, report: 30 * time.Second, tell: time.Minute}
 }
 
 // joinCluster learns what the agent needs before it can read its journal: its
@@ -163,7 +166,10 @@ func (a *Agent) follow() {
 	if state.Fence != a.fence {
 		if a.fence = state.Fence; a.fence != "" {
 			a.Log.Warn("this node was declared gone; reading its blocks", "fence", a.fence)
-			a.desk.audit()
+			select {
+			case a.fenced <- struct{}{}:
+			default:
+			}
 		}
 	}
 	if state.Seen {

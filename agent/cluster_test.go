@@ -125,7 +125,7 @@ func (h *host) startIn(c *fakeCluster, every cadence) running {
 // never is a cadence at which nothing happens by itself.
 func never() cadence {
 	const long = 24 * time.Hour
-	return cadence{firstAudit: long, audit: long, lost: long, report: long, tell: long}
+	return cadence{firstAudit: long, settled: long, fenced: long, audit: long, lost: long, report: long, tell: long}
 }
 
 func podRequest(n int) pools.Request {

@@ -33,20 +33,48 @@ func (d *desk) seen(requests []exchange.Request) {
 	}
 }
 
-// auditNow and then audits the blocks now and then, until ctx ends. The agents
+// auditNowAndThen audits the blocks now and then, until ctx ends. The agents
 // of a cluster start at one time, and don't read all at once.
 func (a *Agent) auditNowAndThen(ctx context.Context) {
 	if _, shared := a.Store.(exchange.Exchange); !shared {
 		return
 	}
-	first := a.every.audit
+	// Without a journal, the calls of an earlier life are unknown that may still
+	// have come to count after the blocks were read at the start.
+	first := a.every.settled + rand.N(a.every.settled+1)
 	if a.desk.replayed {
-		first = a.every.firstAudit / 2
+		first = around(a.every.firstAudit / 2)
 	}
-	for wait := around(first); pause(ctx, wait); wait = around(a.every.audit) {
+	for wait := first; pause(ctx, wait); wait = around(a.every.audit) {
 		a.desk.audit()
 	}
 }
+
+// auditFenced audits the blocks again and again while the node counts as gone:
+// they are taken from it one by one, some time after it hears of it.
+func (a *Agent) auditFenced(ctx context.Context) {
+	wait := a.every.fenced
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-a.fenced:
+			wait = a.every.fenced
+		case <-timer.C:
+			wait = min(wait+wait/2, lastFenced)
+		}
+		if a.Cluster.State().Fence != "" {
+			a.desk.audit()
+			timer.Reset(around(wait))
+		}
+	}
+}
+
+// lastFenced is the longest pause between two audits of a node that counts as
+// gone.
+const lastFenced = 30 * time.Second
 
 // around draws a time between half of d and one and a half of it.
 func around(d time.Duration) time.Duration {

@@ -246,23 +246,26 @@ func blockName(t *testing.T, n *node) string {
 	return strings.NewReplacer(".", "-", "/", "-").Replace(blocks[0].Prefix.String())
 }
 
-// A node that was declared gone gives up what it lost as soon as it hears of it.
+// A node that was declared gone, and has read its blocks while they were still
+// its own, gives up what it loses after that.
 func (s *stage) fenced(t *testing.T) {
 	s.pool(t, "fence", 4, "addresses: [10.8.0.0/28]")
 	n := s.node(t, "g1")
 	n.knows(t, "fence")
 	p := s.pod(t, "g1", "fence-1", inPool("fence"))
 	n.add(t, p)
-	block := s.resource("addressblocks")
-	_, err := block.Patch(t.Context(), blockName(t, n), types.MergePatchType, []byte(`{"metadata":{"annotations":{"fairway.network/force-delete":"test"}}}`), metav1.PatchOptions{})
+	calls := n.calls.Load()
+	err := s.Apply(t.Context(), "apiVersion: fairway.network/v1alpha1\nkind: NodeSpeaker\nmetadata: {name: g1}\nspec: {fence: {since: \"2026-01-01T00:00:00Z\", reason: test}}")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := block.Delete(t.Context(), blockName(t, n), metav1.DeleteOptions{}); err != nil {
+	await(t, "the agent has read its blocks", func() bool { return n.calls.Load() > calls })
+	block, name := s.resource("addressblocks"), blockName(t, n)
+	_, err = block.Patch(t.Context(), name, types.MergePatchType, []byte(`{"metadata":{"annotations":{"fairway.network/force-delete":"test"}}}`), metav1.PatchOptions{})
+	if err != nil {
 		t.Fatal(err)
 	}
-	err = s.Apply(t.Context(), "apiVersion: fairway.network/v1alpha1\nkind: NodeSpeaker\nmetadata: {name: g1}\nspec: {fence: {since: \"2026-01-01T00:00:00Z\", reason: test}}")
-	if err != nil {
+	if err := block.Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	await(t, "the agent holds nothing of it", func() bool { return len(n.status(t).Blocks) == 0 })
