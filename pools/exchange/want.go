@@ -22,6 +22,8 @@ const (
 	keepAsking = 30 * time.Second
 	// lowShare of a block is so little that another one is claimed.
 	lowShare = 8
+	// forgive is after how long a failure does not count any more.
+	forgive = time.Minute
 	// aheadAgain is when a claim ahead of need is tried anew.
 	aheadAgain = 30 * time.Second
 )
@@ -60,6 +62,9 @@ type want struct {
 	checks  [2]bool
 	missed  map[netip.Prefix]bool
 	err     error // why the last try failed
+
+	failures int // in a row, or nearly
+	failed   time.Time
 }
 
 // Need says that count lease requests wait for what lack says. Say so again
@@ -151,10 +156,21 @@ func (w *want) step(n *Node) {
 	}
 }
 
-// to goes on with another phase.
+// to goes on with another phase. Failures stay counted: what fails may be a part
+// of a round that begins with what does not.
 func (w *want) to(p wanting) {
 	w.phase, w.unsure = p, false
-	w.goOn()
+	w.due = time.Time{}
+}
+
+// again makes the want wait after a failure, longer each time.
+func (w *want) again(n *Node) {
+	if n.now.Sub(w.failed) >= forgive {
+		w.failures = 0
+	}
+	w.failed, w.tries = n.now, w.failures
+	w.failures++
+	n.again(&w.pace)
 }
 
 // finish ends the want, after its request.
@@ -295,10 +311,10 @@ func (w *want) list(n *Node) {
 	n.call(&w.pace, Op{Kind: List, Pool: w.Pool}, func(r Result) {
 		if r.Err != nil {
 			w.err = fmt.Errorf("look for a free block: %w", r.Err)
-			n.again(&w.pace)
+			w.again(n)
 			return
 		}
-		w.listed, w.tries = true, 0
+		w.listed = true
 		clear(w.missed)
 		n.views[w.Pool] = newView(n.now, r.Blocks)
 	})
@@ -337,11 +353,11 @@ func (w *want) create(n *Node) {
 			w.doubtful(n, r.Err)
 		case w.unsure:
 			w.err = r.Err
-			n.again(&w.pace)
+			w.again(n)
 		default:
 			w.err = fmt.Errorf("claim block %s: %w", w.block.Prefix, r.Err)
 			w.lose()
-			n.again(&w.pace)
+			w.again(n)
 		}
 	})
 }
@@ -350,7 +366,7 @@ func (w *want) create(n *Node) {
 func (w *want) doubtful(n *Node, err error) {
 	w.unsure, w.err = true, err
 	w.doubt = n.now.Add(Settle)
-	n.again(&w.pace)
+	w.again(n)
 }
 
 // claimed looks whose the block is that an unanswered call may have made.
@@ -369,7 +385,7 @@ func (w *want) claimed(n *Node) {
 		case r.Err == nil:
 			w.to(retracting) // what was granted is another's: nothing of it was made
 		default:
-			n.again(&w.pace)
+			w.again(n)
 		}
 	})
 }
@@ -391,7 +407,7 @@ func (w *want) hold(n *Node, st Stored, inside []Stored) {
 			return
 		}
 		w.phase = reading
-		n.again(&w.pace)
+		w.again(n)
 		return
 	}
 	if st.Lender != "" {
@@ -400,6 +416,7 @@ func (w *want) hold(n *Node, st Stored, inside []Stored) {
 		n.Log.Info("claimed a block", "pool", st.Pool, "block", st.Prefix)
 	}
 	n.held[st.Prefix].stays, w.doubt = w.doubt, time.Time{}
+	w.failures = 0
 	if v := n.views[w.Pool]; v != nil {
 		v.stored[st.Prefix] = st
 	}
@@ -415,7 +432,7 @@ func (w *want) take(n *Node) {
 			w.to(reading)
 		case errors.Is(r.Err, ErrUnknown) || w.unsure && !errors.Is(r.Err, ErrConflict) && !errors.Is(r.Err, ErrGone):
 			w.unsure, w.err = true, r.Err
-			n.again(&w.pace)
+			w.again(n)
 		case w.unsure:
 			w.taken(n)
 		case errors.Is(r.Err, ErrConflict), errors.Is(r.Err, ErrGone):
@@ -423,7 +440,7 @@ func (w *want) take(n *Node) {
 		default:
 			w.err = r.Err
 			w.lose()
-			n.again(&w.pace)
+			w.again(n)
 		}
 	})
 }
@@ -438,7 +455,7 @@ func (w *want) taken(n *Node) {
 		case r.Err == nil, errors.Is(r.Err, ErrGone):
 			w.miss(n)
 		default:
-			n.again(&w.pace)
+			w.again(n)
 		}
 	})
 }
@@ -447,7 +464,7 @@ func (w *want) taken(n *Node) {
 func (w *want) read(n *Node) {
 	n.call(&w.pace, Op{Kind: Inside, Block: w.block}, func(r Result) {
 		if r.Err != nil {
-			n.again(&w.pace)
+			w.again(n)
 			return
 		}
 		w.hold(n, w.block, r.Blocks)
@@ -470,7 +487,7 @@ func (w *want) ask(n *Node) {
 			w.find(n, r)
 		default:
 			w.err = fmt.Errorf("%w, and no node can be asked: %w", pools.ErrExhausted, res.Err)
-			n.again(&w.pace)
+			w.again(n)
 		}
 	})
 }
@@ -491,7 +508,7 @@ func (w *want) find(n *Node, r Request) {
 			w.request = Request{}
 			w.to(choosing)
 		default:
-			n.again(&w.pace)
+			w.again(n)
 		}
 	})
 }
@@ -560,11 +577,11 @@ func (w *want) draw(n *Node) {
 			w.doubtful(n, r.Err)
 		case w.unsure:
 			w.err = r.Err
-			n.again(&w.pace)
+			w.again(n)
 		default:
 			w.err = r.Err
 			w.to(retracting)
-			n.again(&w.pace)
+			w.again(n)
 		}
 	})
 }
@@ -585,7 +602,7 @@ func (w *want) check(n *Node) {
 		switch {
 		case w.busy > 0:
 		case failed:
-			n.again(&w.pace)
+			w.again(n)
 		case w.checks[0] && w.checks[1]:
 			w.hold(n, w.block, nil)
 		default:
@@ -604,7 +621,7 @@ func (w *want) check(n *Node) {
 func (w *want) undo(n *Node) {
 	n.call(&w.pace, Op{Kind: Delete, Block: w.block}, func(r Result) {
 		if r.Err != nil && !errors.Is(r.Err, ErrGone) {
-			n.again(&w.pace)
+			w.again(n)
 			return
 		}
 		w.to(retracting)
@@ -620,7 +637,7 @@ func (w *want) retract(n *Node) {
 	}
 	n.call(&w.pace, Op{Kind: Retract, Request: w.request}, func(r Result) {
 		if r.Err != nil && !errors.Is(r.Err, ErrGone) {
-			n.again(&w.pace)
+			w.again(n)
 			return
 		}
 		w.request = Request{}
@@ -649,7 +666,7 @@ func (w *want) sweep(n *Node) {
 		case r.Err == nil, errors.Is(r.Err, ErrGone):
 			w.doubt = time.Time{}
 		default:
-			n.again(&w.pace)
+			w.again(n)
 		}
 	})
 }

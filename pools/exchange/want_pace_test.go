@@ -1,0 +1,167 @@
+package exchange_test
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/fairway-network/fairway/pools"
+	. "github.com/fairway-network/fairway/pools/exchange"
+)
+
+// town is some nodes of one pool around a store that answers at once.
+type town struct {
+	*testing.T
+	store model
+	pool  *pools.Pool
+	now   time.Time
+	nodes []*neighbour
+}
+
+// neighbour is a node of a town.
+type neighbour struct {
+	*Node
+	town   *town
+	ledger *pools.Ledger
+	calls  map[Kind]int
+	answer func(*Op) (Result, bool) // instead of the store, if true
+}
+
+// newTown has a pool "a" of these addresses.
+func newTown(t *testing.T, blockSize int, addresses string) *town {
+	t.Helper()
+	pool, err := pools.New(pools.Definition{Name: "a", BlockSize: blockSize, Ranges: ranges(addresses)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &town{T: t, pool: pool, now: epoch()}
+	w.store.removed = func(Stored) {}
+	w.store.changed()
+	return w
+}
+
+// join adds a node that returns what has been empty for idleAfter.
+func (w *town) join(name string, idleAfter time.Duration) *neighbour {
+	w.Helper()
+	b := &neighbour{town: w, ledger: pools.NewLedger(name), calls: map[Kind]int{}, answer: func(*Op) (Result, bool) { return Result{}, false }}
+	if err := b.ledger.SetPools([]*pools.Pool{w.pool}); err != nil {
+		w.Fatal(err)
+	}
+	b.Node = NewNode(Config{Name: name, Machine: name + ".1", Shared: true, Log: slog.New(slog.DiscardHandler), Keep: func(pools.Record) error { return nil }}, b.ledger)
+	b.SetRules(map[string]Rule{"a": {IdleAfter: idleAfter}})
+	w.nodes = append(w.nodes, b)
+	w.store.nodes = append(w.store.nodes, nodeObject{name: name, machine: name + ".1"})
+	return b
+}
+
+// work does all that can be done now, up to a limit that only a loop reaches.
+func (w *town) work() {
+	for quiet, rounds := false, 0; !quiet && rounds < 1000; rounds++ {
+		quiet = true
+		for _, b := range w.nodes {
+			b.Seen(w.store.requests, w.now)
+			b.Parted(b.Parting())
+			ops, _ := b.Advance(w.now)
+			for _, o := range ops {
+				quiet = false
+				b.calls[o.Kind]++
+				r, ok := b.answer(o)
+				if !ok {
+					r = w.store.do(b.Name, o)
+				}
+				b.Done(o, r, w.now)
+			}
+			quiet = quiet && len(b.Parting()) == 0
+		}
+	}
+}
+
+// pass lets time go by.
+func (w *town) pass(d time.Duration) {
+	const step = 10 * time.Millisecond
+	for end := w.now.Add(d); w.now.Before(end); w.now = w.now.Add(step) {
+		w.work()
+	}
+}
+
+func (w *town) lack() Lack { return Lack{Pool: "a", Family: pools.IPv4} }
+
+func podNamed(id string, want ...netip.Addr) pools.Request {
+	return pools.Request{Pool: "a", Want: want, Owner: pools.Owner{Attachment: pools.Attachment{Network: "n", ContainerID: id, IfName: "eth0"}, PodUID: id}}
+}
+
+// run starts so many pods, which claim what they need.
+func (b *neighbour) run(name string, count int) {
+	b.town.Helper()
+	for i := range count {
+		rec, _, err := b.ledger.ProposeLease(podNamed(fmt.Sprint(name, i)), b.town.now)
+		if errors.Is(err, pools.ErrNoFree) {
+			b.Need(b.town.lack(), 1, b.town.now)
+			b.town.pass(100 * time.Millisecond)
+			b.Need(b.town.lack(), 0, b.town.now)
+			rec, _, err = b.ledger.ProposeLease(podNamed(fmt.Sprint(name, i)), b.town.now)
+		}
+		if err != nil {
+			b.town.Fatalf("pod %s%d on %s: %v", name, i, b.Name, err)
+		}
+		if err := b.ledger.Apply(rec); err != nil {
+			b.town.Fatal(err)
+		}
+	}
+}
+
+// end ends pods.
+func (b *neighbour) end(name string, count int) {
+	b.town.Helper()
+	for i := range count {
+		rec, held, err := b.ledger.ProposeRelease(podNamed(fmt.Sprint(name, i)).Owner, b.town.now)
+		if err != nil || !held {
+			b.town.Fatalf("pod %s%d on %s: held %v, %v", name, i, b.Name, held, err)
+		}
+		if err := b.ledger.Apply(rec); err != nil {
+			b.town.Fatal(err)
+		}
+	}
+}
+
+// refuse has calls of a kind refused.
+func (b *neighbour) refuse(k Kind) {
+	b.answer = func(o *Op) (Result, bool) { return Result{Err: errRefused}, o.Kind == k }
+}
+
+// most fails the test if there were more calls than that.
+func (b *neighbour) most(limit int, kinds ...Kind) {
+	b.town.Helper()
+	for _, k := range kinds {
+		if b.calls[k] > limit {
+			b.town.Errorf("%s: %d calls of %v, no more than %d are wanted; all calls: %v", b.Name, b.calls[k], k, limit, b.calls)
+		}
+	}
+}
+
+// What the store refuses is tried again less and less often.
+func TestRefusedClaimsBecomeRare(t *testing.T) {
+	w := newTown(t, 8, "10.0.0.0/24")
+	a := w.join("a", time.Hour)
+	a.refuse(Create)
+	a.Need(w.lack(), 1, w.now)
+	w.pass(time.Minute)
+	a.most(20, Create, List)
+	if err := a.Why(w.lack()); !errors.Is(err, errRefused) {
+		t.Errorf("the reason told is %v", err)
+	}
+}
+
+func TestRefusedDrawsBecomeRare(t *testing.T) {
+	w := newTown(t, 8, "10.0.0.0/29")
+	a, b := w.join("a", time.Hour), w.join("b", time.Hour)
+	a.run("p", 4)
+	b.refuse(Create)
+	b.Need(w.lack(), 1, w.now)
+	w.pass(time.Minute)
+	b.most(20, Create, Ask, Retract)
+	a.most(20, Answer)
+}
