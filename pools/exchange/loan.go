@@ -190,10 +190,11 @@ func (n *Node) recheck(lack Lack) {
 	}
 }
 
-// lentOut says whether a is set aside.
+// lentOut says whether a is set aside in the smallest block held that has it: what
+// was borrowed back of something lent is not.
 func (n *Node) lentOut(a netip.Addr) bool {
-	for p := range n.loans {
-		if p.Contains(a) {
+	for p, l := range n.loans {
+		if p.Contains(a) && n.ledger.BlockOf(l.Pool, a).Bits() < p.Bits() {
 			return true
 		}
 	}

@@ -206,15 +206,24 @@ func (w *want) choose(n *Node) {
 		w.giveUp(n, err)
 	case w.satisfied(n) || n.reopen(w.Lack):
 		delete(n.wants, w.Lack)
-	case n.cordoned:
-		w.giveUp(n, fmt.Errorf("%w: no new block is claimed on it", ErrCordoned))
-	case n.rules[w.Pool].Draining:
-		w.giveUp(n, fmt.Errorf("%w: %q leases nothing new", ErrDraining, w.Pool))
+	case w.barred(n) != nil:
+		w.giveUp(n, w.barred(n))
 	case w.count == 0 && !w.ahead:
 		delete(n.wants, w.Lack)
 	default:
 		w.from(n, pool)
 	}
+}
+
+// barred is why the node is to take no block of the pool, if so.
+func (w *want) barred(n *Node) error {
+	switch {
+	case n.cordoned:
+		return fmt.Errorf("%w: no new block is claimed on it", ErrCordoned)
+	case n.rules[w.Pool].Draining:
+		return fmt.Errorf("%w: %q leases nothing new", ErrDraining, w.Pool)
+	}
+	return nil
 }
 
 // giveUp ends a want that nothing was begun for.
@@ -531,7 +540,7 @@ func (w *want) wait(n *Node) {
 	switch {
 	case !w.request.Open():
 		w.granted(n)
-	case w.idle(n) || w.satisfied(n):
+	case w.idle(n) || w.satisfied(n) || w.barred(n) != nil:
 		w.to(retracting)
 		w.step(n)
 	case w.listed:
@@ -554,7 +563,7 @@ func (w *want) granted(n *Node) {
 	g := w.request.Grant
 	sound := g.Prefix.IsValid() && g.Prefix == g.Prefix.Masked() && pools.FamilyOf(g.Prefix.Addr()) == w.Family && g.Lender != "" && g.Lender != n.Name &&
 		g.Outer.Bits() < g.Prefix.Bits() && g.Outer.Contains(g.Prefix.Addr()) && (!w.Want.IsValid() || g.Prefix.Contains(w.Want))
-	if !sound || n.has(g.Prefix) || w.idle(n) {
+	if !sound || n.has(g.Prefix) || w.idle(n) || w.barred(n) != nil {
 		w.to(retracting)
 		w.step(n)
 		return

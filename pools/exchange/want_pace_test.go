@@ -33,7 +33,7 @@ type neighbour struct {
 // newTown has a pool "a" of these addresses.
 func newTown(t *testing.T, blockSize int, addresses string) *town {
 	t.Helper()
-	pool, err := pools.New(pools.Definition{Name: "a", BlockSize: blockSize, Ranges: ranges(addresses)})
+	pool, err := pools.New(pools.Definition{Name: "a", BlockSize: blockSize, Ranges: ranges(addresses), Gateways: []netip.Prefix{netip.MustParsePrefix("10.0.0.255/24")}})
 	if err != nil {
 		t.Fatal(err)
 	}
