@@ -231,13 +231,15 @@ func (d *desk) grantOf(rec pools.Record) (grant cni.Grant, err error) {
 }
 
 // record writes rec to the journal. Of blocks it keeps an account only where
-// the store is not this node's own. The lock is held.
+// the store is not this node's own. It may be called in the middle of a change of
+// the blocks, when the history is not whole: tend sees to the journal after it.
+// The lock is held.
 func (d *desk) record(rec pools.Record) error {
 	if !rec.Op.OfLease() && !d.node.Shared {
 		return nil
 	}
 	err := d.journal.Append(rec)
-	if errors.Is(err, journal.ErrBroken) && d.journal.Rewrite(d.history()) == nil {
+	if errors.Is(err, journal.ErrBroken) && rec.Op.OfLease() && d.journal.Rewrite(d.history()) == nil {
 		err = d.journal.Append(rec)
 	}
 	d.note(func(t *trouble) { t.journal = err })
@@ -256,10 +258,19 @@ func (d *desk) keep(rec pools.Record) error {
 	if err := d.ledger.Apply(rec); err != nil {
 		return fmt.Errorf("a proposed record does not apply: %w", err)
 	}
+	d.tend()
+	return nil
+}
+
+// tend mends and shortens the journal where it has to be, while nothing is in the
+// middle of a change. The lock is held.
+func (d *desk) tend() {
+	if errors.Is(d.trouble.journal, journal.ErrBroken) {
+		_ = d.mendJournal() // which says so, and is tried again
+	}
 	if d.journal.Size() > d.compactAt {
 		d.compact()
 	}
-	return nil
 }
 
 // compact shortens the journal. A failure costs nothing but room. The lock is

@@ -22,8 +22,8 @@ const (
 )
 
 // advance goes on with the exchange: it makes the calls of the store that are
-// due, each in a goroutine of its own, and tells the loop of changes. The lock
-// is held.
+// due, each in a goroutine of its own, and tells the loop of changes. The
+// history of blocks and leases must be whole. The lock is held.
 func (d *desk) advance() {
 	ops, next := d.node.Advance(d.now())
 	for _, op := range ops {
@@ -37,6 +37,7 @@ func (d *desk) advance() {
 		// The pause keeps a step that has nothing to wait for from spinning.
 		d.timer = time.AfterFunc(max(next.Sub(d.now()), time.Millisecond), d.tick)
 	}
+	d.tend()
 	if n := d.node.Changes(); n != d.changes {
 		d.changes = n
 		d.changed()

@@ -443,3 +443,26 @@ func TestWhenPeersHaveForgotten(t *testing.T) {
 		}
 	}
 }
+
+// A node that lends and has back again keeps records that are worth nothing any
+// more, without a lease in between.
+func TestRecordsOfBlocksAreCompacted(t *testing.T) {
+	a := newHost(t).start(settings(t, pool(t, "web", 4, "10.1.0.0/24")))
+	part := lease(t, a, request("web", 1)).Prev()
+	d := a.desk
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.node.Shared = true
+	b := pools.Block{Prefix: netip.PrefixFrom(part, 32), Pool: "web", Node: "n2"}
+	for limit := d.compactAt; d.journal.Size() <= limit; {
+		for _, op := range []pools.Op{pools.Lent, pools.Regained} {
+			if err := d.record(pools.Record{Op: op, Pool: "web", At: d.now(), Block: &b}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	d.advance()
+	if size := d.journal.Size(); size > 1<<10 {
+		t.Errorf("the journal has %d bytes", size)
+	}
+}
