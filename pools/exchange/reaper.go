@@ -32,6 +32,8 @@ type reaping struct {
 	sure    bool // its node is gone, as read from the source
 	inside  bool // something stood inside when last seen
 	current bool // still there when last seen
+	// outdated: it was seen otherwise while something was done about it.
+	outdated bool
 }
 
 type reapedRequest struct {
@@ -73,6 +75,8 @@ func (r *Reaper) See(blocks []Stored, requests []Request, gone func(node, machin
 		b.inside = i+1 < len(sorted) && sorted[i+1].Prefix.Overlaps(st.Prefix)
 		if !b.busy {
 			b.stored = st
+		} else if b.stored.Version != st.Version {
+			b.outdated = true
 		}
 	}
 	for _, q := range requests {
@@ -137,6 +141,17 @@ func (r *Reaper) call(busy *bool, o Op, done func(Result)) {
 	r.out = append(r.out, &o)
 }
 
+// callFor is call for a block, which waits to be seen anew if it was changed
+// meanwhile.
+func (r *Reaper) callFor(b *reaping, o Op, done func(Result)) {
+	r.call(&b.busy, o, func(res Result) {
+		done(res)
+		if b.outdated && !b.busy {
+			b.outdated, b.current = false, false
+		}
+	})
+}
+
 func (r *Reaper) step(b *reaping) {
 	switch {
 	case b.stored.Node == "" && b.stored.Lender != "":
@@ -146,14 +161,14 @@ func (r *Reaper) step(b *reaping) {
 	case b.stored.Node == "":
 		r.discard(b)
 	case !b.sure:
-		r.call(&b.busy, Op{Kind: LookNode, Block: b.stored}, func(res Result) {
+		r.callFor(b, Op{Kind: LookNode, Block: b.stored}, func(res Result) {
 			b.sure = res.Err == nil && res.Gone
 			if !b.sure {
 				b.due = r.now.Add(retryReaping)
 			}
 		})
 	default:
-		r.call(&b.busy, Op{Kind: Vacate, Block: b.stored}, func(res Result) {
+		r.callFor(b, Op{Kind: Vacate, Block: b.stored}, func(res Result) {
 			b.sure = false
 			if res.Err != nil {
 				r.again(b, res.Err)
@@ -167,7 +182,7 @@ func (r *Reaper) step(b *reaping) {
 // discard removes a vacant block that nothing stands in.
 func (r *Reaper) discard(b *reaping) {
 	vacant := b.stored
-	r.call(&b.busy, Op{Kind: Inside, Block: vacant}, func(res Result) {
+	r.callFor(b, Op{Kind: Inside, Block: vacant}, func(res Result) {
 		if res.Err != nil || len(res.Blocks) > 0 {
 			b.inside = len(res.Blocks) > 0
 			b.due = r.now.Add(retryReaping)
@@ -178,7 +193,7 @@ func (r *Reaper) discard(b *reaping) {
 }
 
 func (r *Reaper) remove(b *reaping, vacant Stored) {
-	r.call(&b.busy, Op{Kind: Discard, Block: vacant}, func(res Result) {
+	r.callFor(b, Op{Kind: Discard, Block: vacant}, func(res Result) {
 		if res.Err != nil {
 			r.again(b, res.Err)
 			return

@@ -88,13 +88,13 @@ func (m *machine) start() {
 		return
 	}
 	a.node.SetCordoned(m.cordoned)
+	if a.unfit, err = a.node.Restore(folded); err != nil {
+		m.w.fail("%s: restore: %v", m.name, err)
+		return
+	}
 	if !slices.ContainsFunc(folded, func(r pools.Record) bool { return r.Op == pools.Claimed }) {
 		a.restoreLeases(folded)
 		a.find()
-		return
-	}
-	if a.unfit, err = a.node.Restore(folded); err != nil {
-		m.w.fail("%s: restore: %v", m.name, err)
 		return
 	}
 	if a.restoreLeases(folded) && a.standing() {
