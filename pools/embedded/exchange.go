@@ -94,7 +94,8 @@ func (s *Store) Take(_ context.Context, b exchange.Stored) (exchange.Stored, err
 	return exchange.Stored{}, fmt.Errorf("take block %s: %w", b.Prefix, exchange.ErrConflict)
 }
 
-// Delete implements exchange.Store.
+// Delete implements exchange.Store. A block never changes here and has no
+// version: its UID suffices.
 func (s *Store) Delete(_ context.Context, b exchange.Stored) error {
 	err := s.update(func(tx *bbolt.Tx) error {
 		k := []byte(b.Prefix.String())

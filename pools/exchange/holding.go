@@ -290,11 +290,7 @@ func (h *holding) step(n *Node) {
 		}
 		h.final = true
 	}
-	n.call(&h.pace, Op{Kind: Delete, Block: h.Stored}, func(r Result) {
-		if r.Err != nil && !errors.Is(r.Err, ErrGone) {
-			n.again(&h.pace)
-			return
-		}
+	n.erase(&h.pace, &h.Stored, func(now Stored) {
 		if err := n.ledger.Drop(h.Prefix); err != nil {
 			n.Log.Error("a block that was returned can't be forgotten", "err", err)
 		}
@@ -302,7 +298,56 @@ func (h *holding) step(n *Node) {
 		delete(n.views, h.Pool)
 		n.changes++
 		n.Log.Info("returned a block", "pool", h.Pool, "block", h.Prefix)
+		n.notOurs(now)
 	})
+}
+
+// erase removes st, a block of this node, at the version that was read last: a
+// removal that comes to count late removes nothing that was taken anew since.
+// over is told once this node's block is gone; now is what stands there instead,
+// as far as known.
+func (n *Node) erase(p *pace, st *Stored, over func(now Stored)) {
+	if n.Shared && st.Version == "" {
+		n.lookAt(p, st, over)
+		return
+	}
+	n.call(p, Op{Kind: Delete, Block: *st}, func(r Result) {
+		if r.Err == nil || errors.Is(r.Err, ErrGone) {
+			over(Stored{})
+			return
+		}
+		if !errors.Is(r.Err, ErrUnknown) {
+			st.Version = "" // refused, perhaps since it was changed or is another node's
+		}
+		n.again(p)
+	})
+}
+
+// lookAt reads the version of st. It may be gone, or another node's.
+func (n *Node) lookAt(p *pace, st *Stored, over func(now Stored)) {
+	n.call(p, Op{Kind: Look, Block: *st}, func(r Result) {
+		switch {
+		case errors.Is(r.Err, ErrGone):
+			over(Stored{})
+		case r.Err != nil:
+			n.again(p)
+		case r.Block.UID != st.UID || r.Block.Node != n.Name || r.Block.Machine != st.Machine && r.Block.Machine != n.Machine:
+			over(r.Block)
+		default:
+			*st = r.Block
+		}
+	})
+}
+
+// notOurs sets st, another node's block, aside if it stands in one of this node's.
+func (n *Node) notOurs(st Stored) {
+	if st.UID == "" || st.Node == n.Name || n.ledger.BlockOf(st.Pool, st.Prefix.Addr()) == (netip.Prefix{}) {
+		return
+	}
+	if err := n.lendOut(st); err != nil {
+		n.Log.Error("another node's block can't be set aside", "block", st.Prefix, "node", st.Node, "err", err)
+		n.Audit()
+	}
 }
 
 // adopt writes this machine's name on a block of an earlier one.
@@ -452,13 +497,7 @@ func (n *Node) resolve(s *stray, inside []Stored) {
 
 func (n *Node) remove(s *stray) {
 	s.leaves = true
-	n.call(&s.pace, Op{Kind: Delete, Block: s.Stored}, func(r Result) {
-		if r.Err != nil && !errors.Is(r.Err, ErrGone) {
-			n.again(&s.pace)
-			return
-		}
-		delete(n.strays, s.Prefix)
-	})
+	n.erase(&s.pace, &s.Stored, func(Stored) { delete(n.strays, s.Prefix) })
 }
 
 // audit compares what the node holds with what the store says.

@@ -114,9 +114,9 @@ func (m *model) write(node string, o *Op) (r Result) {
 	case Vacate:
 		r.Block, r.Err = m.vacate(o.Block)
 	case Delete:
-		r.Err = m.delete(node, o.Block, "")
+		r.Err = m.delete(node, o.Block)
 	case Discard:
-		r.Err = m.delete("", o.Block, o.Block.Version)
+		r.Err = m.delete("", o.Block)
 	case Ask:
 		r.Request, r.Err = m.ask(node, o.Request)
 	case Answer:
@@ -216,8 +216,11 @@ func (m *model) vacate(b Stored) (Stored, error) {
 
 // delete holds what the admission policy does: a node removes its own blocks, the
 // controller any.
-func (m *model) delete(node string, b Stored, version string) error {
-	i, err := m.at(b, version)
+func (m *model) delete(node string, b Stored) error {
+	if b.UID == "" || b.Version == "" {
+		return fmt.Errorf("%w: a removal needs UID and version", errRefused)
+	}
+	i, err := m.at(b, b.Version)
 	if err != nil {
 		return err
 	}

@@ -84,7 +84,8 @@ type Store interface {
 	// Take makes b, at its Version, this node's, with a Tenure one higher: a
 	// vacant one, or one of an earlier machine of this node's name.
 	Take(ctx context.Context, b Stored) (Stored, error)
-	// Delete removes the block with b's UID.
+	// Delete removes b, a block of this node, at its Version. A store of one node
+	// only has none, and goes by the UID.
 	Delete(ctx context.Context, b Stored) error
 }
 

@@ -628,13 +628,7 @@ func (w *want) check(n *Node) {
 
 // undo removes the lent block, of which nothing was used.
 func (w *want) undo(n *Node) {
-	n.call(&w.pace, Op{Kind: Delete, Block: w.block}, func(r Result) {
-		if r.Err != nil && !errors.Is(r.Err, ErrGone) {
-			w.again(n)
-			return
-		}
-		w.to(retracting)
-	})
+	n.erase(&w.pace, &w.block, func(Stored) { w.to(retracting) })
 }
 
 // retract removes the request; then the want is over, or begins anew. For as

@@ -77,6 +77,9 @@ func (c real) finalizers(t *testing.T) {
 		}
 	}
 	patch(`["example.com/keep"]`)
+	if b, err = s.Block(t.Context(), b.Prefix); err != nil {
+		t.Fatal(err)
+	}
 	err = s.Delete(t.Context(), b)
 	wantMeaning(t, "removing a block with finalizers", err, exchange.ErrUnknown)
 	if err != nil && !strings.Contains(err.Error(), "example.com/keep") {

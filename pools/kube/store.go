@@ -164,9 +164,12 @@ func (s *Store) writeBlock(ctx context.Context, what string, r *rest.Request) (e
 	return b, nil
 }
 
-// Delete removes the block of that UID, at whatever version.
+// Delete removes b, at its Version.
 func (s *Store) Delete(ctx context.Context, b exchange.Stored) error {
-	return s.remove(ctx, "remove block "+b.Prefix.String(), blockOf(b), v1alpha1.AddressBlocks, metav1.Preconditions{})
+	if b.Version == "" {
+		return fmt.Errorf("remove block %s: its version is missing", b.Prefix)
+	}
+	return s.remove(ctx, "remove block "+b.Prefix.String(), blockOf(b), v1alpha1.AddressBlocks, metav1.Preconditions{ResourceVersion: &b.Version})
 }
 
 // object is one of the API server's.

@@ -54,6 +54,7 @@ func RunExchange(t *testing.T, begin func(t *testing.T) Shared) {
 	tests := map[string]func(*testing.T, Shared){
 		"every block is another one":                 distinct,
 		"an old UID removes nothing":                 oldUID,
+		"an old version removes nothing":             removedLate,
 		"of racing creators one wins":                creatorsRace,
 		"the own blocks and what of them is others'": ownOfSeveral,
 		"a list has vacant and other nodes' blocks":  listOfSeveral,
@@ -322,7 +323,27 @@ func oldUID(t *testing.T, c Shared) {
 	if err := s.Delete(t.Context(), old); err == nil {
 		t.Error("a block is removed without its UID")
 	}
-	st.Version = "1" // a version does not matter
+	remove(t, s, st)
+}
+
+// removedLate: the removal was begun before the block was taken anew.
+func removedLate(t *testing.T, c Shared) {
+	s := c.Node("n1")
+	old := create(t, s, block("n1", "10.1.0.0/26"))
+	vacant := vacate(t, c, old)
+	vacant.Node, vacant.Machine = "n1", "n1-machine"
+	st, err := s.Take(t.Context(), vacant)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantErr(t, "removing a block at an old version", s.Delete(t.Context(), old), exchange.ErrConflict)
+	if read, err := s.Block(t.Context(), st.Prefix); err != nil || read.UID != st.UID {
+		t.Errorf("the block is %+v, %v", read, err)
+	}
+	old.Version = ""
+	if err := s.Delete(t.Context(), old); err == nil {
+		t.Error("a block is removed without its version")
+	}
 	remove(t, s, st)
 }
 
