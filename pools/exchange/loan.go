@@ -44,6 +44,7 @@ type loan struct {
 	tried   bool      // a grant may be under way of which nobody knows
 	since   time.Time // of being out
 	looked  time.Time
+	hurries int // looks ahead of time, in a row
 }
 
 // Seen tells the node all requests there are, as a watch of them shows them.
@@ -181,12 +182,23 @@ func (n *Node) returnIdle(lack Lack) (any bool) {
 }
 
 // recheck looks at once whether something that was lent has come back, where
-// it would be of use.
+// it would be of use; less and less often while it is not.
 func (n *Node) recheck(lack Lack) {
 	for _, l := range n.loans {
-		if l.phase == out && l.busy == 0 && l.Pool == lack.Pool && pools.FamilyOf(l.Prefix.Addr()) == lack.Family && n.now.Sub(l.looked) >= lookAgain {
-			l.due = time.Time{}
+		if l.phase == out && l.busy == 0 && l.Pool == lack.Pool && pools.FamilyOf(l.Prefix.Addr()) == lack.Family {
+			l.hurry(n)
 		}
+	}
+}
+
+func (l *loan) hurry(n *Node) {
+	ago := n.now.Sub(l.looked)
+	if ago > 2*lookSeldom {
+		l.hurries = 0
+	}
+	if ago >= min(lookAgain<<min(l.hurries, 10), lookSeldom) && n.now.Before(l.due) {
+		l.hurries++
+		l.due = time.Time{}
 	}
 }
 

@@ -26,7 +26,7 @@ func newView(at time.Time, blocks []Stored) *view {
 
 // blocks are those of v, what this node has for certain, and the cells that
 // others were found to hold.
-func (v *view) blocks(n *Node, missed map[netip.Prefix]bool) (out []pools.Block) {
+func (v *view) blocks(n *Node, missed map[netip.Prefix]missed) (out []pools.Block) {
 	for p, st := range v.stored {
 		if n.held[p] == nil && st.Node == n.Name {
 			st.Node = "" // returned, or not known yet: not one to grow from
@@ -74,10 +74,8 @@ func (v *view) vacant() (out []Stored) {
 // holders counts the nodes that hold blocks.
 func (v *view) holders() int {
 	nodes := map[string]bool{}
-	if v != nil {
-		for _, st := range v.stored {
-			nodes[st.Node] = true
-		}
+	for _, st := range v.stored {
+		nodes[st.Node] = true
 	}
 	return len(nodes)
 }

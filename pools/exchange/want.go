@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -15,9 +16,16 @@ const (
 	// viewLife is how long a list of a pool's blocks is good enough to choose
 	// a cell from. A wrong choice costs one call.
 	viewLife = 30 * time.Second
-	// lookAgain is how often a node that waits for a grant looks for a block
-	// that was returned meanwhile.
-	lookAgain = 200 * time.Millisecond
+	// lookAgain is how soon a node that waits for a grant looks for a block that
+	// was returned meanwhile, and lookSeldom how often once it has waited for
+	// long: in a pool that stays exhausted all nodes may look.
+	lookAgain  = 200 * time.Millisecond
+	lookSeldom = 5 * time.Second
+	// lookCost of a list makes it rarer still for each block in it.
+	lookCost = time.Millisecond
+	// listLag is how far behind a list may be: for as long, what it shows as it
+	// was before somebody else was first does not count.
+	listLag = 5 * time.Second
 	// keepAsking is how long a request stays open when nobody waits any more.
 	keepAsking = 30 * time.Second
 	// lowShare of a block is so little that another one is claimed.
@@ -57,14 +65,25 @@ type want struct {
 	inside  []Stored
 	unsure  bool      // an earlier try of this phase may have worked
 	doubt   time.Time // until a call to make a block may come to count
-	listed  bool      // the pool was read since this want began
+	listed  bool      // the pool was read since it was last looked at
+	since   time.Time // when it was last looked at
+	anew    bool      // what was read before since is known to be out of date
+	dry     time.Time // since when there is nothing to be had
+	holders int       // as last known
 	got     bool
 	checks  [2]bool
-	missed  map[netip.Prefix]bool
+	missed  map[netip.Prefix]missed
+	misses  int
 	err     error // why the last try failed
 
 	failures int // in a row, or nearly
 	failed   time.Time
+}
+
+// missed is a block that somebody else was first to get.
+type missed struct {
+	at      time.Time
+	version string // that it was thought to have, "" for none
 }
 
 // Need says that count lease requests wait for what lack says. Say so again
@@ -77,11 +96,14 @@ func (n *Node) Need(lack Lack, count int, now time.Time) {
 			return
 		}
 		delete(n.failed, lack)
-		w = &want{Lack: lack, missed: map[netip.Prefix]bool{}}
+		w = &want{Lack: lack, since: n.now, missed: map[netip.Prefix]missed{}}
 		n.wants[lack] = w
 	}
 	if count > 0 {
 		w.last, w.ahead = now, false
+	}
+	if count > w.count {
+		w.hurry()
 	}
 	w.count = count
 	n.recheck(lack)
@@ -116,7 +138,7 @@ func (n *Node) claimAhead() {
 			if low == 0 || n.wants[lack] != nil || n.now.Before(n.poor[lack]) || n.ledger.Leases(name, f) == 0 || n.ledger.Free(name, f, n.now) > low {
 				continue
 			}
-			n.wants[lack] = &want{Lack: lack, ahead: true, last: n.now, missed: map[netip.Prefix]bool{}}
+			n.wants[lack] = &want{Lack: lack, ahead: true, last: n.now, since: n.now, missed: map[netip.Prefix]missed{}}
 		}
 	}
 }
@@ -235,14 +257,15 @@ func (w *want) giveUp(n *Node, why error) {
 // from chooses from what is known of the pool.
 func (w *want) from(n *Node, pool *pools.Pool) {
 	v := n.views[w.Pool]
-	if v == nil || n.now.Sub(v.at) > viewLife {
+	if v == nil || n.now.Sub(v.at) > viewLife || w.anew && !v.at.After(w.since) {
 		w.list(n)
 		return
 	}
+	w.learn(n, v)
 	if w.target(n, pool, v) {
 		return
 	}
-	if !w.listed { // the view may be older than the want
+	if !w.listed && !v.at.After(w.since) {
 		w.list(n)
 		return
 	}
@@ -261,7 +284,7 @@ func (w *want) target(n *Node, pool *pools.Pool, v *view) bool {
 		return false
 	}
 	for _, st := range v.vacant() {
-		if w.fits(st.Block) && !w.missed[st.Prefix] && !n.has(st.Prefix) && !n.drawing(st.Prefix) {
+		if _, missed := w.missed[st.Prefix]; !missed && w.fits(st.Block) && !n.has(st.Prefix) && !n.drawing(st.Prefix) {
 			w.block = st
 			w.block.Node, w.block.Machine = n.Name, n.Machine
 			w.to(taking)
@@ -293,7 +316,7 @@ func (w *want) nothing(n *Node, pool *pools.Pool) {
 	w.err = fmt.Errorf("%w: no free block of %v in pool %q (%d addresses)", pools.ErrExhausted, w.Family, w.Pool, pool.Size(w.Family))
 	switch {
 	case n.returning(w.Lack):
-		w.wants(n)
+		w.rest(n)
 	case w.ahead:
 		n.poor[w.Lack] = n.now.Add(aheadAgain)
 		delete(n.wants, w.Lack)
@@ -301,19 +324,38 @@ func (w *want) nothing(n *Node, pool *pools.Pool) {
 		w.giveUp(n, w.err)
 	case w.request.UID != "":
 		w.phase = waiting
-		w.wants(n)
+		w.find(n, w.request) // the watch may have missed the answer
 	default:
 		w.to(asking)
 		w.step(n)
 	}
 }
 
-// wants looks for a block again in a while.
-func (w *want) wants(n *Node) {
-	w.listed = false
-	delete(n.views, w.Pool)
-	clear(w.missed)
-	w.due = n.now.Add(lookAgain)
+// rest looks for a block again in a while.
+func (w *want) rest(n *Node) {
+	w.listed, w.since = false, n.now
+	w.pause(n)
+}
+
+// pause waits, the longer the longer there has been nothing to be had, and the
+// more blocks there are to read.
+func (w *want) pause(n *Node) {
+	if w.dry.IsZero() {
+		w.dry = n.now
+	}
+	longest := lookSeldom
+	if v := n.views[w.Pool]; v != nil {
+		longest = min(max(longest, time.Duration(len(v.stored))*lookCost), viewLife)
+	}
+	w.due = n.now.Add(min(max(n.now.Sub(w.dry)/4, lookAgain), longest))
+}
+
+// hurry looks soon, since more wait than did.
+func (w *want) hurry() {
+	soon := w.since.Add(time.Second)
+	if w.phase == waiting && w.busy == 0 && w.due.After(soon) && w.failed.Before(w.since) {
+		w.due = soon
+	}
 }
 
 func (w *want) list(n *Node) {
@@ -323,17 +365,29 @@ func (w *want) list(n *Node) {
 			w.again(n)
 			return
 		}
-		w.listed = true
-		clear(w.missed)
-		n.views[w.Pool] = newView(n.now, r.Blocks)
+		w.listed, w.anew = true, false
+		v := newView(n.now, r.Blocks)
+		n.views[w.Pool] = v
+		before := len(w.missed)
+		if w.learn(n, v); before > 0 && len(w.missed) == before {
+			w.pause(n) // it lags behind
+		}
 	})
 }
 
-// miss notes that somebody else was first.
+// learn forgets the misses that v knows of, and old ones.
+func (w *want) learn(n *Node, v *view) {
+	maps.DeleteFunc(w.missed, func(p netip.Prefix, m missed) bool {
+		return v.stored[p].Version != m.version || n.now.Sub(m.at) >= listLag
+	})
+}
+
+// miss notes that somebody else was first. Now and then it takes that for a sign
+// that the view is out of date.
 func (w *want) miss(n *Node) {
-	w.missed[w.block.Prefix] = true
-	if len(w.missed)%3 == 0 {
-		delete(n.views, w.Pool)
+	w.missed[w.block.Prefix] = missed{n.now, w.block.Version}
+	if w.misses++; w.misses%3 == 0 {
+		w.listed, w.anew, w.since = false, true, n.now
 	}
 	w.lose()
 }
@@ -425,7 +479,7 @@ func (w *want) hold(n *Node, st Stored, inside []Stored) {
 		n.Log.Info("claimed a block", "pool", st.Pool, "block", st.Prefix)
 	}
 	n.held[st.Prefix].stays, w.doubt = w.doubt, time.Time{}
-	w.failures = 0
+	w.failures, w.dry = 0, time.Time{}
 	if v := n.views[w.Pool]; v != nil {
 		v.stored[st.Prefix] = st
 	}
@@ -482,16 +536,19 @@ func (w *want) read(n *Node) {
 
 // ask makes the request.
 func (w *want) ask(n *Node) {
+	if v := n.views[w.Pool]; v != nil {
+		w.holders = v.holders()
+	}
 	r := Request{
 		Name: RequestName(n.Name, w.Lack), Node: n.Name, Pool: w.Pool, Family: w.Family, Want: w.Want,
-		Count: max(w.count, 1), Holders: n.views[w.Pool].holders(),
+		Count: max(w.count, 1), Holders: w.holders,
 	}
 	n.call(&w.pace, Op{Kind: Ask, Request: r}, func(res Result) {
 		switch {
 		case res.Err == nil:
 			w.request = res.Request
 			w.to(waiting)
-			w.due = n.now.Add(lookAgain)
+			w.pause(n)
 		case errors.Is(res.Err, ErrExists):
 			w.find(n, r)
 		default:
@@ -511,7 +568,7 @@ func (w *want) find(n *Node, r Request) {
 			w.request = res.Request
 			w.to(waiting)
 			if res.Request.Open() {
-				w.due = n.now.Add(lookAgain)
+				w.rest(n)
 			}
 		case errors.Is(res.Err, ErrGone):
 			w.request = Request{}
@@ -543,10 +600,6 @@ func (w *want) wait(n *Node) {
 	case w.idle(n) || w.satisfied(n) || w.barred(n) != nil:
 		w.to(retracting)
 		w.step(n)
-	case w.listed:
-		// Nothing was free: see whether the watch has missed the answer.
-		w.listed = false
-		w.find(n, w.request)
 	default:
 		pool, err := n.ledger.Pool(w.Pool)
 		if err != nil {
@@ -569,6 +622,7 @@ func (w *want) granted(n *Node) {
 		return
 	}
 	w.block = Stored{Block: pools.Block{Prefix: g.Prefix, Pool: w.Pool, Node: n.Name, Machine: n.Machine, Lender: g.Lender, Created: n.now}}
+	w.dry = time.Time{}
 	w.to(drawing)
 	w.step(n)
 }
