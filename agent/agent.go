@@ -4,8 +4,8 @@
 //
 // There are two parts that meet in the blocks. The desk serves requests in
 // memory; it claims a block when it has no address left. The loop reads what
-// the desk holds and makes it so in the kernel and at the peers; then it opens
-// the door of each new block, behind which the block's first leases wait.
+// the desk holds and makes it so in the kernel and at the peers; leases of
+// addresses that are new there wait for that.
 package agent
 
 import (

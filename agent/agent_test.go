@@ -424,8 +424,8 @@ func TestClaimedBlockIsNotIdle(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 3 {
-		if p := a.desk.plan(a.settings.Load()); len(p.closing) != 0 || len(p.doors) != 1 {
-			t.Errorf("closing %v, %d doors", p.closing, len(p.doors))
+		if p := a.desk.plan(a.settings.Load()); len(p.closing) != 0 || len(p.news.Prefixes()) != 1 {
+			t.Errorf("closing %v, new %v", p.closing, p.news.Prefixes())
 		}
 	}
 }

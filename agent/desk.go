@@ -40,11 +40,11 @@ type desk struct {
 	waiting   map[exchange.Lack]int
 	withdrawn map[netip.Prefix]bool // of what the node parts with: peers were told
 	journal   *journal.Journal
-	compactAt int64                   // size of the journal that calls for its rewriting
-	doors     map[netip.Prefix]*door  // of the blocks held; one that is missing is closed
+	compactAt int64 // size of the journal that calls for its rewriting
+	reach     reach
 	unfit     map[netip.Prefix]*unfit // blocks that no pool has; the ledger knows nothing of them
 	turns     map[pools.Attachment]*turn
-	patience  time.Duration   // how long a lease waits for its block's door
+	patience  time.Duration   // how long a lease waits for its addresses to be reached
 	quiet     map[string]bool // of each pool configured or held, see Pool.Quiet
 	draining  map[string]bool // of each pool configured
 	cordoned  bool
@@ -76,25 +76,6 @@ func (d *desk) note(change func(*trouble)) {
 	}
 }
 
-// door opens once the network delivers a block's addresses to this node.
-type door struct {
-	open chan struct{}
-	// known says that peers were told of the block before a restart and have
-	// kept forwarding since.
-	known bool
-}
-
-func newDoor(known bool) *door { return &door{open: make(chan struct{}), known: known} }
-
-func (d *door) isOpen() bool {
-	select {
-	case <-d.open:
-		return true
-	default:
-		return false
-	}
-}
-
 // Lease implements cni.Leases. It returns when the pod can be reached at its
 // addresses, and leases nothing when it returns an error.
 func (d *desk) Lease(ctx context.Context, r pools.Request) (cni.Grant, error) {
@@ -120,7 +101,7 @@ func (d *desk) leaseAtOnce(r pools.Request) (grant cni.Grant, done bool, err err
 	if err != nil {
 		return grant, !errors.Is(err, pools.ErrNoFree), err
 	}
-	if len(d.closedDoors(rec)) > 0 {
+	if !d.reachable(rec) {
 		return grant, false, nil
 	}
 	if fresh {
@@ -136,7 +117,7 @@ func (d *desk) leaseAtOnce(r pools.Request) (grant cni.Grant, done bool, err err
 // leaseInTurn serves r, whose turn it is, with all waiting that it takes.
 func (d *desk) leaseInTurn(ctx context.Context, r pools.Request) (cni.Grant, error) {
 	for {
-		rec, fresh, doors, err := d.leaseNow(r)
+		rec, fresh, err := d.leaseNow(r)
 		switch {
 		case errors.Is(err, pools.ErrNoFree):
 			if err := d.claim(ctx, d.lacks(r)...); err != nil {
@@ -146,7 +127,7 @@ func (d *desk) leaseInTurn(ctx context.Context, r pools.Request) (cni.Grant, err
 		case err != nil:
 			return cni.Grant{}, err
 		}
-		err = d.waitOpen(ctx, doors)
+		err = d.awaitReach(ctx, rec)
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		if err == nil {
@@ -160,9 +141,8 @@ func (d *desk) leaseInTurn(ctx context.Context, r pools.Request) (cni.Grant, err
 	}
 }
 
-// leaseNow makes the lease if the blocks held allow it, and returns the
-// closed doors of the blocks that it is in.
-func (d *desk) leaseNow(r pools.Request) (rec pools.Record, fresh bool, doors []*door, err error) {
+// leaseNow makes the lease if the blocks held allow it.
+func (d *desk) leaseNow(r pools.Request) (rec pools.Record, fresh bool, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	rec, fresh, err = d.propose(r)
@@ -170,10 +150,10 @@ func (d *desk) leaseNow(r pools.Request) (rec pools.Record, fresh bool, doors []
 		err = d.keep(rec)
 	}
 	if err != nil {
-		return rec, false, nil, err
+		return rec, false, err
 	}
 	d.runLow(rec)
-	return rec, fresh, d.closedDoors(rec), nil
+	return rec, fresh, nil
 }
 
 // propose is the ledger's, but for pools that lease nothing new. The lock is
@@ -195,26 +175,6 @@ func (d *desk) runLow(rec pools.Record) {
 			return
 		}
 	}
-}
-
-// closedDoors of the blocks that rec's addresses are in. The lock is held.
-func (d *desk) closedDoors(rec pools.Record) (closed []*door) {
-	for _, a := range rec.Addrs {
-		if dr := d.door(d.ledger.BlockOf(rec.Pool, a)); !dr.isOpen() {
-			closed = append(closed, dr)
-		}
-	}
-	return closed
-}
-
-// door of a block held. The lock is held.
-func (d *desk) door(block netip.Prefix) *door {
-	dr := d.doors[block]
-	if dr == nil {
-		dr = newDoor(false)
-		d.doors[block] = dr
-	}
-	return dr
 }
 
 // grantOf is what a pod is told of rec. The lock is held.
@@ -288,23 +248,24 @@ func (d *desk) planCompaction() {
 	d.compactAt = 2*d.journal.Size() + slack
 }
 
-func (d *desk) waitOpen(ctx context.Context, doors []*door) error {
-	if len(doors) == 0 {
-		return nil
-	}
+// awaitReach waits until the network delivers rec's addresses to this node.
+func (d *desk) awaitReach(ctx context.Context, rec pools.Record) error {
 	d.mu.Lock()
-	patience := d.patience
+	ready, grown, patience := d.reachable(rec), d.reach.grown, d.patience
 	d.mu.Unlock()
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
-	for _, dr := range doors {
+	for !ready {
 		select {
-		case <-dr.open:
+		case <-grown:
 		case <-ctx.Done():
 			return fmt.Errorf("wait for a new block to be announced: %w", context.Cause(ctx))
 		case <-timer.C:
 			return d.notReachable(patience)
 		}
+		d.mu.Lock()
+		ready, grown = d.reachable(rec), d.reach.grown
+		d.mu.Unlock()
 	}
 	return nil
 }
@@ -474,5 +435,5 @@ func (d *desk) mendJournal() error {
 // held.
 func (d *desk) serves(pool string) bool {
 	rec, _, err := d.ledger.ProposeLease(pools.Request{Pool: pool}, d.now())
-	return err == nil && len(d.closedDoors(rec)) == 0
+	return err == nil && d.reachable(rec)
 }

@@ -3,34 +3,36 @@ package agent
 import (
 	"context"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/fairway-network/fairway/pools"
+	"go4.org/netipx"
 )
 
-// batch is doors of one family and what must leave before they open.
+// batch is what of one family is reached once it has left, with the
+// announcements that it is part of, and the number of its plan.
 type batch struct {
-	doors    []waiting
+	news     *netipx.IPSet
 	prefixes []netip.Prefix
+	number   int
 }
 
-// flusher opens doors when the announcements behind them have left. It runs
-// beside the loop, since a first peer may be long in coming, and once for each
-// family, since the peers of one may be away while those of the other are not.
+// flusher has leases begin when the announcements of their addresses have left.
+// It runs beside the loop, since a first peer may be long in coming, and once for
+// each family, since the peers of one may be away while those of the other are not.
 type flusher struct{ batches chan batch }
 
 func newFlushers() map[pools.Family]flusher {
 	return map[pools.Family]flusher{pools.IPv4: {make(chan batch, 1)}, pools.IPv6: {make(chan batch, 1)}}
 }
 
-// offer hands over the doors of the newest pass, in place of older ones: the
-// newest pass has all that are still closed. Only the loop calls it.
-func (a *Agent) offer(ws []waiting) {
+// offer hands over the news of the newest pass, in place of older ones: the
+// newest pass has all that is not reached yet. Only the loop calls it.
+func (a *Agent) offer(news *netipx.IPSet, number int) {
 	for f, flusher := range a.flushes {
-		b := batch{doors: slices.DeleteFunc(slices.Clone(ws), func(w waiting) bool { return pools.FamilyOf(w.block.Addr()) != f })}
+		b := batch{news: ofFamily(news, f), number: number}
 		for _, p := range a.announced {
-			if slices.ContainsFunc(b.doors, func(w waiting) bool { return w.block.Overlaps(p) }) {
+			if b.news.OverlapsPrefix(p) {
 				b.prefixes = append(b.prefixes, p)
 			}
 		}
@@ -59,7 +61,7 @@ func (a *Agent) flushBatch(ctx context.Context, f pools.Family, b batch) {
 	flushing, cancel := context.WithTimeout(ctx, flushTime)
 	defer cancel()
 	var err error
-	if len(b.doors) > 0 {
+	if len(b.news.Ranges()) > 0 {
 		err = a.Speaker.Flush(flushing, b.prefixes)
 	}
 	if ctx.Err() != nil {
@@ -67,7 +69,7 @@ func (a *Agent) flushBatch(ctx context.Context, f pools.Family, b batch) {
 	}
 	a.desk.noteTrouble(func(t *trouble) { t.flush[f] = err })
 	if err != nil {
-		// The next pass offers what is still closed, but not in a hurry.
+		// The next pass offers what is not reached yet, but not in a hurry.
 		select {
 		case <-ctx.Done():
 		case <-time.After(time.Until(begun.Add(retry))):
@@ -75,12 +77,8 @@ func (a *Agent) flushBatch(ctx context.Context, f pools.Family, b batch) {
 		}
 		return
 	}
-	var blocks []netip.Prefix
-	for _, w := range b.doors {
-		blocks = append(blocks, w.block)
+	if err := a.told.add(b.news, b.number); err != nil {
+		a.Log.Warn("after a restart these addresses will wait for a peer again", "prefixes", b.news.Prefixes(), "err", err)
 	}
-	if err := a.told.add(blocks); err != nil {
-		a.Log.Warn("after a restart these blocks will wait for a peer again", "blocks", blocks, "err", err)
-	}
-	a.desk.open(b.doors)
+	a.desk.grow(b.news, b.number)
 }

@@ -95,22 +95,22 @@ func (a *Agent) call() {
 	}
 }
 
-// pass keeps the order on the way up: kernel, announcement, then the doors;
+// pass keeps the order on the way up: kernel, announcement, then the leases;
 // and on the way down: withdrawal, kernel, then the block. What fails for one
 // block holds up that block alone.
 func (a *Agent) pass(ctx context.Context) error {
 	a.dropUnheld()
 	p := a.desk.plan(a.settings.Load())
 	errKernel := a.deliver(ctx, &p)
-	a.desk.open(p.delivered(p.ready))
-	// Pods that waited for a door are answered first: the speaker's start
+	a.desk.grow(p.delivered(p.ready), p.number)
+	// Pods that waited for that are answered first: the speaker's start
 	// forks, which keeps this processor for milliseconds.
 	runtime.Gosched()
 	handedOver, errSpeaker := a.speak(ctx, &p)
 	err := errors.Join(errKernel, errSpeaker)
 	a.desk.noteTrouble(func(t *trouble) { t.pass = err })
 	if handedOver {
-		a.offer(p.delivered(p.doors))
+		a.offer(p.delivered(p.news), p.number)
 		err = errors.Join(err, a.withdraw(ctx, p))
 	}
 	a.giveBack(p, errKernel)
@@ -163,18 +163,14 @@ func (a *Agent) speak(ctx context.Context, p *plan) (handedOver bool, err error)
 // announced what is about to be withdrawn. What can't be unremembered is
 // withdrawn another time: it stays in the kernel, and now in p's announcements.
 func (a *Agent) unremember(p *plan) error {
-	closing := make([]netip.Prefix, len(p.closing))
-	for i, b := range p.closing {
-		closing[i] = b.Prefix
-	}
-	err := a.told.remove(closing)
+	err := a.told.retain(setOf(p.announce), p.shrunk)
 	if err == nil {
 		return nil
 	}
-	p.closing = slices.DeleteFunc(p.closing, func(b pools.Block) bool { return a.told.has(b.Prefix) })
-	stay := slices.DeleteFunc(closing, func(b netip.Prefix) bool { return !a.told.has(b) })
-	p.announce = append(p.announce, within(p.deliver, setOf(stay))...)
-	return fmt.Errorf("%d blocks are not withdrawn yet: %w", len(stay), err)
+	stay := a.told.all()
+	p.closing = slices.DeleteFunc(p.closing, func(b pools.Block) bool { return stay.OverlapsPrefix(b.Prefix) })
+	p.announce = setOf(p.announce, within(p.deliver, stay)).Prefixes()
+	return fmt.Errorf("what was announced before can't be withdrawn yet: %w", err)
 }
 
 // set makes the speaker what d says, and says whether it announces what d
@@ -323,22 +319,6 @@ func (d *desk) parted(gone []pools.Block) {
 	}
 	d.node.Parted(prefixes)
 	d.advance()
-}
-
-// open opens doors, each once.
-func (d *desk) open(ws []waiting) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for _, w := range ws {
-		d.openDoor(w.door)
-	}
-}
-
-// openDoor opens a door, once. The lock is held.
-func (d *desk) openDoor(dr *door) {
-	if !dr.isOpen() {
-		close(dr.open)
-	}
 }
 
 func (d *desk) time() time.Time {

@@ -15,31 +15,26 @@ type plan struct {
 	settings *Settings
 	deliver  []netip.Prefix // what is held of the pools that this node routes, or peers may still send
 	announce []netip.Prefix // of that, what is not about to be returned
-	ready    []waiting      // doors that open as soon as the kernel delivers
-	doors    []waiting      // doors that wait for the announcement as well
+	number   int            // of the plan
+	shrunk   int            // of the last plan that wanted less announced than the one before
+	ready    *netipx.IPSet  // what is not reached yet, and is as soon as the kernel delivers
+	news     *netipx.IPSet  // what waits for the announcement as well
 	closing  []pools.Block  // closed blocks, and those that no pool has, to be withdrawn
 	silent   []pools.Block  // closed blocks of which nobody was told
 	gone     []pools.Block  // withdrawn blocks, to be returned
-	known    []netip.Prefix // blocks that the network knows from before a restart
+	known    []netip.Prefix // what the network knows from before a restart
 	// missing are those of deliver that the kernel does not hold; blind says
 	// that it could not be read.
 	missing []netip.Prefix
 	blind   bool
 }
 
-// waiting is a closed door and the block behind it.
-type waiting struct {
-	block netip.Prefix
-	door  *door
-	quiet bool // nobody routes or announces the block
-}
-
-// delivered are those of ws whose blocks the kernel delivers, as far as it
-// should.
-func (p *plan) delivered(ws []waiting) []waiting {
-	return slices.DeleteFunc(slices.Clone(ws), func(w waiting) bool {
-		return !w.quiet && (p.blind || slices.ContainsFunc(p.missing, w.block.Overlaps))
-	})
+// delivered is what of s the kernel delivers, as far as it should.
+func (p *plan) delivered(s *netipx.IPSet) *netipx.IPSet {
+	if p.blind {
+		return &netipx.IPSet{}
+	}
+	return without(common(s, setOf(p.announce)), setOf(p.missing))
 }
 
 func (d *desk) plan(s *Settings) plan {
@@ -50,7 +45,9 @@ func (d *desk) plan(s *Settings) plan {
 	blocks := d.ledger.Blocks()
 	parting := d.parting()
 	for _, h := range blocks {
-		d.sort(&p, h, parting[h.Prefix])
+		if h.Closed && parting[h.Prefix] {
+			d.part(&p, h.Block)
+		}
 	}
 	for _, b := range d.ledger.Asides() {
 		if parting[b.Prefix] {
@@ -62,7 +59,8 @@ func (d *desk) plan(s *Settings) plan {
 			d.cover(&p, name, parting)
 		}
 	}
-	d.forgetOld(blocks, parting)
+	maps.DeleteFunc(d.withdrawn, func(p netip.Prefix, _ bool) bool { return !parting[p] })
+	d.planReach(&p)
 	d.planUnfit(&p)
 	return p
 }
@@ -77,29 +75,20 @@ func (d *desk) parting() map[netip.Prefix]bool {
 	return out
 }
 
-// sort says what is to be done about one block. The lock is held.
-func (d *desk) sort(p *plan, h pools.Held, parting bool) {
-	if h.Closed {
-		// Should it be opened again, peers have to be told anew.
-		delete(d.doors, h.Prefix)
-		if parting {
-			d.part(p, h.Block)
+// planReach says what of the announcements is new. The lock is held.
+func (d *desk) planReach(p *plan) {
+	d.reach.narrow(p.announce)
+	p.number, p.shrunk, p.known = d.reach.number, d.reach.shrunk, d.reach.known.Prefixes()
+	news := without(setOf(p.announce), d.reach.set)
+	var ready netipx.IPSetBuilder
+	ready.AddSet(common(news, d.reach.known))
+	for _, f := range []pools.Family{pools.IPv4, pools.IPv6} {
+		if !p.settings.waits(f) {
+			ready.AddSet(ofFamily(news, f))
 		}
-		return
 	}
-	quiet := d.quiet[h.Pool]
-	dr := d.door(h.Prefix)
-	w := waiting{h.Prefix, dr, quiet}
-	if dr.known {
-		p.known = append(p.known, h.Prefix)
-	}
-	switch {
-	case dr.isOpen():
-	case dr.known || quiet || !p.settings.waits(pools.FamilyOf(h.Prefix.Addr())):
-		p.ready = append(p.ready, w)
-	default:
-		p.doors = append(p.doors, w)
-	}
+	p.ready = built(&ready)
+	p.news = without(news, p.ready)
 }
 
 // part says how far the parting with a block, or with a part of one, is. The
@@ -133,22 +122,7 @@ func (d *desk) cover(p *plan, pool string, parting map[netip.Prefix]bool) {
 			held.AddSet(pools.Effective(b.Node, []pools.Block{b}, core.Addresses()))
 		}
 	}
-	set, err := held.IPSet()
-	if err != nil {
-		panic("agent: invalid prefix: " + err.Error())
-	}
-	p.deliver = append(p.deliver, set.Prefixes()...)
-}
-
-// forgetOld forgets the doors of blocks that are not held any more, and the
-// withdrawals of what is not parted with. The lock is held.
-func (d *desk) forgetOld(blocks []pools.Held, parting map[netip.Prefix]bool) {
-	held := make(map[netip.Prefix]bool, len(blocks))
-	for _, h := range blocks {
-		held[h.Prefix] = true
-	}
-	maps.DeleteFunc(d.doors, func(p netip.Prefix, _ *door) bool { return !held[p] })
-	maps.DeleteFunc(d.withdrawn, func(p netip.Prefix, _ bool) bool { return !parting[p] })
+	p.deliver = append(p.deliver, built(&held).Prefixes()...)
 }
 
 // poolsOf names the pools of some blocks, each once, in order.
@@ -166,32 +140,4 @@ func blackholes(prefixes []netip.Prefix) []routes.Route {
 		out[i].Prefix = p
 	}
 	return out
-}
-
-// setOf the addresses of some prefixes.
-func setOf(prefixes ...[]netip.Prefix) *netipx.IPSet {
-	var b netipx.IPSetBuilder
-	for _, ps := range prefixes {
-		for _, p := range ps {
-			b.AddPrefix(p)
-		}
-	}
-	s, err := b.IPSet()
-	if err != nil {
-		// Only prefixes of a ledger come here, which are valid.
-		panic("agent: invalid prefix: " + err.Error())
-	}
-	return s
-}
-
-// within is what of prefixes lies in set, as the fewest prefixes.
-func within(prefixes []netip.Prefix, set *netipx.IPSet) []netip.Prefix {
-	var b netipx.IPSetBuilder
-	b.AddSet(setOf(prefixes))
-	b.Intersect(set)
-	s, err := b.IPSet()
-	if err != nil {
-		panic("agent: invalid prefix: " + err.Error())
-	}
-	return s.Prefixes()
 }

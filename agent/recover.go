@@ -12,6 +12,7 @@ import (
 	"github.com/fairway-network/fairway/agent/journal"
 	"github.com/fairway-network/fairway/pools"
 	"github.com/fairway-network/fairway/pools/exchange"
+	"go4.org/netipx"
 )
 
 const journalFile = "leases.journal"
@@ -66,11 +67,16 @@ func (a *Agent) restore(ctx context.Context, d *desk, s *Settings, folded []pool
 	if err != nil {
 		return err
 	}
-	for _, h := range d.ledger.Blocks() {
-		d.doors[h.Prefix] = newDoor(a.told.has(h.Prefix))
-	}
 	d.keepUnfit(unfit, folded, a.told, s)
-	a.told.keep(func(block netip.Prefix) bool { return d.doors[block] != nil || d.unfit[block] != nil })
+	var held netipx.IPSetBuilder
+	for _, h := range d.ledger.Blocks() {
+		held.AddPrefix(h.Prefix)
+	}
+	for p := range d.unfit {
+		held.AddPrefix(p)
+	}
+	a.told.keep(built(&held))
+	d.reach = newReach(a.told.all())
 	d.planCompaction()
 	return nil
 }
@@ -80,7 +86,7 @@ func newDesk(ctx context.Context, a *Agent, j *journal.Journal) *desk {
 	d := &desk{
 		store: a.Store, log: a.Log, now: time.Now, changed: a.call, ledger: pools.NewLedger(a.Node), journal: j,
 		turned: make(chan struct{}), waiting: map[exchange.Lack]int{}, withdrawn: map[netip.Prefix]bool{},
-		doors: map[netip.Prefix]*door{}, unfit: map[netip.Prefix]*unfit{}, turns: map[pools.Attachment]*turn{},
+		reach: newReach(&netipx.IPSet{}), unfit: map[netip.Prefix]*unfit{}, turns: map[pools.Attachment]*turn{},
 		trouble: trouble{flush: map[pools.Family]error{}},
 	}
 	d.calling, d.stopCalls = context.WithCancel(context.WithoutCancel(ctx))

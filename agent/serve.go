@@ -205,11 +205,11 @@ func (d *desk) blockStatus(s *Status) {
 
 // stateOf says in a word how far a block is. The lock is held.
 func (d *desk) stateOf(h pools.Held) string {
-	switch dr := d.doors[h.Prefix]; {
+	switch {
 	case h.Closed:
 		return "returning"
-	case dr == nil || !dr.isOpen(): // nobody has waited for it yet, or somebody does
-		return "waiting"
+	case d.quiet[h.Pool] || d.reach.set.OverlapsPrefix(h.Prefix):
+		return "ready"
 	}
-	return "ready"
+	return "waiting"
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -19,8 +18,8 @@ import (
 // toldFile, in the run directory, is what told keeps.
 const toldFile = "announced.json"
 
-// told remembers, for the next agent of this boot, that BGP was spoken, which
-// blocks peers were told of and which routes of the kernel they may rely on.
+// told remembers, for the next agent of this boot, that BGP was spoken, what of
+// its blocks peers were told of and which routes of the kernel they may rely on.
 // The file's time of modification says when this agent was last alive.
 type told struct {
 	path, boot string
@@ -28,8 +27,9 @@ type told struct {
 
 	mu     sync.Mutex
 	begun  bool
-	blocks map[netip.Prefix]bool
+	blocks *netipx.IPSet
 	routes []netip.Prefix
+	shrunk int // the last plan that wanted less announced than the one before
 }
 
 type toldRecord struct {
@@ -39,7 +39,7 @@ type toldRecord struct {
 }
 
 func newTold(runDir, boot string, now func() time.Time) *told {
-	return &told{path: filepath.Join(runDir, toldFile), boot: boot, now: now, blocks: map[netip.Prefix]bool{}}
+	return &told{path: filepath.Join(runDir, toldFile), boot: boot, now: now, blocks: &netipx.IPSet{}}
 }
 
 // recall reads what an agent of this boot left, if it was alive not longer
@@ -57,10 +57,15 @@ func (t *told) recall(within time.Duration) bool {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	var b netipx.IPSetBuilder
 	for _, p := range r.Blocks {
-		t.blocks[p] = true
+		b.AddPrefix(p)
 	}
-	t.routes = r.Routes
+	blocks, err := b.IPSet()
+	if err != nil {
+		return false
+	}
+	t.blocks, t.routes = blocks, r.Routes
 	return true
 }
 
@@ -71,19 +76,19 @@ func (t *told) relied() []netip.Prefix {
 	return t.routes
 }
 
-// has says whether peers were told of block.
-func (t *told) has(block netip.Prefix) bool {
+// all is what peers were told of.
+func (t *told) all() *netipx.IPSet {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.blocks[block]
+	return t.blocks
 }
 
-// keep forgets the blocks that are not held any more: claimed again, they are
+// keep forgets what is not in the blocks held any more: claimed again, they are
 // new to the peers.
-func (t *told) keep(held func(block netip.Prefix) bool) {
+func (t *told) keep(held *netipx.IPSet) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	maps.DeleteFunc(t.blocks, func(p netip.Prefix, _ bool) bool { return !held(p) })
+	t.blocks = common(t.blocks, held)
 }
 
 // begin leaves a mark before the first word to a peer, and later ones to show
@@ -110,44 +115,45 @@ func (t *told) begin(routes []netip.Prefix) error {
 	return unsaved
 }
 
-// add remembers blocks that peers were told of.
-func (t *told) add(blocks []netip.Prefix) error {
+// add remembers what peers were told of by plan number, unless something of it
+// may have been withdrawn since.
+func (t *told) add(news *netipx.IPSet, number int) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	news := false
-	for _, b := range blocks {
-		news = news || !t.blocks[b]
-		t.blocks[b] = true
-	}
-	if !news {
+	var b netipx.IPSetBuilder
+	b.AddSet(t.blocks)
+	b.AddSet(news)
+	all := built(&b)
+	if number < t.shrunk || all.Equal(t.blocks) {
 		return nil
 	}
+	t.blocks = all
 	return t.save()
 }
 
-// remove forgets blocks that are about to be withdrawn: all of them or, with
-// an error, none.
-func (t *told) remove(blocks []netip.Prefix) error {
+// retain forgets all but what is announced now, before the rest is withdrawn: all
+// of that or, with an error, nothing. What plans before shrunk are found to have
+// told peers is not remembered after that.
+func (t *told) retain(announced *netipx.IPSet, shrunk int) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	before := maps.Clone(t.blocks)
-	for _, b := range blocks {
-		delete(t.blocks, b)
-	}
-	if len(t.blocks) == len(before) {
+	t.shrunk = shrunk
+	before := t.blocks
+	stays := common(before, announced)
+	if stays.Equal(before) {
 		return nil
 	}
-	err := t.save()
-	if err != nil {
+	t.blocks = stays
+	if err := t.save(); err != nil {
 		t.blocks = before
+		return err
 	}
-	return err
+	return nil
 }
 
 // save writes the file in one step. The lock is held.
 func (t *told) save() error {
-	blocks := slices.SortedFunc(maps.Keys(t.blocks), netipx.ComparePrefix)
-	data, err := json.Marshal(toldRecord{t.boot, blocks, t.routes})
+	data, err := json.Marshal(toldRecord{t.boot, t.blocks.Prefixes(), t.routes})
 	if err != nil {
 		return err
 	}
@@ -166,8 +172,7 @@ func (t *told) save() error {
 func (t *told) forget() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	clear(t.blocks)
-	t.routes, t.begun = nil, false
+	t.blocks, t.routes, t.begun = &netipx.IPSet{}, nil, false
 	if err := os.Remove(t.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("forget what was announced: %w", err)
 	}

@@ -1,0 +1,115 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/fairway-network/fairway/pools"
+)
+
+// lendOut has a part of a block that first is not in withdrawn, as a loan of it
+// does, and returns it.
+func (h *host) lendOut(t *testing.T, a running, first netip.Addr) netip.Prefix {
+	t.Helper()
+	part := netip.MustParsePrefix("10.1.0.0/31")
+	if part.Contains(first) {
+		part = netip.MustParsePrefix("10.1.0.2/31")
+	}
+	h.update(func() { h.tolerant = true }) // of what is told to nobody here
+	a.desk.mu.Lock()
+	err := a.desk.ledger.SetAside("web", part, "n2")
+	a.desk.mu.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.call()
+	h.await("the part is withdrawn", func() bool { return !h.bgp.OverlapsPrefix(part) && !h.kernel.OverlapsPrefix(part) })
+	return part
+}
+
+func (a running) regain(part netip.Prefix) {
+	a.desk.mu.Lock()
+	defer a.desk.mu.Unlock()
+	a.desk.ledger.TakeBack(part)
+	a.call()
+}
+
+// leasesTold leases what is left of web while no peer listens, and then when one
+// does: only what it knows is leased.
+func (h *host) leasesTold(t *testing.T, a running, next, count int) {
+	t.Helper()
+	for n := next; n < next+count; n++ {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		g, err := a.desk.Lease(ctx, request("web", n))
+		cancel()
+		if err == nil && !h.told(g.Addresses[0].Addr) {
+			t.Errorf("leased %s, which the peer does not have", g.Addresses[0].Addr)
+		} else if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+	}
+	h.update(func() { h.established = true })
+	for n := next; n < next+count; n++ {
+		if addr := lease(t, a, request("web", n)); !h.told(addr) {
+			t.Errorf("leased %s, which the peer does not have", addr)
+		}
+	}
+}
+
+func (h *host) hangUp() {
+	h.update(func() { h.established, h.peer = false, h.bgp })
+}
+
+func TestWhatComesBackFromALoanIsAnnouncedFirst(t *testing.T) {
+	h, a, first := withLease(t, settings(t, pool(t, "web", 4, "10.1.0.0/30")))
+	part := h.lendOut(t, a, first)
+	h.hangUp()
+	a.regain(part)
+	h.leasesTold(t, a, 2, 3)
+}
+
+// The agent before this one announced the block, but not what had just come back.
+func TestWhatCameBackBeforeARestartIsAnnouncedFirst(t *testing.T) {
+	s := settings(t, pool(t, "web", 4, "10.1.0.0/30"))
+	h, a, first := withLease(t, s)
+	part := h.lendOut(t, a, first)
+	h.hangUp()
+	a.regain(part)
+	stop(t, a)
+	again := h.start(s)
+	if got := lease(t, again, request("web", 1)); got != first {
+		t.Errorf("the pod has %s, after a restart %s", first, got)
+	}
+	h.leasesTold(t, again, 2, 3)
+}
+
+func TestAddressesNewInABlockAreAnnouncedFirst(t *testing.T) {
+	h, a, _ := withLease(t, settings(t, pool(t, "web", 4, "10.1.0.0/31")))
+	h.hangUp()
+	if err := a.Reload(settings(t, pool(t, "web", 4, "10.1.0.0/30"))); err != nil {
+		t.Fatal(err)
+	}
+	h.leasesTold(t, a, 2, 3)
+}
+
+// What a plan brings about late does not count when a later one wants less.
+func TestLateNewsOfWhatWasLeftOut(t *testing.T) {
+	all, half := netip.MustParsePrefix("10.1.0.0/24"), netip.MustParsePrefix("10.1.0.0/25")
+	r := newReach(setOf())
+	r.narrow([]netip.Prefix{all})
+	late := r.number
+	r.narrow([]netip.Prefix{half})
+	r.grow(setOf([]netip.Prefix{all}), late)
+	r.narrow([]netip.Prefix{all})
+	r.grow(setOf([]netip.Prefix{half}), r.number)
+	r.grow(setOf([]netip.Prefix{all}), late)
+	if !r.set.Equal(setOf([]netip.Prefix{half})) {
+		t.Errorf("reached: %v; want %s", r.set.Prefixes(), half)
+	}
+	if got := ofFamily(r.set, pools.IPv6); len(got.Ranges()) != 0 {
+		t.Errorf("of IPv6: %v", got.Prefixes())
+	}
+}
