@@ -47,10 +47,10 @@ func kubeWatches(ctx context.Context, _ *bench, out io.Writer) error {
 		}
 		began := time.Now()
 		crowd, err := fleet.Gather(ctx, c, agents)
-		defer crowd.Close()
 		if err != nil {
 			return err
 		}
+		defer crowd.Close()
 		after, err := c.CPUTime()
 		if err != nil {
 			return err

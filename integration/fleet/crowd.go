@@ -42,10 +42,15 @@ const atATime = 250
 const WatchesEach = 6
 
 // Gather connects the agents of so many nodes and returns when all their watches
-// are open. Close must follow, also on an error.
-func Gather(ctx context.Context, c *kube.Cluster, nodes int) (*Crowd, error) {
+// are open. Close must follow, unless with an error.
+func Gather(ctx context.Context, c *kube.Cluster, nodes int) (crowd *Crowd, err error) {
 	living, end := context.WithCancel(context.WithoutCancel(ctx))
-	crowd := &Crowd{conns: map[net.Conn]bool{}, end: end}
+	crowd = &Crowd{conns: map[net.Conn]bool{}, end: end}
+	defer func() {
+		if err != nil {
+			crowd.Close()
+		}
+	}()
 	tokens, err := makeTokens(ctx, c, nodes)
 	if err != nil {
 		return crowd, err
