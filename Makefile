@@ -57,6 +57,14 @@ bench: build ## measure against other IPAM plugins and daemons
 fuzz: setup ## run each fuzz target for FUZZTIME (10s)
 	@scripts/fuzz
 
+.PHONY: soak
+soak: setup ## run the simulation of the exchange for SOAKTIME (10m)
+	SOAKTIME=$${SOAKTIME:-10m} $(GO) test -count=1 -timeout 0 -v -run '^TestSimulation$$' ./pools/exchange
+
+.PHONY: mutate
+mutate: setup ## break the rules of the exchange one by one; the simulation must notice
+	$(GO) run ./scripts/mutate
+
 .PHONY: clean
 clean: ## remove what was built
 	rm -rf bin

@@ -69,7 +69,6 @@ type agent struct {
 
 var errCrash = errors.New("crashed at a write")
 
-
 // start begins a life of the agent. It serves once it is ready.
 func (m *machine) start() {
 	m.lives++

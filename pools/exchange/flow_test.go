@@ -1,0 +1,460 @@
+package exchange_test
+
+import (
+	"log/slog"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/fairway-network/fairway/pools"
+	. "github.com/fairway-network/fairway/pools/exchange"
+)
+
+// The tests of this file tell the protocol call by call: what a node asks of the
+// store, what it does with the answer, and what an answer that is lost changes.
+
+// player is a node whose calls a test answers one round trip at a time.
+type player struct {
+	*Node
+	t      *testing.T
+	scene  *scene
+	ledger *pools.Ledger
+	calls  []*Op // under way
+	trips  int   // round trips made
+	writes int
+}
+
+// scene is some players, the store between them, and the time.
+type scene struct {
+	store model
+	now   time.Time
+	pool  *pools.Pool
+}
+
+// newScene has a pool "a" of eight addresses in cells of four.
+func newScene(t *testing.T) *scene {
+	t.Helper()
+	pool, err := pools.New(pools.Definition{Name: "a", BlockSize: 4, Ranges: ranges("10.0.0.0/29"), Gateways: []netip.Prefix{netip.MustParsePrefix("10.0.0.255/24")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &scene{now: epoch(), pool: pool}
+	s.store.removed = func(Stored) {}
+	s.store.changed()
+	return s
+}
+
+func (s *scene) enter(t *testing.T, name, machine string) *player {
+	t.Helper()
+	p := &player{t: t, scene: s, ledger: pools.NewLedger(name)}
+	if err := p.ledger.SetPools([]*pools.Pool{s.pool}); err != nil {
+		t.Fatal(err)
+	}
+	p.Node = NewNode(Config{Name: name, Machine: machine, Shared: true, Log: slog.New(slog.DiscardHandler), Keep: func(pools.Record) error { return nil }}, p.ledger)
+	p.SetRules(map[string]Rule{"a": {IdleAfter: time.Hour}})
+	return p
+}
+
+// holds gives a node a cell, in which so many pods have addresses; the cells before are full.
+func (p *player) holds(cell string, pods int) {
+	p.t.Helper()
+	r := p.scene.store.do(p.Name, &Op{Kind: Create, Block: Stored{Block: pools.Block{
+		Prefix: netip.MustParsePrefix(cell), Pool: "a", Node: p.Name, Machine: p.Machine, Created: p.scene.now,
+	}}})
+	if r.Err != nil {
+		p.t.Fatal(r.Err)
+	}
+	if err := p.Adopt(r.Block, nil, p.scene.now); err != nil {
+		p.t.Fatal(err)
+	}
+	for i := range pods {
+		p.lease(cell + string(rune('a'+i)))
+	}
+}
+
+func (p *player) lease(id string, want ...netip.Addr) {
+	p.t.Helper()
+	rec, _, err := p.ledger.ProposeLease(pools.Request{Pool: "a", Want: want, Owner: pools.Owner{Attachment: pools.Attachment{ContainerID: p.Name + id}}}, p.scene.now)
+	if err == nil {
+		err = p.ledger.Apply(rec)
+	}
+	if err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func (p *player) needs(n int) { p.Need(Lack{Pool: "a", Family: pools.IPv4}, n, p.scene.now) }
+
+// does fails the test unless these are the calls that the node makes now.
+func (p *player) does(want ...string) {
+	p.t.Helper()
+	ops, _ := p.Advance(p.scene.now)
+	var got []string
+	for _, o := range ops {
+		got = append(got, o.String())
+		if o.Kind.Writes() {
+			p.writes++
+		}
+	}
+	if !slices.Equal(got, want) {
+		p.t.Fatalf("%s makes the calls %q, not %q", p.Name, got, want)
+	}
+	p.calls = ops
+}
+
+// comesTo answers what the node looks at, until it makes this call.
+func (p *player) comesTo(want string) {
+	p.t.Helper()
+	for range 100 {
+		p.calls, _ = p.Advance(p.scene.now)
+		if len(p.calls) == 1 && p.calls[0].String() == want {
+			return
+		}
+		p.answered()
+		p.scene.now = p.scene.now.Add(100 * time.Millisecond)
+	}
+	p.t.Fatalf("%s does not come to %q", p.Name, want)
+}
+
+// answered lets one round trip pass.
+func (p *player) answered() {
+	p.trips++
+	p.scene.now = p.scene.now.Add(time.Millisecond)
+	for _, o := range p.calls {
+		p.Done(o, p.scene.store.do(p.Name, o), p.scene.now)
+	}
+}
+
+// unanswered has the store do what it is asked, or not, and tells nobody.
+func (p *player) unanswered(done bool) {
+	for _, o := range p.calls {
+		if done {
+			p.scene.store.do(p.Name, o)
+		}
+		p.Done(o, Result{Err: ErrUnknown}, p.scene.now)
+	}
+	p.scene.now = p.scene.now.Add(time.Second)
+}
+
+// sees shows the node the requests, and gives it time for its turn to answer.
+func (p *player) sees() {
+	p.Seen(p.scene.store.requests, p.scene.now)
+	p.scene.now = p.scene.now.Add(100 * time.Millisecond)
+}
+
+// has fails the test unless these are the blocks that the node may lease of.
+func (p *player) has(want ...string) {
+	p.t.Helper()
+	var got []string
+	for _, st := range p.Held() {
+		got = append(got, st.Prefix.String())
+	}
+	if !slices.Equal(got, want) {
+		p.t.Fatalf("%s holds %q, not %q", p.Name, got, want)
+	}
+}
+
+func requestOf(node string) string {
+	return RequestName(node, Lack{Pool: "a", Family: pools.IPv4}) + " of " + node
+}
+
+// The first claim of a pool lists its blocks and makes one; the next one is the
+// buddy of the first, and one call.
+func TestFlowOfClaims(t *testing.T) {
+	a := newScene(t).enter(t, "a", "a.1")
+	a.needs(1)
+	a.does("List a")
+	a.answered()
+	a.does("Create 10.0.0.0/30")
+	a.answered()
+	a.has("10.0.0.0/30")
+	if a.trips != 2 || a.writes != 1 {
+		t.Errorf("%d round trips and %d writes, want 2 and 1", a.trips, a.writes)
+	}
+	a.needs(0)
+	a.does()
+	for _, id := range []string{"1", "2", "3", "4"} {
+		a.lease(id)
+	}
+	a.needs(1)
+	a.does("Create 10.0.0.4/30")
+	a.answered()
+	a.has("10.0.0.0/30", "10.0.0.4/30")
+	if a.trips != 3 {
+		t.Errorf("%d round trips more, want 1", a.trips-2)
+	}
+}
+
+// A vacant block is taken, and looked into before it is used.
+func TestFlowOfATakeOver(t *testing.T) {
+	s := newScene(t)
+	gone := s.enter(t, "gone", "gone.1")
+	gone.holds("10.0.0.0/30", 0)
+	gone.holds("10.0.0.4/30", 0)
+	s.store.create("b", pools.Block{Prefix: netip.MustParsePrefix("10.0.0.1/32"), Pool: "a", Node: "b", Lender: "gone"})
+	i, _ := s.store.find(netip.MustParsePrefix("10.0.0.0/30"))
+	s.store.vacate(s.store.blocks[i])
+	a := s.enter(t, "a", "a.1")
+	a.needs(1)
+	a.does("List a")
+	a.answered()
+	a.does("Take 10.0.0.0/30")
+	a.answered()
+	a.has()
+	a.does("Inside 10.0.0.0/30")
+	a.answered()
+	a.has("10.0.0.0/30")
+	if asides := a.ledger.Asides(); len(asides) != 1 || asides[0].Node != "b" {
+		t.Errorf("set aside: %v, want b's 10.0.0.1", asides)
+	}
+}
+
+// lending brings a scene to where b has drawn nothing yet of what a granted.
+func lending(t *testing.T) (s *scene, a, b *player) {
+	t.Helper()
+	s = newScene(t)
+	a, b = s.enter(t, "a", "a.1"), s.enter(t, "b", "b.1")
+	a.holds("10.0.0.4/30", 4)
+	a.holds("10.0.0.0/30", 1)
+	b.needs(1)
+	b.does("List a")
+	b.answered()
+	b.trips, b.writes = 0, 0
+	b.does("Ask " + requestOf("b"))
+	b.answered()
+	b.does()
+	a.sees()
+	a.does()
+	if parting := a.Parting(); len(parting) != 1 || parting[0].String() != "10.0.0.3/32" {
+		t.Fatalf("a parts with %v", parting)
+	}
+	a.Parted(a.Parting())
+	a.does("Grant 10.0.0.3/32 to " + requestOf("b"))
+	return s, a, b
+}
+
+// A loan: asked for, set aside, no longer led to the lender, granted, drawn,
+// checked, used. Usable after four round trips, with three writes; the fourth
+// ends the request.
+func TestFlowOfALoan(t *testing.T) {
+	s, a, b := lending(t)
+	a.answered()
+	b.sees()
+	b.does("Create 10.0.0.3/32")
+	b.answered()
+	b.has()
+	b.does("Request "+requestOf("b"), "Block 10.0.0.0/30")
+	b.answered()
+	b.has("10.0.0.3/32")
+	if trips := a.trips + b.trips; trips != 4 {
+		t.Errorf("usable after %d round trips, want 4", trips)
+	}
+	b.does("Retract " + requestOf("b"))
+	b.answered()
+	if writes := a.writes + b.writes; writes != 4 {
+		t.Errorf("%d writes, want 4", writes)
+	}
+	// The lender sees that the request is gone, and that the block is there.
+	a.sees()
+	a.does("Request " + requestOf("b"))
+	a.answered()
+	a.does("Block 10.0.0.3/32")
+	a.answered()
+	// It comes back: the asker withdraws and removes it, the lender looks again.
+	b.needs(0)
+	b.CloseEmpty(s.now.Add(time.Minute))
+	b.Parted(b.Parting())
+	b.does("Delete 10.0.0.3/32")
+	b.answered()
+	s.now = s.now.Add(time.Minute)
+	a.does("Block 10.0.0.3/32")
+	a.answered()
+	if left := a.ledger.Asides(); len(left) > 0 {
+		t.Errorf("still set aside: %v", left)
+	}
+}
+
+// A loan does not stand if its lender lost the block around it meanwhile.
+func TestFlowOfALoanThatDoesNotStand(t *testing.T) {
+	s, a, b := lending(t)
+	a.answered()
+	b.sees()
+	b.does("Create 10.0.0.3/32")
+	i, _ := s.store.find(netip.MustParsePrefix("10.0.0.0/30"))
+	if _, err := s.store.vacate(s.store.blocks[i]); err != nil {
+		t.Fatal(err)
+	}
+	b.answered()
+	b.does("Request "+requestOf("b"), "Block 10.0.0.0/30")
+	b.answered()
+	b.does("Delete 10.0.0.3/32")
+	b.answered()
+	b.does("Retract " + requestOf("b"))
+	b.has()
+}
+
+// A grant that nobody answered may count: it is read, and what it grants stays
+// set aside.
+func TestFlowOfAnUnknownGrant(t *testing.T) {
+	for name, done := range map[string]bool{"done": true, "not done": false} {
+		t.Run(name, func(t *testing.T) {
+			_, a, _ := lending(t)
+			a.unanswered(done)
+			a.does("Request " + requestOf("b"))
+			if len(a.ledger.Asides()) != 1 {
+				t.Fatal("what was perhaps granted is not set aside")
+			}
+			a.answered()
+			if done {
+				a.does()
+			} else {
+				a.does("Grant 10.0.0.3/32 to " + requestOf("b"))
+			}
+		})
+	}
+}
+
+// A draw that nobody answered is made again, until it is known; then the loan is
+// checked as always.
+func TestFlowOfAnUnknownDraw(t *testing.T) {
+	for name, done := range map[string]bool{"done": true, "not done": false} {
+		t.Run(name, func(t *testing.T) {
+			_, a, b := lending(t)
+			a.answered()
+			b.sees()
+			b.does("Create 10.0.0.3/32")
+			b.unanswered(done)
+			b.does("Create 10.0.0.3/32")
+			b.answered()
+			if done {
+				b.does("Block 10.0.0.3/32")
+				b.answered()
+			}
+			b.does("Request "+requestOf("b"), "Block 10.0.0.0/30")
+			b.answered()
+			b.has("10.0.0.3/32")
+		})
+	}
+}
+
+// A claim that nobody answered is made again; if the block is there by then, its
+// node looks whose it is.
+func TestFlowOfAnUnknownClaim(t *testing.T) {
+	for name, done := range map[string]bool{"done": true, "not done": false} {
+		t.Run(name, func(t *testing.T) {
+			a := newScene(t).enter(t, "a", "a.1")
+			a.needs(1)
+			a.does("List a")
+			a.answered()
+			a.does("Create 10.0.0.0/30")
+			a.unanswered(done)
+			a.has()
+			a.does("Create 10.0.0.0/30")
+			a.answered()
+			if done {
+				a.does("Block 10.0.0.0/30")
+				a.answered()
+				a.does("Inside 10.0.0.0/30")
+				a.answered()
+			}
+			a.has("10.0.0.0/30")
+		})
+	}
+}
+
+// A block whose removal has begun is not used any more, whatever became of it.
+func TestFlowOfAnUnknownReturn(t *testing.T) {
+	for name, done := range map[string]bool{"done": true, "not done": false} {
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t)
+			a := s.enter(t, "a", "a.1")
+			a.holds("10.0.0.0/30", 0)
+			s.now = s.now.Add(time.Minute)
+			a.CloseEmpty(s.now)
+			a.does()
+			a.Parted(a.Parting())
+			a.does("Delete 10.0.0.0/30")
+			a.unanswered(done)
+			a.has()
+			a.does("Delete 10.0.0.0/30")
+			a.answered()
+			a.does()
+			a.has()
+		})
+	}
+}
+
+// An empty block is returned, not lent, when somebody asks.
+func TestFlowOfAReturnOnRequest(t *testing.T) {
+	s := newScene(t)
+	a, b := s.enter(t, "a", "a.1"), s.enter(t, "b", "b.1")
+	a.holds("10.0.0.4/30", 4)
+	a.holds("10.0.0.0/30", 0)
+	s.now = s.now.Add(time.Minute)
+	b.needs(1)
+	b.does("List a")
+	b.answered()
+	b.does("Ask " + requestOf("b"))
+	b.answered()
+	a.sees()
+	a.does()
+	a.Parted(a.Parting())
+	a.does("Delete 10.0.0.0/30")
+	a.answered()
+	b.comesTo("Create 10.0.0.0/30")
+	b.answered()
+	b.has("10.0.0.0/30")
+	b.does("Retract " + requestOf("b"))
+}
+
+// A chosen address is lent as a block of one.
+func TestFlowOfAChosenAddress(t *testing.T) {
+	s := newScene(t)
+	a, b := s.enter(t, "a", "a.1"), s.enter(t, "b", "b.1")
+	a.holds("10.0.0.0/30", 1)
+	want := Lack{Pool: "a", Family: pools.IPv4, Want: netip.MustParseAddr("10.0.0.2")}
+	name := RequestName("b", want) + " of b"
+	b.Need(want, 1, s.now)
+	b.does("List a")
+	b.answered()
+	b.does("Ask " + name)
+	b.answered()
+	a.sees()
+	a.does()
+	a.Parted(a.Parting())
+	a.does("Grant 10.0.0.2/32 to " + name)
+	a.answered()
+	b.sees()
+	b.does("Create 10.0.0.2/32")
+	b.answered()
+	b.does("Request "+name, "Block 10.0.0.0/30")
+	b.answered()
+	b.lease("chosen", want.Want)
+}
+
+// A machine without a journal takes its name's cells anew once no call of an
+// earlier life can come to count, and returns what was lent to it.
+func TestFlowOfAReboot(t *testing.T) {
+	s := newScene(t)
+	old := s.enter(t, "a", "a.1")
+	old.holds("10.0.0.0/30", 2)
+	s.store.create("c", pools.Block{Prefix: netip.MustParsePrefix("10.0.0.4/30"), Pool: "a", Node: "c"})
+	s.store.create("a", pools.Block{Prefix: netip.MustParsePrefix("10.0.0.5/32"), Pool: "a", Node: "a", Machine: "a.1", Lender: "c"})
+	a := s.enter(t, "a", "a.2")
+	if _, err := a.Found(nil, s.store.own("a"), nil, s.now); err != nil {
+		t.Fatal(err)
+	}
+	a.does("Delete 10.0.0.5/32")
+	a.answered()
+	a.has()
+	s.now = s.now.Add(Settle)
+	a.does("Take 10.0.0.0/30")
+	a.answered()
+	a.does("Inside 10.0.0.0/30")
+	a.answered()
+	a.has("10.0.0.0/30")
+	if held := a.Held()[0]; held.Machine != "a.2" || held.Tenure != 1 {
+		t.Errorf("it is %v's in tenure %d", held.Machine, held.Tenure)
+	}
+}
