@@ -25,7 +25,7 @@ type holding struct {
 	since   time.Time
 	closed  bool      // to be returned
 	parted  bool      // the network does not lead here any more
-	yielded bool      // to somebody who asked: this node asks, too, should it need it again
+	yielded string    // to this request of somebody else: this node asks, too, should it need it again
 	final   bool      // its removal was begun: it is not this node's any more
 	stays   time.Time // until another call to make it can't come to count any more
 }
@@ -245,7 +245,7 @@ func (n *Node) within(p netip.Prefix) bool {
 // what lack says.
 func (n *Node) reopen(lack Lack) bool {
 	for _, h := range n.holdings() {
-		if lack.fits(h.Block) && h.closed && !h.yielded && !h.final && n.ledger.Offers(h.Prefix, lack.Want) && n.ledger.Reopen(h.Prefix) {
+		if lack.fits(h.Block) && h.closed && h.yielded == "" && !h.final && n.ledger.Offers(h.Prefix, lack.Want) && n.ledger.Reopen(h.Prefix) {
 			h.closed, h.parted = false, false
 			h.since = n.now
 			n.changes++

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"errors"
 	"hash/fnv"
+	"maps"
+	"math/bits"
 	"net/netip"
 	"slices"
 	"strings"
@@ -63,6 +65,7 @@ func (n *Node) Seen(requests []Request, now time.Time) {
 		}
 	}
 	n.seen, n.heard = seen, heard
+	n.lineUp()
 	for _, l := range n.loans {
 		if r, there := seen[l.request.Name]; l.phase == granted && l.busy == 0 && (!there || r.UID != l.request.UID) {
 			l.goOn() // it may be gone: read it
@@ -70,29 +73,52 @@ func (n *Node) Seen(requests []Request, now time.Time) {
 	}
 }
 
-// serve answers the open requests of others that this node has something for,
-// the oldest ones first.
-func (n *Node) serve() {
-	var due []Request
-	for _, r := range n.seen {
-		if n.mayAnswer(r) && !n.now.Before(n.answerAt(r)) {
-			due = append(due, r)
-		}
-	}
-	slices.SortFunc(due, func(a, b Request) int {
-		return cmp.Or(n.answerAt(a).Compare(n.answerAt(b)), cmp.Compare(a.Name, b.Name))
-	})
-	for _, r := range due {
-		n.lend(r)
-	}
+// asked is an open request of another node.
+type asked struct {
+	Request
+	turn time.Time // this node's to answer
 }
 
-func (n *Node) mayAnswer(r Request) bool {
-	if r.Node == n.Name || !r.Open() || n.quitting {
-		return false
+// lineUp puts the requests of others in the order of this node's turns.
+func (n *Node) lineUp() {
+	n.asked = n.asked[:0]
+	for _, r := range n.seen {
+		if r.Node != n.Name && r.Open() {
+			n.asked = append(n.asked, asked{r, n.answerAt(r)})
+		}
 	}
-	_, err := n.ledger.Pool(r.Pool)
-	return err == nil && !n.answering(r.UID)
+	slices.SortFunc(n.asked, func(a, b asked) int { return cmp.Or(a.turn.Compare(b.turn), cmp.Compare(a.Name, b.Name)) })
+}
+
+// serve answers the open requests of others that this node has something for,
+// the oldest ones first. What there is not for one, there is for no other that
+// lacks the same.
+func (n *Node) serve() {
+	if n.quitting || len(n.asked) == 0 || n.now.Before(n.asked[0].turn) {
+		return
+	}
+	idle := n.ledger.Idle(n.now, func(string) time.Duration { return 0 })
+	nothing, later := map[Lack]bool{}, false
+	for _, r := range n.asked {
+		if n.now.Before(r.turn) {
+			break
+		}
+		lack := lackOf(r.Request)
+		if nothing[lack] || n.answering(r.UID) {
+			continue
+		}
+		switch n.lend(r.Request, idle) {
+		case lendsNothing:
+			n.recheck(lack)
+			nothing[lack] = true
+		case lendsLater:
+			n.heard[r.UID] = n.now.Add(lookForLoan)
+			later = true
+		}
+	}
+	if later {
+		n.lineUp()
+	}
 }
 
 // answering says whether an answer to the request is under way.
@@ -118,43 +144,117 @@ func (n *Node) answerAt(r Request) time.Time {
 
 // nextAnswer is when the next answer is due that is not due yet.
 func (n *Node) nextAnswer() (next time.Time) {
-	for _, r := range n.seen {
-		if t := n.answerAt(r); n.mayAnswer(r) && n.now.Before(t) && (next.IsZero() || t.Before(next)) {
-			next = t
+	if n.quitting || len(n.asked) == 0 {
+		return next
+	}
+	if n.now.Before(n.lapse) {
+		next = n.lapse
+	}
+	i, _ := slices.BinarySearchFunc(n.asked, n.now, func(r asked, now time.Time) int {
+		if r.turn.After(now) {
+			return 1
+		}
+		return -1
+	})
+	for _, r := range n.asked[i:] {
+		if !n.answering(r.UID) {
+			if next.IsZero() || r.turn.Before(next) {
+				next = r.turn
+			}
+			break
 		}
 	}
 	return next
 }
 
+// lends is what becomes of a request.
+type lends uint8
+
+const (
+	lendsPart    lends = iota // something is set aside for it
+	lendsLater                // perhaps, or it is served otherwise until then
+	lendsNothing              // nor anybody who lacks the same
+)
+
 // lend returns what is empty, for the asker to claim, and otherwise sets
-// something aside for it.
-func (n *Node) lend(r Request) {
-	lack := lackOf(r)
+// something aside for it. What this node's own pods wait for stays.
+func (n *Node) lend(r Request, idle []pools.Block) lends {
+	if _, err := n.ledger.Pool(r.Pool); err != nil {
+		return lendsNothing
+	}
 	if n.needsBoth(r) {
-		n.heard[r.UID] = n.now.Add(lookForLoan)
-		return
+		return lendsLater
 	}
-	if n.returnIdle(lack) {
-		n.heard[r.UID] = n.now.Add(lookForLoan) // time enough to claim it
-		return
+	room := n.ledger.Free(r.Pool, r.Family, n.now) - n.kept(r.Pool, r.Family)
+	if n.returnIdle(r, idle, room) {
+		return lendsLater // time enough to claim it
 	}
-	p, ok := n.ledger.Spare(r.Pool, r.Family, r.Want, r.Count, n.now)
+	if room <= 0 {
+		return lendsNothing
+	}
+	most := 1 << (bits.Len(uint(room)) - 1) // parts are powers of two
+	p, ok := n.ledger.Spare(r.Pool, r.Family, r.Want, min(r.Count, most), n.now)
 	if !ok {
-		n.recheck(lack)
-		return
+		return lendsNothing
 	}
 	if err := n.ledger.SetAside(r.Pool, p, r.Node); err != nil {
 		n.Log.Error("what is to spare can't be set aside", "prefix", p, "err", err)
-		return
+		return lendsLater
 	}
 	ref := r.Name + " " + r.UID
 	if err := n.Keep(pools.Record{Op: pools.Lent, Pool: r.Pool, At: n.now, Block: &pools.Block{Prefix: p, Pool: r.Pool, Node: r.Node}, Ref: ref}); err != nil {
 		n.ledger.TakeBack(p)
-		n.heard[r.UID] = n.now.Add(lookForLoan)
-		return
+		return lendsLater
 	}
 	n.loans[p] = &loan{Prefix: p, Pool: r.Pool, phase: parting, request: r}
 	n.changes++
+	return lendsPart
+}
+
+// leaseSoon is how long after it has waited a pod is expected to lease what came.
+const leaseSoon = 100 * time.Millisecond
+
+// expected are the pods of this node that wait, and those that did until a moment
+// ago, for the same.
+type expected struct {
+	waiting, left int
+	until         time.Time // those who left count
+}
+
+// expect notes how many wait for what lack says.
+func (n *Node) expect(lack Lack, count int) {
+	e := n.expected[lack]
+	if !n.now.Before(e.until) {
+		e.left = 0
+	}
+	if count < e.waiting {
+		e.left += e.waiting - count
+		e.until = n.now.Add(leaseSoon)
+		n.lapse = e.until
+	}
+	e.waiting = count
+	n.expected[lack] = e
+	maps.DeleteFunc(n.expected, func(_ Lack, e expected) bool { return e.waiting == 0 && !n.now.Before(e.until) })
+}
+
+// kept is how many addresses stay for this node's own pods. While they lack the
+// other family it is needsBoth that decides.
+func (n *Node) kept(pool string, f pools.Family) (count int) {
+	for lack, e := range n.expected {
+		switch {
+		case lack.Pool != pool || lack.Want.IsValid():
+		case lack.Family != f:
+			if e.waiting > 0 && n.wants[lack] != nil {
+				return 0
+			}
+		default:
+			count += e.waiting
+			if n.now.Before(e.until) {
+				count += e.left
+			}
+		}
+	}
+	return count
 }
 
 // needsBoth says whether this node keeps what r asks for, since its own pods wait
@@ -170,16 +270,28 @@ func (n *Node) needsBoth(r Request) bool {
 	return n.Name < r.Node && waiting > 0 && n.ledger.Free(r.Pool, r.Family, n.now) <= waiting
 }
 
-// returnIdle begins the return of the empty blocks that have what lack says.
-func (n *Node) returnIdle(lack Lack) (any bool) {
-	for _, b := range n.ledger.Idle(n.now, func(string) time.Duration { return 0 }) {
-		if h := n.held[b.Prefix]; h != nil && lack.fits(b) && n.close(b.Prefix) {
-			h.yielded = true
-			any = true
+// returnIdle begins the return of empty blocks that have what r asks for, as many
+// as it takes out of room. It says whether some are on their way.
+func (n *Node) returnIdle(r Request, idle []pools.Block, room int) bool {
+	lack, coming := lackOf(r), 0
+	for _, h := range n.held {
+		if h.closed && h.yielded == r.UID {
+			coming += sizeOf(h.Prefix)
 		}
 	}
-	return any
+	for _, b := range idle {
+		h, size := n.held[b.Prefix], sizeOf(b.Prefix)
+		if coming >= max(r.Count, 1) || h == nil || !lack.fits(b) || room < size && n.kept(r.Pool, r.Family) > 0 || !n.close(b.Prefix) {
+			continue
+		}
+		h.yielded = r.UID
+		coming += size
+		room -= size
+	}
+	return coming > 0
 }
+
+func sizeOf(p netip.Prefix) int { return 1 << (p.Addr().BitLen() - p.Bits()) }
 
 // recheck looks at once whether something that was lent has come back, where
 // it would be of use; less and less often while it is not.

@@ -66,8 +66,11 @@ type Node struct {
 	views    map[string]*view
 	seen     map[string]Request
 	heard    map[string]time.Time // when each request's UID was first seen
-	poor     map[Lack]time.Time   // when a claim ahead of need found no cell
-	failed   map[Lack]error       // why the last want was given up
+	asked    []asked
+	expected map[Lack]expected
+	lapse    time.Time          // when those expected last are not any more
+	poor     map[Lack]time.Time // when a claim ahead of need found no cell
+	failed   map[Lack]error     // why the last want was given up
 	audit    audit
 	born     time.Time // Began, or as if
 	now      time.Time
@@ -79,7 +82,7 @@ func NewNode(c Config, l *pools.Ledger) *Node {
 	return &Node{
 		Config: c, ledger: l, rules: map[string]Rule{}, held: map[netip.Prefix]*holding{}, wants: map[Lack]*want{},
 		loans: map[netip.Prefix]*loan{}, strays: map[netip.Prefix]*stray{}, unfit: map[netip.Prefix]bool{}, asleep: map[netip.Prefix]pools.Record{}, orphans: map[string]*orphan{}, views: map[string]*view{},
-		seen: map[string]Request{}, heard: map[string]time.Time{}, poor: map[Lack]time.Time{}, failed: map[Lack]error{},
+		seen: map[string]Request{}, heard: map[string]time.Time{}, expected: map[Lack]expected{}, poor: map[Lack]time.Time{}, failed: map[Lack]error{},
 	}
 }
 

@@ -90,6 +90,7 @@ type missed struct {
 // when it has changed, and 0 when nobody waits any more.
 func (n *Node) Need(lack Lack, count int, now time.Time) {
 	n.at(now)
+	n.expect(lack, count)
 	w := n.wants[lack]
 	if w == nil {
 		if count == 0 {

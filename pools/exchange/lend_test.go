@@ -1,0 +1,75 @@
+package exchange_test
+
+import (
+	"fmt"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/fairway-network/fairway/pools"
+	. "github.com/fairway-network/fairway/pools/exchange"
+)
+
+// asks is a request of a node that is not in the lab.
+func asks(id string, count int) Request {
+	return Request{Name: id, UID: id, Version: "1", Node: "asker", Pool: "a", Family: pools.IPv4, Count: count, Holders: 1}
+}
+
+// A node lends nothing that its own pods wait for, nor in the moment in which
+// they wait no more and have yet to lease it.
+func TestWhatPodsWaitForStays(t *testing.T) {
+	l := newLab(t)
+	g := l.joins("n", 4, "10.0.0.0/30")
+	l.store.requests = []Request{asks("r", 4)}
+	g.node.Need(anyOf(pools.IPv4), 4, l.now)
+	l.pass(10 * time.Second)
+	g.node.Need(anyOf(pools.IPv4), 0, l.now)
+	l.goOn()
+	if g.calls[Answer]+g.calls[Delete] > 0 || len(g.node.Held()) != 1 {
+		t.Fatalf("it holds %v after %v", describe(g.node.Held()), g.calls)
+	}
+	if _, err := g.lease("pod"); err != nil {
+		t.Fatal(err)
+	}
+	l.pass(2 * time.Second)
+	if g.calls[Answer] != 1 || l.store.requests[0].Grant.Prefix.Bits() != 31 {
+		t.Errorf("nobody waits any more, and after %v the request is %+v", g.calls, l.store.requests[0])
+	}
+}
+
+// No more than it asks for is returned for a request, and something else for
+// another one.
+func TestReturnsWhatIsAskedFor(t *testing.T) {
+	l := newLab(t)
+	g := l.joins("n", 2, "10.0.0.0/27")
+	g.leases(14)
+	for i := range 14 {
+		g.release(strconv.Itoa(i))
+	}
+	l.pass(2 * time.Minute)
+	for count, want := range map[int]int{1: 1, 5: 3} {
+		l.store.requests = []Request{asks(fmt.Sprint("r", count), count)}
+		before := g.calls[Delete]
+		l.pass(900 * time.Millisecond)
+		if got := g.calls[Delete] - before; got != want {
+			t.Errorf("for %d addresses %d blocks of two were returned, want %d", count, got, want)
+		}
+	}
+}
+
+// Requests that nothing can be done for cost nothing.
+func TestHopelessRequestsAreCheap(t *testing.T) {
+	l := newLab(t)
+	g := l.joins("n", 16, "10.0.0.0/28")
+	g.leases(16)
+	requests := make([]Request, 5000)
+	for i := range requests {
+		requests[i] = asks(fmt.Sprint("r", i), 1)
+	}
+	g.node.Seen(requests, l.now)
+	l.now = l.now.Add(time.Minute)
+	g.node.Advance(l.now)
+	if n := testing.AllocsPerRun(10, func() { g.node.Advance(l.now) }); n > 200 {
+		t.Errorf("%.0f allocations each time", n)
+	}
+}
