@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"time"
 )
 
 // admit makes wanted the pools, beside those of now of which something is held:
 // these lease nothing new any more. A pool that can't be as it is wanted is left
 // as it was, and does not keep the others. The reload lock is held.
 func (a *Agent) admit(wanted []Pool) {
+	a.admitted, a.admittedAt = a.desk.ended(), a.desk.time()
 	s := *a.settings.Load()
 	now := s.Pools
 	held := a.desk.poolsHeld()
@@ -27,30 +29,44 @@ func (a *Agent) admit(wanted []Pool) {
 	a.call()
 }
 
-// admitEach makes the wanted pools those of d, one by one, beside those that it
-// has to keep, and returns what it has then. Of a wanted one that it has and that
-// can't be as it is wanted, it leases nothing new.
+// admitEach makes the wanted pools those of d, as many as can be, beside those
+// that it has to keep, and returns what it has then. Of a wanted one that it has
+// and that can't be as it is wanted, it leases nothing new. Of two that clash the
+// first one counts.
 func (a *Agent) admitEach(d *desk, s Settings, wanted, keep []Pool) []Pool {
-	in := keep
 	misfits := map[string]string{}
-	for _, p := range wanted {
-		try := s
-		try.Pools = beside([]Pool{p}, in)
-		if err := d.setPools(&try); err != nil {
-			misfits[p.Name()] = err.Error()
-			if a.misfits[p.Name()] != err.Error() {
-				a.Log.Error("a pool can't be used as it is now; what is held of it stays as it was", "pool", p.Name(), "err", err)
-			}
-			continue
+	in := d.admitSome(s, wanted, keep, func(p Pool, err error) {
+		misfits[p.Name()] = err.Error()
+		if a.misfits[p.Name()] != err.Error() {
+			a.Log.Error("a pool can't be used as it is now; what is held of it stays as it was", "pool", p.Name(), "err", err)
 		}
-		in = try.Pools
-	}
+	})
 	a.misfits = misfits
 	s.Pools = in
 	if err := d.setPools(&s); err != nil {
 		a.Log.Error("the pools stay as they were", "err", err)
 	}
 	return in
+}
+
+// admitSome adds to in what of wanted can be, in its order, and calls misfit for
+// each other one. It tries many at once: most of them fit.
+func (d *desk) admitSome(s Settings, wanted, in []Pool, misfit func(Pool, error)) []Pool {
+	if len(wanted) == 0 {
+		return in
+	}
+	s.Pools = beside(wanted, in)
+	err := d.setPools(&s)
+	switch {
+	case err == nil:
+		return s.Pools
+	case len(wanted) == 1:
+		misfit(wanted[0], err)
+		return in
+	}
+	half := len(wanted) / 2
+	in = d.admitSome(s, wanted[:half], in, misfit)
+	return d.admitSome(s, wanted[half:], in, misfit)
 }
 
 // whyUnusable is what keeps a pool that the cluster has from being used here,
@@ -64,25 +80,49 @@ func (a *Agent) whyUnusable(pool string, err error) error {
 	return err
 }
 
+// readmitAfter is how often pools that are not as they should be are tried again
+// without a reason.
+const readmitAfter = time.Minute
+
 // dropUnheld lets go of pools that were kept for what was held of them, and
-// takes in those that they were in the way of.
+// takes in those that they were in the way of. It looks when what is held has
+// changed.
 func (a *Agent) dropUnheld() {
 	if a.Cluster == nil {
 		return
 	}
-	state := a.Cluster.State()
 	a.reload.Lock()
 	defer a.reload.Unlock()
-	if state.Seen && (len(a.misfits) > 0 || len(beside(state.Pools, a.settings.Load().Pools)) > len(state.Pools)) {
+	ended, now := a.desk.ended(), a.desk.time()
+	if ended == a.admitted && now.Sub(a.admittedAt) < readmitAfter {
+		return
+	}
+	state := a.Cluster.State()
+	if !state.Seen {
+		return
+	}
+	a.admitted, a.admittedAt = ended, now
+	if len(a.misfits) > 0 || len(beside(state.Pools, a.settings.Load().Pools)) > len(state.Pools) {
 		a.admit(state.Pools)
 	}
 }
 
+// ended is another number whenever leases or blocks may have ended.
+func (d *desk) ended() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.releases + d.node.Changes()
+}
+
 // beside are the pools of first, and those of second of other names.
 func beside(first, second []Pool) []Pool {
+	names := make(map[string]bool, len(first))
+	for _, p := range first {
+		names[p.Name()] = true
+	}
 	out := slices.Clone(first)
 	for _, p := range second {
-		if !slices.ContainsFunc(first, func(f Pool) bool { return f.Name() == p.Name() }) {
+		if !names[p.Name()] {
 			out = append(out, p)
 		}
 	}

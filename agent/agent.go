@@ -71,20 +71,24 @@ type Agent struct {
 	reload   sync.Mutex
 	fence    string            // that was acted upon; under reload, like misfits
 	misfits  map[string]string // why pools are not as the cluster has them
-	fenced   chan struct{}     // of size one: the fence changed
-	calls    chan struct{}     // of size one: look again
-	flushes  map[pools.Family]flusher
-	told     *told
-	began    time.Time // when no earlier agent ran any more, if that is known
-	memory   *memory
-	every    cadence
-	warnings sync.WaitGroup // to the cluster, under way
-	started  chan struct{}  // closed after the first pass
-	stop     chan struct{}  // closed by the first Drain
-	drained  chan struct{}  // closed when ended is set
-	how      speaker.Stop   // of end, like ended
-	ended    error          // how end went
-	draining sync.Once
+	// admitted is what of the desk had ended when the pools were last looked at,
+	// and when that was; under reload.
+	admitted   int
+	admittedAt time.Time
+	fenced     chan struct{} // of size one: the fence changed
+	calls      chan struct{} // of size one: look again
+	flushes    map[pools.Family]flusher
+	told       *told
+	began      time.Time // when no earlier agent ran any more, if that is known
+	memory     *memory
+	every      cadence
+	warnings   sync.WaitGroup // to the cluster, under way
+	started    chan struct{}  // closed after the first pass
+	stop       chan struct{}  // closed by the first Drain
+	drained    chan struct{}  // closed when ended is set
+	how        speaker.Stop   // of end, like ended
+	ended      error          // how end went
+	draining   sync.Once
 
 	// What follows belongs to the loop: what the kernel is known to deliver,
 	// the speaker's last state, what was withdrawn and may not have left yet,

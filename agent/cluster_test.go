@@ -262,6 +262,45 @@ func TestOneBadPoolLeavesTheOthersAlone(t *testing.T) {
 	}
 }
 
+// As many pools are used as can be, and those that can't are not tried again
+// before what is held has changed.
+func TestManyPoolsAndSomeBadOnes(t *testing.T) {
+	const count = 60
+	var all, good []Pool
+	for i := range count {
+		all = append(all, pool(t, fmt.Sprintf("p%02d", i), 4, fmt.Sprintf("10.1.%d.0/28", i)))
+		good = append(good, all[len(all)-1])
+		if i%20 == 7 {
+			all = append(all, pool(t, fmt.Sprintf("bad%02d", i), 4, fmt.Sprintf("10.1.%d.8/29", i)))
+		}
+	}
+	h := newHost(t)
+	parts, store := h.parts()
+	defer store.Close()
+	parts.Cluster = newCluster(all...)
+	a, err := New(t.Context(), parts, Settings{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	a.follow()
+	if got := slices.Sorted(slices.Values(poolNames(a.settings.Load().Pools))); !slices.Equal(got, poolNames(good)) || len(a.misfits) != 3 {
+		t.Errorf("pools %v; misfits %v", got, a.misfits)
+	}
+	a.misfits["mark"] = "stays until the pools are looked at again"
+	a.dropUnheld()
+	if a.misfits["mark"] == "" {
+		t.Error("looked at again without a reason")
+	}
+	if err := a.desk.claim(t.Context(), pools.NoFreeError{Pool: "p00", Family: pools.IPv4}); err != nil {
+		t.Fatal(err)
+	}
+	a.dropUnheld()
+	if a.misfits["mark"] != "" {
+		t.Error("not looked at again after a change")
+	}
+}
+
 // A pod may be there before the agent has heard of its pool.
 func TestPodOfAPoolThatIsNews(t *testing.T) {
 	c := newCluster()

@@ -48,6 +48,7 @@ type desk struct {
 	quiet     map[string]bool // of each pool configured or held, see Pool.Quiet
 	draining  map[string]bool // of each pool configured
 	cordoned  bool
+	releases  int                // so many leases have ended
 	replayed  bool               // the blocks are from the journal
 	requests  []exchange.Request // of all nodes, as last seen
 	trouble   trouble
@@ -217,6 +218,9 @@ func (d *desk) keep(rec pools.Record) error {
 	}
 	if err := d.ledger.Apply(rec); err != nil {
 		return fmt.Errorf("a proposed record does not apply: %w", err)
+	}
+	if rec.Op == pools.Released {
+		d.releases++
 	}
 	d.tend()
 	return nil
