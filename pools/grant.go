@@ -170,8 +170,21 @@ func (l *Ledger) release(s *share, rec Record) error {
 	for _, a := range rec.Addrs {
 		s.lot(FamilyOf(a)).release(a, rec.At)
 	}
-	delete(l.grants, rec.Owner.Attachment)
+	l.grants[rec.Owner.Attachment] = g.less(rec)
+	if l.grants[rec.Owner.Attachment] == nil {
+		delete(l.grants, rec.Owner.Attachment)
+	}
 	return nil
+}
+
+// less is what of a lease stands after its release, or that of a part; nil if
+// nothing does.
+func (r Record) less(released Record) *Record {
+	r.Addrs = r.without(released.Addrs)
+	if len(r.Addrs) == 0 {
+		return nil
+	}
+	return &r
 }
 
 // Grant returns the standing record of an attachment.

@@ -32,7 +32,9 @@ const (
 func (op Op) OfLease() bool { return op >= Leased && op <= Rested }
 
 // Record is one change of what a ledger keeps: all addresses of one attachment,
-// granted or given back together, or one block.
+// granted or given back together, or one block. Of an attachment that has lost
+// the block of one address that one alone is given back: the other one, of the
+// other family, stays leased.
 type Record struct {
 	Op    Op
 	Pool  string
@@ -77,9 +79,15 @@ func (r Record) clone() Record {
 	return r
 }
 
-// ends says whether r is the release of what the record lease granted.
+// ends says whether r is the release of what the record lease granted, or of a
+// part of it.
 func (r Record) ends(lease Record) bool {
-	return r.Op == Released && r.Pool == lease.Pool && r.Owner == lease.Owner && slices.Equal(r.Addrs, lease.Addrs)
+	return r.Op == Released && r.Pool == lease.Pool && r.Owner == lease.Owner && len(r.without(lease.Addrs)) == 0
+}
+
+// without are the addresses of r that are not among addrs.
+func (r Record) without(addrs []netip.Addr) []netip.Addr {
+	return slices.DeleteFunc(slices.Clone(r.Addrs), func(a netip.Addr) bool { return slices.Contains(addrs, a) })
 }
 
 // Ledger is what one node knows to be its own: pools, the blocks held in

@@ -97,7 +97,15 @@ func (f *folding) add(rec *Record) {
 	case Leased:
 		f.grants[rec.Owner.Attachment] = rec
 	case Released:
-		delete(f.grants, rec.Owner.Attachment)
+		rest := f.grants[rec.Owner.Attachment].less(*rec)
+		if rest == nil {
+			delete(f.grants, rec.Owner.Attachment)
+			return
+		}
+		f.grants[rec.Owner.Attachment] = rest
+		for _, a := range rest.Addrs {
+			f.holder[a] = rest
+		}
 	}
 }
 

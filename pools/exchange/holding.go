@@ -579,10 +579,12 @@ func (n *Node) drawing(p netip.Prefix) bool {
 	return false
 }
 
-// forfeit gives up a block at once, with all leases in it.
+// forfeit gives up a block at once, with all leases in it. What their pods have of
+// the other family stays theirs.
 func (n *Node) forfeit(h *holding) error {
 	for _, g := range n.ledger.GrantsIn(h.Prefix) {
 		g.Op, g.At = pools.Released, n.now
+		g.Addrs = slices.DeleteFunc(g.Addrs, func(a netip.Addr) bool { return n.ledger.BlockOf(g.Pool, a) != h.Prefix })
 		if err := n.Keep(g); err != nil {
 			return err
 		}
