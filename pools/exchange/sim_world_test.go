@@ -17,6 +17,8 @@ const (
 	callTime = 5 * time.Second
 	// late is how long after that a write may come to count.
 	late = Settle
+	// veryLate is the same for removals.
+	veryLate = 10 * Settle
 )
 
 // world is a cluster: a store, machines with agents, controllers, and a
@@ -280,11 +282,21 @@ func (w *world) reach(c *call) {
 		w.reply(c, Result{Err: ErrUnknown})
 	case n < f.refused+f.lost+f.lostLate && c.op.Kind.Writes():
 		w.say("%s: %v is lost, or late", c.who, c.op)
-		w.lates = append(w.lates, lateWrite{w.now.Add(time.Duration(w.rng.Int64N(int64(late)))), c.op, c.node})
+		w.lates = append(w.lates, lateWrite{w.now.Add(w.delay(c.op)), c.op, c.node})
 		w.reply(c, Result{Err: ErrUnknown})
 	default:
 		w.effect(c)
 	}
+}
+
+// delay of a late write. A removal may come at any time: it is void once its block
+// was taken anew.
+func (w *world) delay(o *Op) time.Duration {
+	most := late
+	if o.Kind == Delete {
+		most = veryLate
+	}
+	return time.Duration(w.rng.Int64N(int64(most)))
 }
 
 // effect has the store do it.
