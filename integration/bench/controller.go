@@ -154,7 +154,7 @@ func runController(ctx context.Context, b *bench, c *kube.Cluster, name string, 
 		return err
 	}
 	defer log.Close()
-	cmd := exec.Command(b.fairway, "controller", "--kubeconfig", c.Kubeconfig(), "--leader-elect=false", "--health", health)
+	cmd := exec.Command(b.controller, "--kubeconfig", c.Kubeconfig(), "--leader-elect=false", "--health", health)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	r := &controllerRun{}

@@ -1,11 +1,13 @@
 // Command bench measures Fairway against its peers in one run: fairway-ipam
 // against host-local (the CNI project's reference plugin) and an empty Go
-// program, the agent's restart, and the agent at rest. Contestants take turns
-// in each round, so that a noisy machine is noisy to all of them.
+// program, the agent's restart, and the agent at rest; and agents, pods and the
+// controller on a real Kubernetes API server. Contestants take turns in each
+// round, so that a noisy machine is noisy to all of them.
 //
 // It runs as root, in a network namespace that it makes for itself, and keeps
-// its files on a tmpfs. It prints Markdown; with -write it replaces the part of
-// that file between the lines <!-- bench --> and <!-- /bench -->.
+// its files on a tmpfs. It prints Markdown; with -write it replaces the parts of
+// that file between the lines <!-- bench --> and <!-- /bench -->, and between
+// <!-- bench kube --> and <!-- /bench kube -->, of which sections were run.
 package main
 
 import (
@@ -119,13 +121,35 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	defer b.cleanUp()
+	for _, p := range parts() {
+		if err := p.report(ctx, b, o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// part of the page of results, between <!-- mark --> and <!-- /mark -->.
+type part struct {
+	mark     string
+	sections []section
+}
+
+func parts() []part {
+	isKube := func(s section) bool { return strings.HasPrefix(s.name, "kube-") }
+	return []part{{"bench", slices.DeleteFunc(sections(), isKube)}, {"bench kube", slices.DeleteFunc(sections(), func(s section) bool { return !isKube(s) })}}
+}
+
+// report runs those of the part's sections that were chosen, if any.
+func (p part) report(ctx context.Context, b *bench, o options) error {
+	chosen := slices.DeleteFunc(p.sections, func(s section) bool { return !slices.Contains(o.sections, s.name) })
+	if len(chosen) == 0 {
+		return nil
+	}
 	var report bytes.Buffer
 	out := io.MultiWriter(os.Stdout, &report)
 	describe(out)
-	for _, s := range sections() {
-		if !slices.Contains(o.sections, s.name) {
-			continue
-		}
+	for _, s := range chosen {
 		if err := s.run(ctx, b, out); err != nil {
 			return fmt.Errorf("section %s: %w", s.name, err)
 		}
@@ -133,7 +157,7 @@ func run(ctx context.Context, args []string) error {
 	if o.write == "" {
 		return nil
 	}
-	return replacePart(o.write, report.Bytes())
+	return replacePart(o.write, p.mark, report.Bytes())
 }
 
 // enterNamespace runs this program again in a network namespace of its own.
@@ -156,7 +180,7 @@ type bench struct {
 	rounds int
 	series int
 	// programs; host-local as a plain go build makes it, and as released
-	fairway, plugin, hostLocal, hostLocalStatic, empty string
+	fairway, controller, plugin, hostLocal, hostLocalStatic, empty string
 }
 
 func newBench(ctx context.Context, o options) (*bench, error) {
@@ -176,7 +200,7 @@ func newBench(ctx context.Context, o options) (*bench, error) {
 		b.cleanUp()
 		return nil, err
 	}
-	for name, path := range map[string]*string{"fairway": &b.fairway, "fairway-ipam": &b.plugin, "host-local": &b.hostLocal, "static/host-local": &b.hostLocalStatic, "empty": &b.empty} {
+	for name, path := range map[string]*string{"fairway": &b.fairway, "fairway-controller": &b.controller, "fairway-ipam": &b.plugin, "host-local": &b.hostLocal, "static/host-local": &b.hostLocalStatic, "empty": &b.empty} {
 		*path = filepath.Join(bin, name)
 	}
 	return b, nil
@@ -189,6 +213,7 @@ func buildAll(ctx context.Context, bin string) error {
 	shipped := []string{"-trimpath", "-ldflags=-s -w"}
 	err := build(ctx, bin, "0", append(slices.Clone(shipped),
 		"github.com/fairway-network/fairway/cmd/fairway",
+		"github.com/fairway-network/fairway/cmd/fairway-controller",
 		"github.com/fairway-network/fairway/cmd/fairway-ipam",
 		"github.com/fairway-network/fairway/integration/bench/empty")...)
 	static := filepath.Join(bin, "static") + "/"
@@ -230,8 +255,8 @@ func readLine(path string) string {
 }
 
 // replacePart puts report between the marks of the file at path.
-func replacePart(path string, report []byte) error {
-	const begin, end = "<!-- bench -->\n", "<!-- /bench -->"
+func replacePart(path, mark string, report []byte) error {
+	begin, end := "<!-- "+mark+" -->\n", "<!-- /"+mark+" -->"
 	old, err := os.ReadFile(path)
 	if err != nil {
 		return err
