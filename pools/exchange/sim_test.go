@@ -57,16 +57,22 @@ func TestSimulation(t *testing.T) {
 	t.Logf("%d operations in %d episodes, %v", done.Load(), episodes.Load(), time.Since(begun).Round(time.Millisecond))
 }
 
-// seeds are some fixed ones, and then others that are new each time.
+// seeds are one that is new each time and then fixed ones; with SOAKTIME new
+// ones alone.
 func seeds(t *testing.T) func() uint64 {
-	const fixed = 200
-	clock := uint64(time.Now().UnixNano()) / 1_000_000
-	t.Logf("seeds 1 to %d, and from %d on", fixed, clock)
-	var last uint64
+	fresh := uint64(time.Now().UnixNano()) / 1_000_000
+	last := uint64(0)
+	if os.Getenv("SOAKTIME") != "" {
+		last = fresh
+	}
+	t.Logf("seeds %d, and from %d on", fresh, last+1)
+	first := true
 	return func() uint64 {
-		if last++; last == fixed+1 {
-			last = clock
+		if first {
+			first = false
+			return fresh
 		}
+		last++
 		return last
 	}
 }
