@@ -201,7 +201,7 @@ func (m *meter) claim(ctx context.Context, turn, claims int) (time.Duration, err
 
 // loan is what it costs that one node lends to another.
 func (m *meter) loan(ctx context.Context, turn int) (cost time.Duration, err error) {
-	const nodes, loans = 31, 60
+	const nodes, loans = 31, 30
 	p, err := fleet.Pool(fmt.Sprintf("loans-%d", turn), 256, fmt.Sprintf("10.%d.0.0/24", turn))
 	if err != nil {
 		return 0, err
@@ -214,7 +214,8 @@ func (m *meter) loan(ctx context.Context, turn int) (cost time.Duration, err err
 		cost, err = m.each(ctx, loans, func() error {
 			// One after the other, so that each is a loan of its own.
 			for n := range loans {
-				if _, err := f.Nodes[1+n%(nodes-1)].Add(ctx, onePod(p.Name(), 1+n)); err != nil {
+				place := fleet.Place{Node: f.Nodes[1+n%(nodes-1)], Pod: onePod(p.Name(), 1+n)}
+				if _, err := fleet.Add(ctx, []fleet.Place{place}); err != nil {
 					return err
 				}
 			}
