@@ -70,6 +70,7 @@ type Agent struct {
 	settings atomic.Pointer[Settings]
 	reload   sync.Mutex
 	fence    string            // that was acted upon; under reload, like misfits
+	orders   string            // as of State, like fence
 	misfits  map[string]string // why pools are not as the cluster has them
 	// admitted is what of the desk had ended when the pools were last looked at,
 	// and when that was; under reload.

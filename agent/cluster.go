@@ -49,6 +49,9 @@ type ClusterState struct {
 	// Fence is another one each time that this node is declared gone; "" if it
 	// never was.
 	Fence string
+	// Orders is another one after each change of the Fence, also one that was
+	// undone before anybody here saw it.
+	Orders string
 }
 
 // Placement is where the addresses of a pod come from.
@@ -163,15 +166,17 @@ func (a *Agent) follow() {
 	if a.desk.setNode(state.Machine, state.Cordoned) {
 		a.Log.Info("this node's object in the cluster changed", "machine", state.Machine, "cordoned", state.Cordoned)
 	}
-	if state.Fence != a.fence {
-		if a.fence = state.Fence; a.fence != "" {
+	if state.Fence != a.fence || state.Orders != a.orders && a.orders != "" {
+		if a.fence, a.orders = state.Fence, state.Orders; a.fence != "" {
 			a.Log.Warn("this node was declared gone; reading its blocks", "fence", a.fence)
-			select {
-			case a.fenced <- struct{}{}:
-			default:
-			}
+		}
+		// Also when it is no longer: what it has lost is lost.
+		select {
+		case a.fenced <- struct{}{}:
+		default:
 		}
 	}
+	a.orders = state.Orders
 	if state.Seen {
 		a.admit(state.Pools)
 	}

@@ -62,11 +62,14 @@ func (a *Agent) auditFenced(ctx context.Context) {
 			return
 		case <-a.fenced:
 			wait = a.every.fenced
+			a.desk.audit()
 		case <-timer.C:
 			wait = min(wait+wait/2, lastFenced)
+			if a.Cluster.State().Fence != "" {
+				a.desk.audit()
+			}
 		}
 		if a.Cluster.State().Fence != "" {
-			a.desk.audit()
 			timer.Reset(around(wait))
 		}
 	}

@@ -45,7 +45,7 @@ func TestOnAnAPIServer(t *testing.T) {
 	if err != nil || len(manifests) == 0 {
 		t.Fatal(manifests, err)
 	}
-	manifests = append(manifests, "../deploy/kubernetes/rbac.yaml", "../deploy/kubernetes/admission.yaml", "../deploy/kubernetes/controller.yaml")
+	manifests = append(manifests, "../deploy/kubernetes/00-namespace.yaml", "../deploy/kubernetes/rbac.yaml", "../deploy/kubernetes/admission.yaml", "../deploy/kubernetes/controller.yaml")
 	if err := c.ApplyFiles(t.Context(), manifests...); err != nil {
 		t.Fatal(err)
 	}
@@ -372,10 +372,7 @@ func (w *world) draining() {
 	if err := w.store.Store(n.Name).Delete(w.Context(), b); err == nil {
 		w.Error("somebody else than its node deletes a block")
 	}
-	w.patch(v1alpha1.AddressBlocks, v1alpha1.BlockName(b.Prefix), `{"metadata":{"annotations":{"fairway.network/force-delete":"yes"}}}`)
-	if err := w.store.Store(n.Name).Delete(w.Context(), b); err != nil {
-		w.Fatal(err)
-	}
+	w.remove(n.Name, b.Prefix)
 	w.awaitState("old", v1alpha1.PoolIsDrained)
 	w.patch(v1alpha1.AddressPools, "old", `{"spec":{"state":"Active"}}`)
 	if s := w.awaitState("old", v1alpha1.PoolIsActive); s.Drain != nil || apimeta.FindStatusCondition(s.Conditions, v1alpha1.ConditionDrained) != nil {
@@ -475,11 +472,21 @@ func (w *world) lentOutOfTheDead() {
 	w.awaitBlock("10.8.0.0/28", "vacant", vacant)
 	w.decoys("loan")
 	w.awaitBlock("10.8.0.0/28", "vacant as long as a block lies in it", vacant)
-	w.patch(v1alpha1.AddressBlocks, v1alpha1.BlockName(inner.Prefix), `{"metadata":{"annotations":{"fairway.network/force-delete":"yes"}}}`)
-	if err := w.store.Store(asker.Name).Delete(w.Context(), inner); err != nil {
+	w.remove(asker.Name, inner.Prefix)
+	w.awaitBlock("10.8.0.0/28", "gone", absent)
+}
+
+// remove removes a block of a node, which is not asked.
+func (w *world) remove(node string, block netip.Prefix) {
+	w.Helper()
+	w.patch(v1alpha1.AddressBlocks, v1alpha1.BlockName(block), `{"metadata":{"annotations":{"fairway.network/force-delete":"yes"}}}`)
+	b, err := w.store.Store(node).Block(w.Context(), block)
+	if err != nil {
 		w.Fatal(err)
 	}
-	w.awaitBlock("10.8.0.0/28", "gone", absent)
+	if err := w.store.Store(node).Delete(w.Context(), b); err != nil {
+		w.Fatal(err)
+	}
 }
 
 // requestOfTheDead looks after the request that nodeGone has made.

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/fairway-network/fairway/api/v1alpha1"
+	"github.com/fairway-network/fairway/pools/kube"
 	core "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
@@ -34,9 +35,7 @@ type nodes map[string]node
 func (t nodes) put(n node)  { t[n.name] = n }
 func (t nodes) drop(n node) { delete(t, n.name) }
 
-// takeOverTime is how long a node of a name that another machine had before has
-// to take that one's blocks over.
-const takeOverTime = 10 * time.Minute
+const takeOverTime = kube.TakeOverTime
 
 // gone returns what a Reaper asks. Where there is no node at all, nobody is
 // gone: that is what a list looks like that failed to be one.

@@ -83,12 +83,22 @@ func (c *Cluster) Run(ctx context.Context) error {
 			}
 		},
 		Speaker: func(s *v1alpha1.NodeSpeaker) {
-			if fence := fenceOf(s); fence != c.State().Fence {
-				c.update(func() { c.state.Fence = fence })
+			fence, orders := fenceOf(s), ordersOf(s)
+			if old := c.State(); fence != old.Fence || orders != old.Orders {
+				c.update(func() { c.state.Fence, c.state.Orders = fence, orders })
 			}
 		},
 		Pods: c.signal, Namespaces: c.signal,
 	})
+}
+
+// ordersOf is another one whenever the controller has set or removed a fence, of
+// which none may be seen by a node that is cut off.
+func ordersOf(s *v1alpha1.NodeSpeaker) string {
+	if s == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s/%d", s.UID, s.Generation)
 }
 
 // fenceOf tells one fence from another.

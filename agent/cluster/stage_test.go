@@ -52,7 +52,7 @@ func newStage(t *testing.T) *stage {
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no definitions in deploy/crds: %v", err)
 	}
-	files = append(files, "../../deploy/kubernetes/rbac.yaml", "../../deploy/kubernetes/admission.yaml")
+	files = append(files, "../../deploy/kubernetes/00-namespace.yaml", "../../deploy/kubernetes/rbac.yaml", "../../deploy/kubernetes/admission.yaml")
 	if err := s.ApplyFiles(t.Context(), files...); err != nil {
 		t.Fatal(err)
 	}

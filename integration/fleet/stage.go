@@ -24,7 +24,7 @@ func Install(ctx context.Context, c *kube.Cluster) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{"rbac.yaml", "admission.yaml"} {
+	for _, name := range []string{"00-namespace.yaml", "rbac.yaml", "admission.yaml"} {
 		files = append(files, filepath.Join(root, "deploy/kubernetes", name))
 	}
 	return c.ApplyFiles(ctx, files...)

@@ -37,6 +37,10 @@ type fenced struct {
 // agent that has acted on it may hold blocks again.
 const fenceAgain = 30 * time.Second
 
+// TakeOverTime is how long a node of a name that another machine had before has
+// to take that one's blocks over.
+const TakeOverTime = 10 * time.Minute
+
 // Custodian returns the exchange of the controller.
 func (c *Client) Custodian() *Custodian {
 	return &Custodian{Store: c.Store(""), fenced: map[string]*fenced{}}
@@ -62,6 +66,8 @@ func (c *Custodian) whyGone(ctx context.Context, node, machine string) (string, 
 		return "", err
 	case o.Name != node || o.UID == "":
 		return "", fmt.Errorf("read node %s: the answer is not that node", node)
+	case machine != "" && machine != string(o.UID) && time.Since(o.CreationTimestamp.Time) < TakeOverTime:
+		return "", nil // it may be the same one, with a new Node object
 	case machine != "" && machine != string(o.UID):
 		return fmt.Sprintf("the Node %s of that UID is no more; another one has its name", node), nil
 	case slices.ContainsFunc(o.Spec.Taints, func(t core.Taint) bool { return t.Key == core.TaintNodeOutOfService }):
