@@ -52,8 +52,10 @@ func (e *election) run(ctx context.Context, work func(context.Context) error) er
 	defer stopElection()
 	var failed error
 	s := newShift(ctx, func(ctx context.Context) {
-		defer stopElection()
 		failed = work(ctx)
+		if ctx.Err() == nil {
+			stopElection() // the work has ended by itself
+		}
 	})
 	defer s.end()
 	elector, err := e.stand(s)
