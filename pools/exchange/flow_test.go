@@ -458,3 +458,31 @@ func TestFlowOfAReboot(t *testing.T) {
 		t.Errorf("it is %v's in tenure %d", held.Machine, held.Tenure)
 	}
 }
+
+// A block that no pool has goes before what of it is lent is forgotten: a life
+// that finds the one in its journal finds the other.
+func TestFlowOfADiscard(t *testing.T) {
+	s := newScene(t)
+	a := s.enter(t, "a", "a.1")
+	var kept []pools.Op
+	a.Keep = func(rec pools.Record) error {
+		kept = append(kept, rec.Op)
+		return nil
+	}
+	block := func(prefix, node string) *pools.Block {
+		return &pools.Block{Prefix: netip.MustParsePrefix(prefix), Pool: "gone", Node: node, UID: prefix}
+	}
+	unfit, err := a.Restore([]pools.Record{
+		{Op: pools.Claimed, Pool: "gone", Block: block("10.0.1.0/30", "a")},
+		{Op: pools.Lent, Pool: "gone", Block: block("10.0.1.3/32", "b")},
+	})
+	if err != nil || len(unfit) != 1 {
+		t.Fatalf("unfit: %v, %v", unfit, err)
+	}
+	if err := a.Discard(unfit[0], s.now); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(kept, []pools.Op{pools.Returned, pools.Regained}) {
+		t.Errorf("the journal says %v, want returned (%v), then regained (%v)", kept, pools.Returned, pools.Regained)
+	}
+}

@@ -681,11 +681,12 @@ func (n *Node) readmit(st Stored) error {
 // soon as nothing stands in it.
 func (n *Node) Discard(st Stored, now time.Time) error {
 	n.now = now
-	if err := n.forgetLent(st.Prefix); err != nil {
-		return err
-	}
 	if err := n.Keep(pools.Record{Op: pools.Returned, Pool: st.Pool, At: now, Block: &st.Block}); err != nil {
 		return err
+	}
+	// Only now: a life that has the block still needs to know what of it is lent.
+	if err := n.forgetLent(st.Prefix); err != nil {
+		n.Log.Warn("what was lent of a block that goes is in the journal still", "block", st.Prefix, "err", err)
 	}
 	delete(n.unfit, st.Prefix)
 	n.addStray(st, false)

@@ -134,11 +134,7 @@ func (a *agent) tick() {
 		a.audits = time.Time{}
 		a.node.Audit()
 	}
-	for lack := range a.needs {
-		if !a.node.Wants(lack) {
-			delete(a.needs, lack) // tried anew
-		}
-	}
+	a.anew = true
 	if a.ready && len(a.unfit) > 0 {
 		a.discard()
 	}

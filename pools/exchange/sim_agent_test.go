@@ -62,6 +62,7 @@ type agent struct {
 	watched int // revision of the requests seen
 	unfit   []Stored
 	needs   map[Lack]int
+	anew    bool // the pods that wait try again
 	due     time.Time
 	audits  time.Time // when to look for what came late
 	dirty   bool
@@ -238,7 +239,7 @@ func (a *agent) serve() (news bool) {
 	}
 	for _, lack := range slices.SortedFunc(maps.Keys(needs), lacksInOrder) {
 		n := needs[lack]
-		if n == a.needs[lack] && (n == 0 || a.node.Wants(lack) || a.node.Why(lack) != nil) {
+		if n == a.needs[lack] && (n == 0 || a.node.Wants(lack) || a.node.Why(lack) != nil && !a.anew) {
 			continue
 		}
 		a.w.say("%s needs %d of %v", a.name, n, lack)
@@ -246,7 +247,7 @@ func (a *agent) serve() (news bool) {
 		news = true
 	}
 	maps.DeleteFunc(needs, func(_ Lack, n int) bool { return n == 0 })
-	a.needs = needs
+	a.needs, a.anew = needs, false
 	return news
 }
 

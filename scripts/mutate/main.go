@@ -7,6 +7,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -18,7 +19,7 @@ import (
 )
 
 func main() {
-	ops := flag.Int("ops", 3_000_000, "how many operations may pass until a mutation is noticed")
+	ops := flag.Int("ops", 10_000_000, "how many operations may pass until a mutation is noticed")
 	flag.Parse()
 	if err := run(*ops, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, "mutate:", err)
@@ -32,11 +33,24 @@ func run(ops int, names []string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
+	chosen := slices.DeleteFunc(mutations(), func(m mutation) bool { return len(names) > 0 && !slices.Contains(names, m.name) })
+	var stale []error
+	for _, m := range chosen {
+		_, _, err := m.apply()
+		stale = append(stale, err)
+	}
+	if err := errors.Join(stale...); err != nil {
+		return err
+	}
+	none := filepath.Join(dir, "none.json")
+	if err := os.WriteFile(none, []byte(`{"Replace":{}}`), 0o600); err != nil {
+		return err
+	}
+	if how, err := simulate(none, ops); how != "" || err != nil {
+		return fmt.Errorf("the simulation fails without a mutation: %s", errors.Join(errors.New(how), err))
+	}
 	survived := 0
-	for _, m := range mutations() {
-		if len(names) > 0 && !slices.Contains(names, m.name) {
-			continue
-		}
+	for _, m := range chosen {
 		how, err := m.try(dir, ops)
 		if err != nil {
 			return fmt.Errorf("%s: %w", m.name, err)
@@ -53,21 +67,29 @@ func run(ops int, names []string) error {
 	return nil
 }
 
+// apply returns the file that the mutation is in, and what it makes of it.
+func (m mutation) apply() (path, text string, err error) {
+	if path, err = filepath.Abs(m.file); err != nil {
+		return "", "", err
+	}
+	old, err := os.ReadFile(path)
+	if err != nil {
+		return "", "", err
+	}
+	if n := strings.Count(string(old), m.old); n != 1 {
+		return "", "", fmt.Errorf("%s: %s has %d times what it replaces, not once: bring the mutation up to date\n%s", m.name, m.file, n, m.old)
+	}
+	return path, strings.Replace(string(old), m.old, m.new, 1), nil
+}
+
 // try says how the mutation was noticed; "" if it was not.
 func (m mutation) try(dir string, ops int) (how string, err error) {
-	path, err := filepath.Abs(m.file)
+	path, text, err := m.apply()
 	if err != nil {
 		return "", err
-	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return "", err
-	}
-	if n := strings.Count(string(text), m.old); n != 1 {
-		return "", fmt.Errorf("%s has %d times what it replaces, not once: bring the mutation up to date\n%s", m.file, n, m.old)
 	}
 	mutant := filepath.Join(dir, "mutant.go")
-	if err := os.WriteFile(mutant, []byte(strings.Replace(string(text), m.old, m.new, 1)), 0o600); err != nil {
+	if err := os.WriteFile(mutant, []byte(text), 0o600); err != nil {
 		return "", err
 	}
 	overlay := filepath.Join(dir, "overlay.json")
@@ -81,7 +103,7 @@ func (m mutation) try(dir string, ops int) (how string, err error) {
 	return simulate(overlay, ops)
 }
 
-// simulate runs the simulation of the mutant.
+// simulate runs the simulation with what is in overlay.
 func simulate(overlay string, ops int) (how string, err error) {
 	cmd := exec.Command("go", "test", "-vet=off", "-count=1", "-overlay", overlay, "-run", "^TestSimulation$", "./pools/exchange")
 	cmd.Env = append(os.Environ(), fmt.Sprintf("SIM_OPS=%d", ops), "SIM_SHRINK=0s", "SIM_LINES=0")

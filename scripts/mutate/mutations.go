@@ -15,8 +15,8 @@ func mutations() []mutation {
 		[]mutation{
 			{
 				"reaper: without making vacant first", "pools/exchange/reaper.go",
-				"\tdefault:\n\t\tr.call(&b.busy, Op{Kind: Vacate",
-				"\tcase true:\n\t\tr.discard(b)\n\tdefault:\n\t\tr.call(&b.busy, Op{Kind: Vacate",
+				"\tdefault:\n\t\tr.callFor(b, Op{Kind: Vacate",
+				"\tcase true:\n\t\tr.discard(b)\n\tdefault:\n\t\tr.callFor(b, Op{Kind: Vacate",
 			},
 			{
 				"reaper: removes what something stands in", "pools/exchange/reaper.go",
@@ -61,12 +61,11 @@ func claims() []mutation {
 		},
 		{
 			"return: an unknown outcome is taken for done", holding,
-			"\tn.call(&h.pace, Op{Kind: Delete, Block: h.Stored}, func(r Result) {\n\t\tif r.Err != nil && !errors.Is(r.Err, ErrGone) {",
-			"\tn.call(&h.pace, Op{Kind: Delete, Block: h.Stored}, func(r Result) {\n\t\tif r.Err != nil && !errors.Is(r.Err, ErrGone) && !errors.Is(r.Err, ErrUnknown) {",
+			"if r.Err == nil || errors.Is(r.Err, ErrGone) {\n\t\t\tover(Stored{})", "if r.Err == nil || errors.Is(r.Err, ErrGone) || errors.Is(r.Err, ErrUnknown) {\n\t\t\tover(Stored{})",
 		},
 		{
 			"return: taken back after the removal has begun", holding,
-			"!h.yielded && !h.final && n.ledger", "!h.yielded && n.ledger",
+			`h.yielded == "" && !h.final && n.ledger`, `h.yielded == "" && n.ledger`,
 		},
 		{
 			"return: around an own block", holding,
@@ -145,7 +144,7 @@ func restarts() []mutation {
 		},
 		{
 			"journal: a claim is not in it", holding,
-			"\t\terr = n.Keep(pools.Record{Op: pools.Claimed, Pool: st.Pool, At: n.now, Block: &st.Block})", "\t\terr = nil",
+			"if err := n.Keep(pools.Record{Op: pools.Claimed, Pool: st.Pool, At: n.now, Block: &st.Block}); err != nil {", "if err := error(nil); err != nil {",
 		},
 		{
 			"journal: what others have is not in it", holding,
