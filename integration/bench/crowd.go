@@ -72,19 +72,16 @@ func kubeWatches(ctx context.Context, _ *bench, out io.Writer) error {
 		fmt.Fprintln(out, "| | no idle agents | with them | ratio |\n| --- | --- | --- | --- |")
 		fmt.Fprintf(out, "| a claim | %s ms | %s ms | %s |\n", ms(alone.claim), ms(watched.claim), verdict(ratio(watched.claim, alone.claim), 1.15, true))
 		fmt.Fprintf(out, "| a loan | %s ms | %s ms | %.3g |\n", ms(alone.loan), ms(watched.loan), ratio(watched.loan, alone.loan))
-		rate, err := m.idle(ctx)
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(out, "\nWhile nothing happens the API server uses %.3f s of processor time a second; it has %.0f MB resident.\n", rate, m.resident())
+		fmt.Fprintf(out, "\nWhile nothing happens the API server uses %.3f s of processor time a second; it has %.0f MB resident.\n", m.idling, m.resident())
 		return m.reconnect(ctx, crowd, agents, out)
 	})
 }
 
 // meter reads the API server's clock.
 type meter struct {
-	c     *kube.Cluster
-	start time.Duration // that the API server had used when it was ready first
+	c      *kube.Cluster
+	idling float64       // processor time a second while nothing happens
+	start  time.Duration // that the API server had used when it was ready first
 }
 
 // settled waits until the API server has done what it was given: its collector
@@ -121,18 +118,9 @@ func (m *meter) rate(ctx context.Context, d time.Duration) (float64, error) {
 	return (after.APIServer - before.APIServer).Seconds() / time.Since(began).Seconds(), err
 }
 
-func (m *meter) idle(ctx context.Context) (float64, error) { return m.rate(ctx, 10*time.Second) }
-
 // each is what one of n things costs that do does, beyond what the API server
 // uses anyway.
 func (m *meter) each(ctx context.Context, n int, do func() error) (time.Duration, error) {
-	if err := m.settled(ctx); err != nil {
-		return 0, err
-	}
-	idle, err := m.idle(ctx)
-	if err != nil {
-		return 0, err
-	}
 	before, err := m.c.CPUTime()
 	if err != nil {
 		return 0, err
@@ -146,13 +134,19 @@ func (m *meter) each(ctx context.Context, n int, do func() error) (time.Duration
 	if err != nil {
 		return 0, err
 	}
-	used := after.APIServer - before.APIServer - time.Duration(idle*float64(took))
+	used := after.APIServer - before.APIServer - time.Duration(m.idling*float64(took))
 	return used / time.Duration(n), nil
 }
 
 // prices measures what claims and loans cost; turn tells calls of it apart.
 func (m *meter) prices(ctx context.Context, turn int) (p price, err error) {
 	const series = 9
+	if err := m.settled(ctx); err != nil {
+		return p, err
+	}
+	if m.idling, err = m.rate(ctx, 10*time.Second); err != nil {
+		return p, err
+	}
 	var claims []time.Duration
 	for n := range series {
 		one, err := m.claim(ctx, turn*series+n, 1000)

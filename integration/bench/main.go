@@ -92,6 +92,7 @@ func sections() []section {
 		{"kube-pods", kubePods},
 		{"kube-claims", kubeClaims},
 		{"kube-routes", kubeRoutes},
+		{"kube-sizes", kubeSizes},
 		{"kube-watches", kubeWatches},
 		{"kube-controller", kubeController},
 	}
