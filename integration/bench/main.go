@@ -6,8 +6,9 @@
 //
 // It runs as root, in a network namespace that it makes for itself, and keeps
 // its files on a tmpfs. It prints Markdown; with -write it replaces the parts of
-// that file between the lines <!-- bench --> and <!-- /bench -->, and between
-// <!-- bench kube --> and <!-- /bench kube -->, of which sections were run.
+// that file whose sections were run: between the lines <!-- bench --> and
+// <!-- /bench -->, and for each section on Kubernetes between such as
+// <!-- bench kube-pods --> and <!-- /bench kube-pods -->.
 package main
 
 import (
@@ -136,9 +137,19 @@ type part struct {
 	sections []section
 }
 
+// parts are one for the node alone, and one for each section on Kubernetes, which
+// take long: each can be made anew for itself.
 func parts() []part {
-	isKube := func(s section) bool { return strings.HasPrefix(s.name, "kube-") }
-	return []part{{"bench", slices.DeleteFunc(sections(), isKube)}, {"bench kube", slices.DeleteFunc(sections(), func(s section) bool { return !isKube(s) })}}
+	node := part{mark: "bench"}
+	var kube []part
+	for _, s := range sections() {
+		if strings.HasPrefix(s.name, "kube-") {
+			kube = append(kube, part{"bench " + s.name, []section{s}})
+		} else {
+			node.sections = append(node.sections, s)
+		}
+	}
+	return append([]part{node}, kube...)
 }
 
 // report runs those of the part's sections that were chosen, if any.
