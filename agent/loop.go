@@ -151,7 +151,7 @@ func (a *Agent) speak(ctx context.Context, p *plan) (handedOver bool, err error)
 		}
 	}
 	forgetful = errors.Join(forgetful, a.unremember(p))
-	d := speaker.Desired{Local: p.settings.Local, Peers: p.settings.Peers, Prefixes: p.announce}
+	d := speaker.Desired{Local: p.settings.Local, Peers: p.settings.Peers, Announcements: speaker.Plainly(p.announce...)}
 	if d.Local.ASN == 0 {
 		d = speaker.Desired{Local: a.spoken}
 	}
@@ -179,9 +179,10 @@ func (a *Agent) set(ctx context.Context, d speaker.Desired) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, setTime)
 	defer cancel()
 	err := a.Speaker.Set(ctx, d)
+	prefixes := d.Prefixes()
 	if !handedOver(err) {
 		// Part of it may have been announced, however often this fails.
-		for _, maybe := range d.Prefixes {
+		for _, maybe := range prefixes {
 			if !slices.Contains(a.announced, maybe) {
 				a.announced = append(slices.Clip(a.announced), maybe)
 			}
@@ -189,14 +190,14 @@ func (a *Agent) set(ctx context.Context, d speaker.Desired) (bool, error) {
 		return false, fmt.Errorf("BGP: %w", err)
 	}
 	for _, old := range a.announced {
-		if !slices.Contains(d.Prefixes, old) {
+		if !slices.Contains(prefixes, old) {
 			a.withdrawn[old] = true
 		}
 	}
-	for _, new := range d.Prefixes {
+	for _, new := range prefixes {
 		delete(a.withdrawn, new)
 	}
-	a.announced, a.spoken = d.Prefixes, d.Local
+	a.announced, a.spoken = prefixes, d.Local
 	if err != nil {
 		return true, fmt.Errorf("BGP: %w", err)
 	}

@@ -154,7 +154,7 @@ type fakeSpeaker struct{ *world }
 func (s fakeSpeaker) Set(_ context.Context, d speaker.Desired) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.bgp = set(d.Prefixes...)
+	s.bgp = set(d.Prefixes()...)
 	if !s.tolerant && !holds(s.kernel, s.bgp) {
 		s.t.Errorf("announced before the kernel delivers: announced %v, kernel %v", s.bgp.Prefixes(), s.kernel.Prefixes())
 	}
@@ -294,7 +294,7 @@ func settings(t *testing.T, ps ...Pool) Settings {
 		Local: speaker.Local{ASN: 64512, RouterID: netip.MustParseAddr("192.0.2.2"),
 			GracefulRestart: speaker.GracefulRestart{Enabled: true, Time: 120 * time.Second}},
 		Pools: ps, AnnounceTimeout: 5 * time.Second,
-		Peers: []speaker.Peer{{Name: "tor", Address: netip.MustParseAddr("192.0.2.1"), ASN: 65000, Families: []speaker.Family{speaker.IPv4, speaker.IPv6}}},
+		Peers: []speaker.Peer{{Name: "tor", Address: netip.MustParseAddr("192.0.2.1"), ASN: 65000, Session: speaker.Session{Families: []speaker.Family{speaker.IPv4, speaker.IPv6}}}},
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -187,7 +188,7 @@ func (c *Child) hand(ctx context.Context, l *link) error {
 		return err
 	}
 	d := *good
-	d.Prefixes = want.Prefixes
+	d.Announcements = want.Announcements
 	_, goodErr := l.call(ctx, c.setOf(d))
 	return errors.Join(err, goodErr)
 }
@@ -335,12 +336,46 @@ func (c *Child) Set(ctx context.Context, d Desired) error {
 // clone keeps what a restart needs apart from what the caller may change.
 func (d Desired) clone() Desired {
 	d.Local.Listen = slices.Clone(d.Local.Listen)
-	d.Peers = slices.Clone(d.Peers)
+	d.Peers, d.Ranges = slices.Clone(d.Peers), slices.Clone(d.Ranges)
 	for i := range d.Peers {
-		d.Peers[i].Families = slices.Clone(d.Peers[i].Families)
+		d.Peers[i].Session, d.Peers[i].Accept = d.Peers[i].Session.clone(), d.Peers[i].Accept.clone()
 	}
-	d.Prefixes = slices.Clone(d.Prefixes)
+	for i := range d.Ranges {
+		d.Ranges[i].Session, d.Ranges[i].Accept = d.Ranges[i].Session.clone(), d.Ranges[i].Accept.clone()
+	}
+	d.Announcements, d.Terms = slices.Clone(d.Announcements), maps.Clone(d.Terms)
+	for name, terms := range d.Terms {
+		d.Terms[name] = terms.clone()
+	}
 	return d
+}
+
+func (s Session) clone() Session {
+	s.Families = slices.Clone(s.Families)
+	return s
+}
+
+func (a Accept) clone() Accept {
+	a.Prefixes = slices.Clone(a.Prefixes)
+	return a
+}
+
+func (t Terms) clone() Terms {
+	out := make(Terms, len(t))
+	for peer, a := range t {
+		a.Communities, a.LargeCommunities = slices.Clone(a.Communities), slices.Clone(a.LargeCommunities)
+		a.LocalPreference, a.MED = clonePointer(a.LocalPreference), clonePointer(a.MED)
+		out[peer] = a
+	}
+	return out
+}
+
+func clonePointer[T any](p *T) *T {
+	if p == nil {
+		return nil
+	}
+	v := *p
+	return &v
 }
 
 // Flush implements Speaker.

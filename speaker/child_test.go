@@ -76,9 +76,9 @@ func TestChildSpeaks(t *testing.T) {
 	c := newTestChild(t)
 	peer := r.peer("tor")
 	peer.Password = "secret"
-	d := Desired{Local: local(), Peers: []Peer{peer}, Prefixes: prefixes("10.1.0.0/26", "10.2.0.0/26")}
+	d := Desired{Local: local(), Peers: []Peer{peer}, Announcements: announce("10.1.0.0/26", "10.2.0.0/26")}
 	must(t, c.Set(t.Context(), d))
-	must(t, c.Flush(within(t, soon), d.Prefixes))
+	must(t, c.Flush(within(t, soon), d.Prefixes()))
 	r.has(t, "10.1.0.0/26", "10.2.0.0/26")
 	if p := stateOf(t, c, "tor"); !p.Established() || p.Advertised != 2 {
 		t.Errorf("state %+v", p)
@@ -89,7 +89,7 @@ func TestChildSpeaks(t *testing.T) {
 	}
 	must(t, c.Close(within(t, soon), Withdraw))
 	r.has(t)
-	if err := c.Flush(t.Context(), d.Prefixes); !errors.Is(err, ErrClosed) {
+	if err := c.Flush(t.Context(), d.Prefixes()); !errors.Is(err, ErrClosed) {
 		t.Errorf("Flush of a closed speaker: %v", err)
 	}
 }
@@ -97,15 +97,15 @@ func TestChildSpeaks(t *testing.T) {
 func TestChildFlushWithoutPeer(t *testing.T) {
 	t.Parallel()
 	c := newTestChild(t)
-	d := Desired{Local: local(), Peers: []Peer{nobody("127.0.0.21")}, Prefixes: prefixes("10.1.0.0/26")}
+	d := Desired{Local: local(), Peers: []Peer{nobody("127.0.0.21")}, Announcements: announce("10.1.0.0/26")}
 	must(t, c.Set(t.Context(), d))
-	err := c.Flush(within(t, 50*time.Millisecond), d.Prefixes)
+	err := c.Flush(within(t, 50*time.Millisecond), d.Prefixes())
 	if !errors.Is(err, ErrNoPeer) || !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Flush without a peer: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := c.Flush(ctx, d.Prefixes); !errors.Is(err, ErrNoPeer) || !errors.Is(err, context.Canceled) {
+	if err := c.Flush(ctx, d.Prefixes()); !errors.Is(err, ErrNoPeer) || !errors.Is(err, context.Canceled) {
 		t.Errorf("Flush that is cancelled: %v", err)
 	}
 }
@@ -157,14 +157,14 @@ func TestDeadlyMessages(t *testing.T) {
 			good.accept(t, "127.0.0.1", "")
 			evil := startRaw(t, "evil", c.evil)
 			child := newTestChild(t)
-			d := Desired{Local: local(), Peers: []Peer{good.peer("good"), evil.peer}, Prefixes: prefixes("10.1.0.0/26")}
+			d := Desired{Local: local(), Peers: []Peer{good.peer("good"), evil.peer}, Announcements: announce("10.1.0.0/26")}
 			must(t, child.Set(t.Context(), d))
-			must(t, child.Flush(within(t, soon), d.Prefixes))
+			must(t, child.Flush(within(t, soon), d.Prefixes()))
 			first := child.pid()
 			_, _ = (<-evil.sessions).Write(c.message) // cut short by the death
 			eventually(t, "the child dies", func() bool { return child.pid() != first })
 			must(t, child.Set(t.Context(), d))
-			must(t, child.Flush(within(t, soon), d.Prefixes))
+			must(t, child.Flush(within(t, soon), d.Prefixes()))
 			good.has(t, "10.1.0.0/26")
 		})
 	}
@@ -176,9 +176,9 @@ func TestFRRGracefulRestart(t *testing.T) {
 	v4 := startFRR(t, "10.0.0.6", routerASN, neighbor("10.0.0.1", nodeASN, IPv4))
 	v6 := startFRR(t, "fd00::6", routerASN, neighbor("fd00::1", nodeASN, IPv6))
 	c := newTestChild(t)
-	d := Desired{Local: local(), Peers: []Peer{v4.peer("tor4"), v6.peer("tor6")}, Prefixes: prefixes("10.1.0.0/26", "2001:db8:1::/64")}
+	d := Desired{Local: local(), Peers: []Peer{v4.peer("tor4"), v6.peer("tor6")}, Announcements: announce("10.1.0.0/26", "2001:db8:1::/64")}
 	must(t, c.Set(t.Context(), d))
-	must(t, c.Flush(within(t, soon), d.Prefixes))
+	must(t, c.Flush(within(t, soon), d.Prefixes()))
 	v4.has(t, "10.1.0.0/26")
 	v6.has(t, "2001:db8:1::/64")
 
@@ -192,7 +192,7 @@ func TestFRRGracefulRestart(t *testing.T) {
 		stale4, stale6 = stale4 || path4[0].Stale, stale6 || path6[0].Stale
 		return stale4 && stale6 && !path4[0].Stale && !path6[0].Stale
 	})
-	must(t, c.Flush(within(t, soon), d.Prefixes))
+	must(t, c.Flush(within(t, soon), d.Prefixes()))
 	must(t, c.Close(within(t, soon), Withdraw))
 	v4.has(t)
 	v6.has(t)

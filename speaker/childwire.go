@@ -44,22 +44,20 @@ type answer struct {
 	State *State
 }
 
-// wireDesired is Desired with the passwords in it.
+// wireDesired is Desired with the passwords beside it, by the names of peers and
+// ranges: inside, they are stars.
 type wireDesired struct {
-	Local    Local
-	Peers    []wirePeer
-	Prefixes []netip.Prefix
-}
-
-type wirePeer struct {
-	Peer
-	Password string // hides Peer's, which encodes as stars
+	Desired
+	Passwords map[string]string
 }
 
 func toWire(d Desired) *wireDesired {
-	w := &wireDesired{Local: d.Local, Prefixes: d.Prefixes}
+	w := &wireDesired{Desired: d, Passwords: make(map[string]string)}
 	for _, p := range d.Peers {
-		w.Peers = append(w.Peers, wirePeer{Peer: p, Password: string(p.Password)})
+		w.Passwords[p.Name] = string(p.Password)
+	}
+	for _, r := range d.Ranges {
+		w.Passwords[r.Name] = string(r.Password)
 	}
 	return w
 }
@@ -68,10 +66,12 @@ func (w *wireDesired) desired() Desired {
 	if w == nil {
 		return Desired{}
 	}
-	d := Desired{Local: w.Local, Prefixes: w.Prefixes}
-	for _, p := range w.Peers {
-		p.Peer.Password = Secret(p.Password)
-		d.Peers = append(d.Peers, p.Peer)
+	d := w.Desired.clone()
+	for i := range d.Peers {
+		d.Peers[i].Password = Secret(w.Passwords[d.Peers[i].Name])
+	}
+	for i := range d.Ranges {
+		d.Ranges[i].Password = Secret(w.Passwords[d.Ranges[i].Name])
 	}
 	return d
 }

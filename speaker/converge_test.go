@@ -26,19 +26,19 @@ func TestConverges(t *testing.T) {
 	comesUp(t, s, "tor")
 	all := candidates()
 	for range 60 {
-		before := d.Prefixes
-		d.Prefixes = randomSet(random)
+		before := d.Prefixes()
+		d.Announcements = Plainly(randomSet(random)...)
 		heard := len(r.log())
 		must(t, s.Set(t.Context(), d))
 		flushed := random.IntN(3) > 0
 		if flushed {
 			must(t, s.Flush(within(t, soon), all))
-			r.has(t, names(d.Prefixes)...)
-			checkOrder(t, r.log()[heard:], before, d.Prefixes)
+			r.has(t, names(d.Prefixes())...)
+			checkOrder(t, r.log()[heard:], before, d.Prefixes())
 			continue
 		}
-		changed := d.Prefixes
-		d.Prefixes = before // taken back, perhaps before it was written
+		changed := d.Prefixes()
+		d.Announcements = Plainly(before...) // taken back, perhaps before it was written
 		must(t, s.Set(t.Context(), d))
 		must(t, s.Flush(within(t, soon), all))
 		eventually(t, "the router hears the change and its reversal", func() bool {

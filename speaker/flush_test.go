@@ -37,7 +37,7 @@ func TestWithdrawalWaitsForEndOfRIB(t *testing.T) {
 	close(r.gate)
 	r.listen(t)
 	c := newTestChild(t)
-	d := Desired{Local: local(), Peers: []Peer{r.peer}, Prefixes: prefixes("10.1.0.0/26")}
+	d := Desired{Local: local(), Peers: []Peer{r.peer}, Announcements: announce("10.1.0.0/26")}
 	d.Local.Restarting, d.Local.Deferral = true, time.Minute
 	must(t, c.Set(t.Context(), d))
 	comesUp(t, c, "helper")
@@ -81,19 +81,19 @@ func TestWithdrawalWaitsForLostHelper(t *testing.T) {
 	close(lost.gate)
 	listener := lost.listen(t)
 	c := newTestChild(t)
-	d := Desired{Local: local(), Peers: []Peer{stays.peer, lost.peer}, Prefixes: prefixes("10.1.0.0/26", "10.2.0.0/26")}
+	d := Desired{Local: local(), Peers: []Peer{stays.peer, lost.peer}, Announcements: announce("10.1.0.0/26", "10.2.0.0/26")}
 	must(t, c.Set(t.Context(), d))
 	comesUp(t, c, "stays")
 	comesUp(t, c, "lost")
-	must(t, c.Flush(within(t, soon), d.Prefixes))
+	must(t, c.Flush(within(t, soon), d.Prefixes()))
 	lost.hearsEnd(t)
 	must(t, listener.Close())
 	must(t, (<-lost.sessions).Close())
 	eventually(t, "the session is lost", func() bool { return !stateOf(t, c, "lost").Established() })
 
-	d.Prefixes = prefixes("10.1.0.0/26", "10.3.0.0/26")
+	d.Announcements = announce("10.1.0.0/26", "10.3.0.0/26")
 	must(t, c.Set(t.Context(), d))
-	must(t, c.Flush(within(t, soon), d.Prefixes))
+	must(t, c.Flush(within(t, soon), d.Prefixes()))
 	gone := prefixes("10.2.0.0/26")
 	notYet(t, c, gone, "lost (127.0.0.37)", "has no session", "10.2.0.0/26")
 	lost.listen(t)
@@ -150,7 +150,7 @@ func TestHolds(t *testing.T) {
 			if c.also != "" {
 				families = append(families, c.also)
 			}
-			l.add(Peer{Name: "tor", Address: netip.MustParseAddr(address), Families: families}.withDefaults(), c.restart)
+			l.add(Peer{Name: "tor", Address: netip.MustParseAddr(address), Session: Session{Families: families}}.withDefaults(), c.restart)
 			if c.live != nil {
 				l.established(address)
 				c.live(l, l.sessions[address])
@@ -182,7 +182,7 @@ func TestRestartLeavesOpeningSessionInPeace(t *testing.T) {
 	quick := newRaw(t, "quick", "127.0.0.40")
 	close(quick.gate)
 	c := newTestChild(t)
-	d := Desired{Local: local(), Peers: []Peer{quick.peer, slow.peer}, Prefixes: prefixes("10.1.0.0/26")}
+	d := Desired{Local: local(), Peers: []Peer{quick.peer, slow.peer}, Announcements: announce("10.1.0.0/26")}
 	d.Local.Restarting = true
 	must(t, c.Set(t.Context(), d))
 	if !restartBit(slow.nextOpen(t)) {
@@ -190,7 +190,7 @@ func TestRestartLeavesOpeningSessionInPeace(t *testing.T) {
 	}
 	quick.listen(t)
 	comesUp(t, c, "quick")
-	must(t, c.Flush(within(t, soon), d.Prefixes)) // the deferral is over
+	must(t, c.Flush(within(t, soon), d.Prefixes())) // the deferral is over
 	select {
 	case <-slow.opens:
 		t.Error("the slow router was dialled again")
@@ -231,9 +231,9 @@ func TestFRRDropsStale(t *testing.T) {
 	t.Parallel()
 	f := startFRR(t, "10.0.0.9", routerASN, neighbor("10.0.0.1", nodeASN, IPv4))
 	first := newTestChild(t)
-	d := Desired{Local: local(), Peers: []Peer{f.peer("tor")}, Prefixes: prefixes("10.1.0.0/26", "10.2.0.0/26")}
+	d := Desired{Local: local(), Peers: []Peer{f.peer("tor")}, Announcements: announce("10.1.0.0/26", "10.2.0.0/26")}
 	must(t, first.Set(t.Context(), d))
-	must(t, first.Flush(within(t, soon), d.Prefixes))
+	must(t, first.Flush(within(t, soon), d.Prefixes()))
 	f.has(t, "10.1.0.0/26", "10.2.0.0/26")
 	must(t, first.Close(within(t, soon), Forward))
 	eventually(t, "both routes are stale", func() bool {
@@ -244,8 +244,8 @@ func TestFRRDropsStale(t *testing.T) {
 		return routes["10.1.0.0/26"][0].Stale && routes["10.2.0.0/26"][0].Stale
 	})
 	second := newTestChild(t)
-	gone := d.Prefixes[1:]
-	d.Prefixes = d.Prefixes[:1]
+	gone := d.Prefixes()[1:]
+	d.Announcements = d.Announcements[:1]
 	d.Local.Restarting = true
 	must(t, second.Set(t.Context(), d))
 	must(t, second.Flush(within(t, soon), gone))

@@ -27,9 +27,9 @@ func TestFRRFamilies(t *testing.T) {
 			v4 := startFRR(t, c.v4, c.asn, neighbor("10.0.0.1", nodeASN, IPv4))
 			v6 := startFRR(t, c.v6, c.asn, neighbor("fd00::1", nodeASN, IPv6))
 			s := newTestServer(t)
-			d := Desired{Local: local(), Peers: []Peer{v4.peer("tor4"), v6.peer("tor6")}, Prefixes: prefixes("10.1.0.0/26", "2001:db8:1::/64")}
+			d := Desired{Local: local(), Peers: []Peer{v4.peer("tor4"), v6.peer("tor6")}, Announcements: announce("10.1.0.0/26", "2001:db8:1::/64")}
 			must(t, s.Set(t.Context(), d))
-			must(t, s.Flush(within(t, soon), d.Prefixes))
+			must(t, s.Flush(within(t, soon), d.Prefixes()))
 			v4.has(t, "10.1.0.0/26")
 			v6.has(t, "2001:db8:1::/64")
 			r4, r6 := v4.routes(t, IPv4)["10.1.0.0/26"][0], v6.routes(t, IPv6)["2001:db8:1::/64"][0]
@@ -59,9 +59,9 @@ func TestFRRRefusedPeers(t *testing.T) {
 		return p
 	}
 	s := newTestServer(t)
-	d := Desired{Local: local(), Prefixes: prefixes("10.1.0.0/26"), Peers: []Peer{with(good.peer("good"), "right", routerASN)}}
+	d := Desired{Local: local(), Announcements: announce("10.1.0.0/26"), Peers: []Peer{with(good.peer("good"), "right", routerASN)}}
 	must(t, s.Set(t.Context(), d))
-	must(t, s.Flush(within(t, soon), d.Prefixes))
+	must(t, s.Flush(within(t, soon), d.Prefixes()))
 	since := stateOf(t, s, "good").Since
 	d.Peers = append(d.Peers, with(secret.peer("password"), "wrong", routerASN), with(ours.peer("asn"), "", routerASN+1), theirs.peer("their-asn"))
 	must(t, s.Set(t.Context(), d))
@@ -96,7 +96,7 @@ func TestFRRAgentKilled(t *testing.T) {
 	t.Parallel()
 	f := startFRR(t, "10.0.0.7", routerASN, neighbor("10.0.0.1", nodeASN, IPv4)+neighbor("10.0.0.8", observerASN, IPv4))
 	behind := f.observe(t, "10.0.0.8")
-	d := Desired{Local: local(), Peers: []Peer{f.peer("tor")}, Prefixes: prefixes("10.1.0.0/26")}
+	d := Desired{Local: local(), Peers: []Peer{f.peer("tor")}, Announcements: announce("10.1.0.0/26")}
 	pid := killedAgent(t, d, func() { behind.has(t, "10.1.0.0/26") })
 	eventually(t, "the child ends with its parent", func() bool {
 		_, err := os.Stat(fmt.Sprintf("/proc/%d/status", pid))

@@ -104,7 +104,7 @@ func (f *frr) has(t *testing.T, want ...string) {
 }
 
 func (f *frr) peer(name string, families ...Family) Peer {
-	return Peer{Name: name, Address: netip.MustParseAddr(f.address), ASN: f.asn, Families: families, HoldTime: 9 * time.Second}
+	return Peer{Name: name, Address: netip.MustParseAddr(f.address), ASN: f.asn, Session: Session{Families: families, HoldTime: 9 * time.Second}}
 }
 
 // neighbor is FRR's configuration for a session with the node.

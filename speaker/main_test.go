@@ -36,7 +36,7 @@ func beParent() error {
 	ctx := context.Background()
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	c := NewChild(Spawn{Path: os.Args[0], Env: []string{asChild + "=1"}, Log: log})
-	if err := errors.Join(c.Set(ctx, w.desired()), c.Flush(ctx, w.Prefixes)); err != nil {
+	if err := errors.Join(c.Set(ctx, w.desired()), c.Flush(ctx, w.desired().Prefixes())); err != nil {
 		return err
 	}
 	fmt.Println(c.pid())

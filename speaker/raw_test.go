@@ -37,7 +37,7 @@ func startRaw(t *testing.T, name, address string) *raw {
 func newRaw(t *testing.T, name, address string) *raw {
 	t.Helper()
 	return &raw{
-		peer:     Peer{Name: name, Address: netip.MustParseAddr(address), ASN: routerASN, Port: routerPort},
+		peer:     Peer{Name: name, Address: netip.MustParseAddr(address), ASN: routerASN, Session: Session{Port: routerPort}},
 		hold:     90,
 		sessions: make(chan net.Conn, 8),
 		opens:    make(chan *bgp.BGPOpen, 8),

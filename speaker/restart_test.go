@@ -43,9 +43,9 @@ func TestRefusedLocalStopsNothing(t *testing.T) {
 	r := startRouter(t, "127.0.0.24", routerASN)
 	r.accept(t, "127.0.0.1", "")
 	c := newTestChild(t)
-	good := Desired{Local: local(), Peers: []Peer{r.peer("tor")}, Prefixes: prefixes("10.1.0.0/26")}
+	good := Desired{Local: local(), Peers: []Peer{r.peer("tor")}, Announcements: announce("10.1.0.0/26")}
 	must(t, c.Set(t.Context(), good))
-	must(t, c.Flush(within(t, soon), good.Prefixes))
+	must(t, c.Flush(within(t, soon), good.Prefixes()))
 	since := stateOf(t, c, "tor").Since
 	for name, change := range map[string]func(*Local){
 		"listen address elsewhere": func(l *Local) { l.Listen, l.Port = []netip.Addr{netip.MustParseAddr("203.0.113.9")}, 1793 },
@@ -57,7 +57,7 @@ func TestRefusedLocalStopsNothing(t *testing.T) {
 		"no router ID":       func(l *Local) { l.RouterID = netip.Addr{} },
 	} {
 		d := good
-		d.Peers, d.Prefixes = nil, prefixes("10.1.0.0/26", "10.2.0.0/26")
+		d.Peers, d.Announcements = nil, announce("10.1.0.0/26", "10.2.0.0/26")
 		change(&d.Local)
 		if err := c.Set(t.Context(), d); !errors.Is(err, ErrLocal) || !strings.Contains(err.Error(), "stay in force") {
 			t.Errorf("%s: %v: want ErrLocal, and that the old settings stay in force", name, err)
@@ -83,16 +83,16 @@ func TestFailedRestartReturns(t *testing.T) {
 	must(t, err)
 	t.Cleanup(func() { _ = taken.Close() })
 	s := newTestServer(t)
-	d := Desired{Local: local(), Peers: []Peer{r.peer("tor")}, Prefixes: prefixes("10.1.0.0/26")}
+	d := Desired{Local: local(), Peers: []Peer{r.peer("tor")}, Announcements: announce("10.1.0.0/26")}
 	d.Local.Listen, d.Local.Port = []netip.Addr{netip.MustParseAddr("127.0.0.27")}, port
 	must(t, s.Set(t.Context(), d))
-	must(t, s.Flush(within(t, soon), d.Prefixes))
+	must(t, s.Flush(within(t, soon), d.Prefixes()))
 	wide := d
 	wide.Local.Listen = []netip.Addr{netip.IPv4Unspecified()}
 	if err := s.Set(t.Context(), wide); !errors.Is(err, ErrLocal) || !strings.Contains(err.Error(), "stay in force") {
 		t.Errorf("Set of a listen address that is taken in part: %v", err)
 	}
-	must(t, s.Flush(within(t, soon), d.Prefixes))
+	must(t, s.Flush(within(t, soon), d.Prefixes()))
 	r.has(t, "10.1.0.0/26")
 	since := stateOf(t, s, "tor").Since
 	if err := s.Set(t.Context(), wide); !errors.Is(err, ErrLocal) || !strings.Contains(err.Error(), "not tried again") {
@@ -166,9 +166,9 @@ func TestWithdrawWithoutProcess(t *testing.T) {
 	r := startRouter(t, "127.0.0.31", routerASN)
 	r.accept(t, "127.0.0.1", "")
 	c := newTestChild(t)
-	d := Desired{Local: local(), Peers: []Peer{r.peer("tor")}, Prefixes: prefixes("10.1.0.0/26")}
+	d := Desired{Local: local(), Peers: []Peer{r.peer("tor")}, Announcements: announce("10.1.0.0/26")}
 	must(t, c.Set(t.Context(), d))
-	must(t, c.Flush(within(t, soon), d.Prefixes))
+	must(t, c.Flush(within(t, soon), d.Prefixes()))
 	r.has(t, "10.1.0.0/26")
 	first := c.signal(t, syscall.SIGKILL)
 	eventually(t, "the process is gone", func() bool { return c.pid() != first })
@@ -186,7 +186,7 @@ func TestWithdrawNamesTheUntold(t *testing.T) {
 	}{"restarting": {true, 500 * time.Millisecond}, "new": {false, soon}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			d := Desired{Local: local(), Peers: []Peer{nobody("127.0.0.32")}, Prefixes: prefixes("10.1.0.0/26")}
+			d := Desired{Local: local(), Peers: []Peer{nobody("127.0.0.32")}, Announcements: announce("10.1.0.0/26")}
 			d.Local.Restarting = c.restarting
 			child := NewChild(testSpawn(t))
 			must(t, child.Set(t.Context(), d))
@@ -206,9 +206,9 @@ func TestWedgedChild(t *testing.T) {
 	spawn.Patience = 4 * time.Second
 	c := NewChild(spawn)
 	t.Cleanup(func() { _ = c.Close(within(t, soon), Forward) })
-	d := Desired{Local: local(), Peers: []Peer{r.peer}, Prefixes: prefixes("10.1.0.0/26")}
+	d := Desired{Local: local(), Peers: []Peer{r.peer}, Announcements: announce("10.1.0.0/26")}
 	must(t, c.Set(t.Context(), d))
-	must(t, c.Flush(within(t, soon), d.Prefixes))
+	must(t, c.Flush(within(t, soon), d.Prefixes()))
 	first := c.freeze(t)
 	if p := stateOf(t, within500ms{c}, "tor"); p.Session != "Idle" || p.LastError != errSilent.Error() {
 		t.Errorf("state of a process that is stopped: %+v", p)
@@ -220,7 +220,7 @@ func TestWedgedChild(t *testing.T) {
 		t.Errorf("Set after one that filled the link: %v", err)
 	}
 	eventually(t, "another process is in its place", func() bool { pid := c.pid(); return pid != 0 && pid != first })
-	must(t, c.Flush(within(t, soon), d.Prefixes))
+	must(t, c.Flush(within(t, soon), d.Prefixes()))
 	c.mu.Lock()
 	reason := c.reason
 	c.mu.Unlock()
@@ -238,7 +238,7 @@ func TestWedgedChild(t *testing.T) {
 // large is d with more prefixes than a socket holds.
 func large(d Desired) Desired {
 	for i := range 100_000 {
-		d.Prefixes = append(d.Prefixes, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 32))
+		d.Announcements = append(d.Announcements, Announcement{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 32)})
 	}
 	return d
 }

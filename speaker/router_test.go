@@ -71,7 +71,7 @@ func oneServerUnderRace(t *testing.T) {
 // accept makes the router take the node's session.
 func (r *router) accept(t *testing.T, node string, password string, families ...Family) {
 	t.Helper()
-	p := Peer{Address: netip.MustParseAddr(node), ASN: nodeASN, Families: families, Password: Secret(password)}.withDefaults()
+	p := Peer{Address: netip.MustParseAddr(node), ASN: nodeASN, Session: Session{Families: families, Password: Secret(password)}}.withDefaults()
 	peer := peerOf(p, Local{ASN: r.asn, GracefulRestart: GracefulRestart{Enabled: true, Time: 30 * time.Second}}, false)
 	peer.Transport.PassiveMode = true
 	must(t, r.bgp.AddPeer(context.Background(), &api.AddPeerRequest{Peer: peer}))
@@ -156,7 +156,7 @@ func (r *router) log() []string {
 }
 
 func (r *router) peer(name string, families ...Family) Peer {
-	return Peer{Name: name, Address: r.address, ASN: r.asn, Port: r.port, Families: families}
+	return Peer{Name: name, Address: r.address, ASN: r.asn, Session: Session{Port: r.port, Families: families}}
 }
 
 // quiet drops a router's log.
@@ -202,6 +202,9 @@ func eventually(t *testing.T, what string, ok func() bool) {
 		}
 	}
 }
+
+// announce announces prefixes to every peer.
+func announce(list ...string) []Announcement { return Plainly(prefixes(list...)...) }
 
 func prefixes(list ...string) []netip.Prefix {
 	var ps []netip.Prefix

@@ -91,7 +91,7 @@ func (s *Server) release() { <-s.turn }
 
 // Set implements Speaker.
 func (s *Server) Set(ctx context.Context, d Desired) error {
-	prefixes, err := checkPrefixes(d.Prefixes)
+	prefixes, err := checkPrefixes(d.Prefixes())
 	if err != nil {
 		return fmt.Errorf("BGP settings: %w", err)
 	}

@@ -36,15 +36,15 @@ func TestAnnounceFlushWithdraw(t *testing.T) {
 	r := startRouter(t, "127.0.0.2", routerASN)
 	r.accept(t, "127.0.0.1", "")
 	s := newTestServer(t)
-	d := Desired{Local: local(), Peers: []Peer{r.peer("tor")}, Prefixes: prefixes("10.1.0.0/26", "10.2.0.0/26")}
+	d := Desired{Local: local(), Peers: []Peer{r.peer("tor")}, Announcements: announce("10.1.0.0/26", "10.2.0.0/26")}
 	must(t, s.Set(t.Context(), d))
-	must(t, s.Flush(within(t, soon), d.Prefixes))
+	must(t, s.Flush(within(t, soon), d.Prefixes()))
 	r.has(t, "10.1.0.0/26", "10.2.0.0/26")
 
-	d.Prefixes = prefixes("10.2.0.0/26", "10.3.0.0/26")
+	d.Announcements = announce("10.2.0.0/26", "10.3.0.0/26")
 	must(t, s.Set(t.Context(), d))
 	start := time.Now()
-	must(t, s.Flush(within(t, soon), d.Prefixes))
+	must(t, s.Flush(within(t, soon), d.Prefixes()))
 	t.Logf("Flush took %v", time.Since(start))
 	r.has(t, "10.2.0.0/26", "10.3.0.0/26")
 	if p := stateOf(t, s, "tor"); !p.Established() || p.Advertised != 2 || p.Since.IsZero() {
@@ -61,13 +61,13 @@ func TestAnnounceFlushWithdraw(t *testing.T) {
 func TestFlushWithoutPeer(t *testing.T) {
 	t.Parallel()
 	s := newTestServer(t)
-	d := Desired{Local: local(), Peers: []Peer{nobody("127.0.0.22")}, Prefixes: prefixes("10.1.0.0/26", "fd00:1::/64")}
+	d := Desired{Local: local(), Peers: []Peer{nobody("127.0.0.22")}, Announcements: announce("10.1.0.0/26", "fd00:1::/64")}
 	must(t, s.Set(t.Context(), d))
-	err := s.Flush(within(t, 50*time.Millisecond), d.Prefixes[:1])
+	err := s.Flush(within(t, 50*time.Millisecond), d.Prefixes()[:1])
 	if !errors.Is(err, ErrNoPeer) || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "ipv4") {
 		t.Errorf("Flush without a session: %v", err)
 	}
-	err = s.Flush(t.Context(), d.Prefixes)
+	err = s.Flush(t.Context(), d.Prefixes())
 	if !errors.Is(err, ErrNoPeer) || !strings.Contains(err.Error(), "no peer is configured") || !strings.Contains(err.Error(), "ipv6") {
 		t.Errorf("Flush of a family that no peer is configured for: %v", err)
 	}
@@ -82,13 +82,13 @@ func TestFlushOfOneFamily(t *testing.T) {
 	r.accept(t, "127.0.0.1", "")
 	v6 := nobody("::1")
 	s := newTestServer(t)
-	d := Desired{Local: local(), Peers: []Peer{r.peer("tor"), v6}, Prefixes: prefixes("10.1.0.0/26", "fd00:1::/64")}
+	d := Desired{Local: local(), Peers: []Peer{r.peer("tor"), v6}, Announcements: announce("10.1.0.0/26", "fd00:1::/64")}
 	must(t, s.Set(t.Context(), d))
-	must(t, s.Flush(within(t, soon), d.Prefixes[:1]))
+	must(t, s.Flush(within(t, soon), d.Prefixes()[:1]))
 	d.Peers = d.Peers[:1]
 	must(t, s.Set(t.Context(), d))
-	must(t, s.Flush(within(t, soon), d.Prefixes[:1]))
-	d.Prefixes = nil
+	must(t, s.Flush(within(t, soon), d.Prefixes()[:1]))
+	d.Announcements = nil
 	must(t, s.Set(t.Context(), d))
 	must(t, s.Flush(within(t, soon), prefixes("10.1.0.0/26")))
 	r.has(t)
@@ -96,7 +96,7 @@ func TestFlushOfOneFamily(t *testing.T) {
 
 // nobody is a peer that is not there.
 func nobody(address string) Peer {
-	return Peer{Name: "nobody", Address: netip.MustParseAddr(address), ASN: routerASN, Port: 1}
+	return Peer{Name: "nobody", Address: netip.MustParseAddr(address), ASN: routerASN, Session: Session{Port: 1}}
 }
 
 // comesUp waits for a peer's session.
@@ -112,7 +112,7 @@ func TestFlood(t *testing.T) {
 	good.accept(t, "127.0.0.1", "")
 	flood := startRaw(t, "flood", "127.0.0.7")
 	c := newTestChild(t)
-	d := Desired{Local: local(), Peers: []Peer{good.peer("good"), flood.peer}, Prefixes: prefixes("10.1.0.0/26")}
+	d := Desired{Local: local(), Peers: []Peer{good.peer("good"), flood.peer}, Announcements: announce("10.1.0.0/26")}
 	must(t, c.Set(t.Context(), d))
 	good.has(t, "10.1.0.0/26")
 	since := stateOf(t, c, "good").Since
@@ -198,11 +198,11 @@ func TestAPIReadOnly(t *testing.T) {
 	s := newTestServer(t)
 	peer := r.peer("tor")
 	peer.Password = "swordfish"
-	d := Desired{Local: local(), Peers: []Peer{peer}, Prefixes: prefixes("10.1.0.0/26")}
+	d := Desired{Local: local(), Peers: []Peer{peer}, Announcements: announce("10.1.0.0/26")}
 	d.Local.APISocket = socket
 	d.Local.APIAddress = fmt.Sprintf("127.0.0.1:%d", apiPort)
 	must(t, s.Set(t.Context(), d))
-	must(t, s.Flush(within(t, soon), d.Prefixes))
+	must(t, s.Flush(within(t, soon), d.Prefixes()))
 
 	gobgp := func(args ...string) (string, error) {
 		out, err := exec.Command("gobgp", append([]string{"--target", "unix://" + socket}, args...)...).CombinedOutput()
@@ -273,7 +273,7 @@ func TestRefusedSettings(t *testing.T) {
 			d.Local.Listen = []netip.Addr{netip.MustParseAddr("127.0.0.1")}
 			d.Local.Port = uint16(taken.Addr().(*net.TCPAddr).Port)
 		}, "another BGP speaker"},
-		"host bits":         {func(d *Desired) { d.Prefixes = prefixes("10.1.0.1/26") }, "host bits"},
+		"host bits":         {func(d *Desired) { d.Announcements = announce("10.1.0.1/26") }, "host bits"},
 		"restart time":      {func(d *Desired) { d.Local.Time = 2 * time.Hour }, "graceful restart time"},
 		"hold time 2":       {func(d *Desired) { d.Peers[0].HoldTime = 2 * time.Second }, "hold time"},
 		"peer ASN 0":        {func(d *Desired) { d.Peers[0].ASN = 0 }, "ASN 0"},
@@ -287,8 +287,8 @@ func TestRefusedSettings(t *testing.T) {
 			t.Parallel()
 			s := newTestServer(t)
 			d := Desired{Local: local(), Peers: []Peer{
-				{Name: "a", Address: netip.MustParseAddr("127.0.0.9"), ASN: 1, Port: 1},
-				{Name: "b", Address: netip.MustParseAddr("127.0.0.10"), ASN: 1, Port: 1},
+				{Name: "a", Address: netip.MustParseAddr("127.0.0.9"), ASN: 1, Session: Session{Port: 1}},
+				{Name: "b", Address: netip.MustParseAddr("127.0.0.10"), ASN: 1, Session: Session{Port: 1}},
 			}}
 			c.change(&d)
 			err := s.Set(t.Context(), d)
@@ -308,10 +308,10 @@ func TestLateRouterSeesRestartBit(t *testing.T) {
 	late := newRaw(t, "late", "127.0.0.13")
 	close(late.gate)
 	s := newTestServer(t)
-	d := Desired{Local: local(), Peers: []Peer{early.peer("early"), late.peer}, Prefixes: prefixes("10.1.0.0/26")}
+	d := Desired{Local: local(), Peers: []Peer{early.peer("early"), late.peer}, Announcements: announce("10.1.0.0/26")}
 	d.Local.Restarting = true
 	must(t, s.Set(t.Context(), d))
-	must(t, s.Flush(within(t, soon), d.Prefixes))
+	must(t, s.Flush(within(t, soon), d.Prefixes()))
 	early.has(t, "10.1.0.0/26")
 	late.listen(t)
 	select {
@@ -332,7 +332,7 @@ func TestGarbage(t *testing.T) {
 	t.Parallel()
 	r := startRaw(t, "garbage", "127.0.0.14")
 	s := newTestServer(t)
-	must(t, s.Set(t.Context(), Desired{Local: local(), Peers: []Peer{r.peer}, Prefixes: prefixes("10.1.0.0/26")}))
+	must(t, s.Set(t.Context(), Desired{Local: local(), Peers: []Peer{r.peer}, Announcements: announce("10.1.0.0/26")}))
 	comesUp(t, s, r.peer.Name)
 	short := header(bgp.BGP_MSG_KEEPALIVE)
 	short[17]--
@@ -351,7 +351,7 @@ func TestPeerWithoutHoldTime(t *testing.T) {
 	close(r.gate)
 	r.listen(t)
 	s := newTestServer(t)
-	must(t, s.Set(t.Context(), Desired{Local: local(), Peers: []Peer{r.peer}, Prefixes: prefixes("10.1.0.0/26")}))
+	must(t, s.Set(t.Context(), Desired{Local: local(), Peers: []Peer{r.peer}, Announcements: announce("10.1.0.0/26")}))
 	eventually(t, "the state names the hold time", func() bool {
 		return strings.Contains(stateOf(t, s, r.peer.Name).LastError, "hold time 0")
 	})
@@ -379,17 +379,17 @@ func TestListen(t *testing.T) {
 		{"other", "192.0.2.10", "10.1.0.0/26"},
 		{"other", "192.0.2.11", "10.2.0.0/26"},
 	} {
-		d.Peers[0].Password, d.Local.RouterID, d.Prefixes = c.password, netip.MustParseAddr(c.routerID), prefixes(c.prefix)
+		d.Peers[0].Password, d.Local.RouterID, d.Announcements = c.password, netip.MustParseAddr(c.routerID), announce(c.prefix)
 		must(t, s.Set(t.Context(), d))
 		if i > 0 {
 			must(t, r.bgp.DeletePeer(t.Context(), &api.DeletePeerRequest{Address: node.String()}))
 			r.has(t)
 		}
-		p := Peer{Address: node, ASN: nodeASN, Port: nodePort, Password: c.password, HoldTime: 9 * time.Second}.withDefaults()
+		p := Peer{Address: node, ASN: nodeASN, Session: Session{Port: nodePort, Password: c.password, HoldTime: 9 * time.Second}}.withDefaults()
 		dials := peerOf(p, Local{ASN: routerASN}, false)
 		dials.Transport.LocalAddress = r.address.String()
 		must(t, r.bgp.AddPeer(t.Context(), &api.AddPeerRequest{Peer: dials}))
-		must(t, s.Flush(within(t, soon), d.Prefixes))
+		must(t, s.Flush(within(t, soon), d.Prefixes()))
 		r.has(t, c.prefix)
 	}
 }
@@ -409,10 +409,10 @@ func TestFlushWaitsForSlowRouter(t *testing.T) {
 	must(t, s.Set(t.Context(), d))
 	comesUp(t, s, "slow")
 	for i := range many {
-		d.Prefixes = append(d.Prefixes, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 32))
+		d.Announcements = append(d.Announcements, Announcement{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 32)})
 	}
 	must(t, s.Set(t.Context(), d))
-	err := s.Flush(within(t, 300*time.Millisecond), d.Prefixes)
+	err := s.Flush(within(t, 300*time.Millisecond), d.Prefixes())
 	if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrNoPeer) || !strings.Contains(err.Error(), "slow") {
 		t.Errorf("Flush while the router does not read: %v", err)
 	}
@@ -421,6 +421,6 @@ func TestFlushWaitsForSlowRouter(t *testing.T) {
 		t.Errorf("advertised %d of %d to a router that does not read", p.Advertised, many)
 	}
 	close(r.gate)
-	must(t, s.Flush(within(t, soon), d.Prefixes))
+	must(t, s.Flush(within(t, soon), d.Prefixes()))
 	eventually(t, "the router has all", func() bool { return r.heard.Load() == many })
 }

@@ -13,7 +13,6 @@ package speaker
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net/netip"
 	"time"
 )
@@ -76,84 +75,6 @@ const (
 	Forward Stop = iota
 	Withdraw
 )
-
-// Desired is the whole state that a speaker should have.
-type Desired struct {
-	Local    Local
-	Peers    []Peer         // by name, each once
-	Prefixes []netip.Prefix // masked; order and duplicates do not matter
-}
-
-// Local is this node's side of every session. A change of it restarts BGP as a
-// whole: all sessions are ended with a Cease and begun anew.
-type Local struct {
-	ASN      uint32
-	RouterID netip.Addr // IPv4
-	// Listen are the addresses to accept sessions on; none means that the
-	// speaker only dials.
-	Listen []netip.Addr
-	Port   uint16 // to listen on; 0 is 179
-	// APISocket and APIAddress are where GoBGP's gRPC API is served, read
-	// only: a unix socket path and a loopback host:port. Empty is not served.
-	APISocket  string
-	APIAddress string
-	GracefulRestart
-}
-
-// GracefulRestart is RFC 4724 as the restarting speaker.
-type GracefulRestart struct {
-	Enabled bool
-	// Time is how long a peer keeps forwarding without a session.
-	Time time.Duration
-	// Deferral bounds how long a restarted speaker waits for its peers'
-	// End-of-RIB before it sends its own.
-	Deferral time.Duration
-	// Restarting says that this start follows a loss of the speaker with the
-	// kernel's forwarding kept: set the restart bit in the first OPENs. It is
-	// about the first start of a speaker alone: a change of Local is no
-	// restart in this sense.
-	Restarting bool
-}
-
-// Family of addresses that a session carries.
-type Family string
-
-const (
-	IPv4 Family = "ipv4"
-	IPv6 Family = "ipv6"
-)
-
-// DefaultHoldTime is that of peers which are given none (RFC 4271, section 10).
-const DefaultHoldTime = 90 * time.Second
-
-// Peer is one router to speak with.
-type Peer struct {
-	Name     string // for messages; unique
-	Address  netip.Addr
-	ASN      uint32
-	Port     uint16 // 0 is 179
-	Families []Family
-	Password Secret // TCP MD5 (RFC 2385), empty for none
-	// Multihop is the TTL for a peer that is not directly connected; 0 is a
-	// directly connected one. It is for eBGP; iBGP ignores it.
-	Multihop uint8
-	HoldTime time.Duration // 0 is 90 s; else at least 3 s
-}
-
-// Secret is a string that prints as stars.
-type Secret string
-
-// String hides the secret.
-func (s Secret) String() string { return "******" }
-
-// GoString hides the secret from %#v.
-func (s Secret) GoString() string { return "******" }
-
-// MarshalText hides the secret from encoders.
-func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
-
-// LogValue hides the secret from slog.
-func (s Secret) LogValue() slog.Value { return slog.StringValue("******") }
 
 // State is what a speaker really does.
 type State struct {

@@ -246,13 +246,13 @@ func (e *endpoint) Set(_ context.Context, d speaker.Desired) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for other, ps := range e.announced {
-		for _, p := range d.Prefixes {
+		for _, p := range d.Prefixes() {
 			if other != e.name && slices.ContainsFunc(ps, p.Overlaps) {
 				e.clashes = append(e.clashes, fmt.Sprintf("%s of %s, while %s announces %v", p, e.name, other, ps))
 			}
 		}
 	}
-	e.announced[e.name] = slices.Clone(d.Prefixes)
+	e.announced[e.name] = d.Prefixes()
 	return nil
 }
 

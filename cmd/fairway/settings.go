@@ -45,8 +45,8 @@ func localOf(c *config.Config, host []netip.Addr) speaker.Local {
 
 func peerOf(p config.Peer) speaker.Peer {
 	out := speaker.Peer{
-		Name: p.Name, Address: p.Address, ASN: uint32(p.ASN), Port: p.Port,
-		Password: speaker.Secret(p.Password), Multihop: p.EBGPMultihop, HoldTime: p.HoldTime,
+		Name: p.Name, Address: p.Address, ASN: uint32(p.ASN),
+		Session: speaker.Session{Port: p.Port, Password: speaker.Secret(p.Password), Multihop: p.EBGPMultihop, HoldTime: p.HoldTime},
 	}
 	for _, f := range p.Families {
 		out.Families = append(out.Families, speaker.Family(f))
