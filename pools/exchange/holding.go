@@ -416,7 +416,9 @@ func (n *Node) Held() (out []Stored) {
 // stray is a block in this node's name that it does not hold. A lent one is
 // returned: its lender finds what stands in it. A cell is taken anew, so that
 // nothing counts any more that an earlier life has promised of it, and held with
-// what stands in it then; or removed, if no pool has it, once nothing does.
+// what stands in it then; or removed, if no pool has it, once nothing does. There
+// is no wait for the calls of an earlier life: those on this block are bound to
+// its version, and void once it is taken.
 type stray struct {
 	pace
 	Stored
@@ -426,11 +428,7 @@ type stray struct {
 }
 
 func (n *Node) addStray(st Stored, current bool) {
-	s := &stray{Stored: st, current: current}
-	if n.Shared && st.Lender == "" {
-		s.due = n.born.Add(Settle) // a removal that an earlier life has begun may be under way
-	}
-	n.strays[st.Prefix] = s
+	n.strays[st.Prefix] = &stray{Stored: st, current: current}
 }
 
 func (s *stray) step(n *Node) {

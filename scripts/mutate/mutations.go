@@ -134,10 +134,6 @@ func restarts() []mutation {
 			"\tcase !s.taken:", "\tcase false:",
 		},
 		{
-			"restart: late calls are not waited for", holding,
-			"s.due = n.born.Add(Settle)", "s.due = n.born",
-		},
-		{
 			"journal: a removal is not in it", holding,
 			"\tif !h.final {\n\t\tif err := n.Keep(pools.Record{Op: pools.Returned, Pool: h.Pool, At: n.now, Block: &h.Block}); err != nil {",
 			"\tif !h.final {\n\t\tif err := error(nil); err != nil {",
