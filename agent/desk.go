@@ -80,6 +80,9 @@ func (d *desk) note(change func(*trouble)) {
 // Lease implements cni.Leases. It returns when the pod can be reached at its
 // addresses, and leases nothing when it returns an error.
 func (d *desk) Lease(ctx context.Context, r pools.Request) (cni.Grant, error) {
+	if r.Netns.Namespace == (pools.FileID{}) {
+		r.Netns = pools.Netns{} // nobody looked, or it could not be seen
+	}
 	if grant, done, err := d.leaseAtOnce(r); done {
 		return grant, err
 	}

@@ -2,14 +2,18 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/fairway-network/fairway/pools"
 )
 
 // lost ends leases whose pods are gone and whose DEL never came, for the node's
-// runtime has forgotten them, too. It wants to hear it from the cluster twice,
-// with a pause in between; what the cluster does not say is no evidence.
+// runtime has forgotten them, too. A pod's object may go while its sandbox runs:
+// its kubelet is cut off, or somebody has forced the deletion. So it takes both:
+// the cluster says twice that the pod is gone, with a pause in between, and the
+// sandbox's network namespace is gone from where it was. What can't be seen is no
+// evidence, and the lease stays.
 type lost struct {
 	*Agent
 	suspects map[pools.Attachment]suspect
@@ -19,6 +23,7 @@ type lost struct {
 type suspect struct {
 	leased time.Time // tells the lease from a later one
 	since  time.Time
+	kept   bool // it was said why it stays
 }
 
 // findLost looks for lost pods now and then, until ctx ends.
@@ -29,36 +34,66 @@ func (a *Agent) findLost(ctx context.Context) {
 	}
 }
 
-// look goes through all leases of pods once.
-func (l lost) look(ctx context.Context) {
-	before := l.suspects
+// look goes through all leases of pods once. A lease of which the cluster says
+// nothing this time is not suspected any more.
+func (l *lost) look(ctx context.Context) {
 	now := map[pools.Attachment]suspect{}
+	var failures []error
 	for _, rec := range l.desk.grants() {
-		if rec.Owner.Pod == "" {
+		if ctx.Err() != nil {
+			return
+		}
+		sandbox := lookFor(rec.Netns)
+		if rec.Owner.Pod == "" || sandbox == sandboxStands {
 			continue
 		}
 		gone, err := l.Cluster.Gone(ctx, rec.Owner)
 		if err != nil {
-			l.Log.Debug("whether the pod of a lease is gone can't be said", "owner", rec.Owner, "err", err)
-			break // nobody answers, and what was suspected before is not known any more
+			failures = append(failures, err)
 		}
-		if !gone {
+		if !gone || err != nil {
 			continue
 		}
-		s, again := before[rec.Owner.Attachment]
+		s, again := l.suspects[rec.Owner.Attachment]
 		if !again || !s.leased.Equal(rec.At) {
 			now[rec.Owner.Attachment] = suspect{leased: rec.At, since: l.desk.time()}
 			continue
 		}
-		if err := l.desk.releaseIfStill(ctx, rec); err != nil {
-			l.Log.Error("a lease whose pod is gone can't be released", "owner", rec.Owner, "err", err)
-			continue
+		released, err := l.end(ctx, rec, &s, sandbox)
+		if err != nil {
+			failures = append(failures, err)
 		}
-		l.Log.Warn("released a lease whose pod is gone; its runtime never said so", "owner", rec.Owner, "addresses", rec.Addrs, "suspectedSince", s.since)
+		if !released {
+			now[rec.Owner.Attachment] = s
+		}
 	}
-	clear(l.suspects)
-	for k, s := range now {
-		l.suspects[k] = s
+	l.suspects = now
+	l.sayWhy(failures)
+}
+
+// end releases a lease of which the cluster has said twice that its pod is gone,
+// if its sandbox is.
+func (l *lost) end(ctx context.Context, rec pools.Record, s *suspect, sandbox sandbox) (released bool, err error) {
+	if sandbox != sandboxGone {
+		if !s.kept {
+			l.Log.Warn("the pod of a lease is gone, but whether its sandbox is can't be seen, and the lease stays: end the sandbox if there is one; an agent in a container needs the directory of the runtime's network namespaces mounted from the host, with propagation",
+				"owner", rec.Owner, "addresses", rec.Addrs, "netns", rec.Netns.Path)
+		}
+		s.kept = true
+		return false, nil
+	}
+	if err := l.desk.releaseIfStill(ctx, rec); err != nil {
+		return false, err
+	}
+	l.Log.Warn("released a lease whose pod and sandbox are gone; its runtime never said so", "owner", rec.Owner, "addresses", rec.Addrs, "suspectedSince", s.since)
+	return true, nil
+}
+
+// sayWhy logs what kept this look from being a whole one, not each pod of many.
+func (l *lost) sayWhy(failures []error) {
+	const most = 3
+	if err := errors.Join(failures...); err != nil {
+		l.Log.Warn("not all leases could be held against their pods", "leases", len(failures), "err", errors.Join(failures[:min(len(failures), most)]...))
 	}
 }
 

@@ -76,6 +76,7 @@ func (c *counter) place(ctx context.Context, r pools.Request) (pools.Request, er
 		r.Pool = held[0].Pool
 		return r, nil
 	}
+	r.Netns = noteNetns(r.Netns.Path)
 	if r.Owner.Pod == "" || r.Owner.Namespace == "" {
 		if r.Pool != "" {
 			return r, nil

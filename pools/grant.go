@@ -32,7 +32,7 @@ func (l *Ledger) ProposeLease(r Request, now time.Time) (rec Record, fresh bool,
 	case len(lacks) > 0:
 		return Record{}, false, &lacks[0]
 	}
-	return Record{Op: Leased, Pool: r.Pool, Owner: r.Owner, Addrs: addrs, At: now}, true, nil
+	return Record{Op: Leased, Pool: r.Pool, Owner: r.Owner, Addrs: addrs, At: now, Netns: r.Netns}, true, nil
 }
 
 // Lacks says which blocks r needs at now: an entry for each family of its pool
@@ -121,7 +121,7 @@ func (l *Ledger) ProposeRelease(owner Owner, now time.Time) (rec Record, held bo
 		return Record{}, false, fmt.Errorf("%s: %w: %s", owner, ErrNotOwner, g.Owner)
 	}
 	rec = g.clone()
-	rec.Op, rec.At = Released, now
+	rec.Op, rec.At, rec.Netns = Released, now, Netns{}
 	return rec, true, nil
 }
 

@@ -54,11 +54,25 @@ type Lease struct {
 	Since time.Time
 }
 
+// Netns is the network namespace of a sandbox as it was found when its addresses
+// were leased. Nothing here looks at it: it is kept for whoever has to know,
+// later, whether the sandbox is still there. The zero Netns was not noted.
+type Netns struct {
+	Path string // as the runtime named it
+	// Namespace was found at Path, and Dir is the directory that Path is in: both
+	// are zero where no namespace could be seen there.
+	Namespace, Dir FileID
+}
+
+// FileID tells a file from all others of a machine that are there at one time.
+type FileID struct{ Dev, Inode uint64 }
+
 // Request asks for the addresses of one attachment: one of each family that
 // the pool has. Want names chosen addresses, at most one for each family; a
-// family without one gets any.
+// family without one gets any. Netns is kept with the lease.
 type Request struct {
 	Pool  string
 	Owner Owner
 	Want  []netip.Addr
+	Netns Netns
 }

@@ -41,6 +41,8 @@ type Record struct {
 	Owner Owner
 	Addrs []netip.Addr
 	At    time.Time
+	// Netns, of a record Leased, is where the sandbox was.
+	Netns Netns
 	// Block, of a record that is about one, shares the Pool; of one Lent its
 	// Node is the one that has it. Ref is what it was set aside for.
 	Block *Block

@@ -20,7 +20,8 @@ type call struct {
 	containerID string
 	ifName      string
 	args        string
-	netns, path bool // given and not empty
+	netns       string
+	path        bool // given and not empty
 }
 
 func parseCall(env [][]byte) (call, error) {
@@ -37,7 +38,7 @@ func parseCall(env [][]byte) (call, error) {
 		case "CNI_ARGS":
 			c.args = string(value)
 		case "CNI_NETNS":
-			c.netns = len(value) > 0
+			c.netns = string(value)
 		case "CNI_PATH":
 			c.path = len(value) > 0
 		}
@@ -69,7 +70,7 @@ func (c call) checkPresent() error {
 	need(c.command != "", "CNI_COMMAND")
 	if c.ofAttachment() {
 		need(c.containerID != "", "CNI_CONTAINERID")
-		need(c.netns || c.command == "DEL", "CNI_NETNS")
+		need(c.netns != "" || c.command == "DEL", "CNI_NETNS")
 		need(c.ifName != "", "CNI_IFNAME")
 	}
 	need(c.path || c.command != "GC", "CNI_PATH")

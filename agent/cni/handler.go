@@ -21,7 +21,8 @@ const DefaultPool = "default"
 // goroutines at once.
 type Leases interface {
 	// Lease returns the addresses of one attachment, one for each family of
-	// the pool. The same owner asking again gets the same ones. The error wraps
+	// the pool. The same owner asking again gets the same ones. Of r.Netns the
+	// Path is as the runtime gave it, and the rest for who leases to find out. The error wraps
 	// ErrRefused when somebody has to change something first. An error after
 	// which asking again may help wraps ErrTryAgain, pools.ErrNoFree,
 	// pools.ErrExhausted, pools.ErrTaken or pools.ErrBlockExists.
@@ -138,7 +139,7 @@ func (h *Handler) add(ctx context.Context, c call, n *network) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	grant, err := h.Leases.Lease(ctx, pools.Request{Pool: h.pool(s), Owner: args.owner(c, n), Want: want})
+	grant, err := h.Leases.Lease(ctx, pools.Request{Pool: h.pool(s), Owner: args.owner(c, n), Want: want, Netns: pools.Netns{Path: c.netns}})
 	if err != nil {
 		return nil, err
 	}

@@ -98,25 +98,24 @@ func (j *Journal) Append(rec pools.Record) error {
 	if j.broken != nil {
 		return fmt.Errorf("lease journal %s: %w: %w", j.path, ErrBroken, j.broken)
 	}
-	if !rec.Op.OfLease() && j.version < ofBlocks {
-		if err := j.admitBlocks(); err != nil {
-			return fmt.Errorf("lease journal %s: make room for records of blocks: %w", j.path, err)
+	if version := roomFor(&rec); j.version < version {
+		if err := j.raise(version); err != nil {
+			return fmt.Errorf("lease journal %s: make it one of version %d: %w", j.path, version, err)
 		}
 	}
 	return j.append(appendRecord(nil, rec))
 }
 
-// admitBlocks gives the file, as it is, the header of a journal with records
-// of blocks, which an agent that does not know them refuses. The file must not
-// be broken.
-func (j *Journal) admitBlocks() error {
-	data := appendHeader(nil, ofBlocks, j.boot)
+// raise gives the file, as it is, the header of a higher version, which an
+// agent that does not know it refuses. The file must not be broken.
+func (j *Journal) raise(version int) error {
+	data := appendHeader(nil, version, j.boot)
 	body := len(data)
 	data = append(data, make([]byte, j.size-j.body)...)
 	if _, err := j.file.ReadAt(data[body:], j.body); err != nil {
 		return err
 	}
-	return j.become(data, ofBlocks, body)
+	return j.become(data, version, body)
 }
 
 func (j *Journal) append(line []byte) error {

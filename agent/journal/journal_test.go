@@ -24,6 +24,15 @@ func record(op pools.Op, n int) pools.Record {
 	}
 }
 
+// placed is a record of a lease that says where the sandbox is.
+func placed(n int) pools.Record {
+	rec := record(pools.Leased, n)
+	rec.Netns = pools.Netns{
+		Path: fmt.Sprint("/run/netns/cni-", n), Namespace: pools.FileID{Dev: 4, Inode: 4026532000 + uint64(n)}, Dir: pools.FileID{Dev: 25, Inode: 1187},
+	}
+	return rec
+}
+
 func open1(t *testing.T, path, boot string) (*Journal, Opened) {
 	t.Helper()
 	j, found, err := Open(path, boot)
@@ -279,6 +288,7 @@ func FuzzDecode(f *testing.F) {
 	for _, recs := range [][]pools.Record{
 		{record(pools.Leased, 0), record(pools.Leased, 1), record(pools.Leased, 2)},
 		{blockRecord(pools.Claimed, 1), blockRecord(pools.Lent, 2), blockRecord(pools.Regained, 2), blockRecord(pools.Returned, 1)},
+		{placed(3), record(pools.Released, 3), placed(4)},
 	} {
 		for _, rec := range recs {
 			if err := j.Append(rec); err != nil {
@@ -324,6 +334,9 @@ func FuzzScan(f *testing.F) {
 		}
 		f.Add(payload)
 	}
+	where := appendRecord(nil, placed(5))
+	f.Add(where[crcLen : len(where)-1])
+	f.Add([]byte(`{"op":"lease","at":1,"pool":"","addrs":["10.0.0.1"],"netns":"/n","netnsID":"04:7"}`))
 	f.Add([]byte(`{"op":"claim","pool":"web","block":"10.0.0.0/26","node":"a","tenure":-1}`))
 	f.Add([]byte(`{"op":"lend","at":1,"pool":"web","block":"10.0.0.1/26","node":"a"}`))
 	f.Add([]byte(`{"op":"rest","at":-01,"pool":"","addrs":["10.0.0.1"]}`))

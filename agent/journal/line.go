@@ -8,9 +8,10 @@ import (
 	"fmt"
 	"hash/crc32"
 	"net/netip"
-	"slices"
 	"strconv"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/fairway-network/fairway/pools"
 )
@@ -26,13 +27,26 @@ const format = "fairway leases"
 
 // The version of a journal is that of what is in it.
 const (
-	ofLeases = 1 // records of leases alone
-	ofBlocks = 2 // records of blocks as well
+	ofLeases     = 1 // records of leases alone
+	ofBlocks     = 2 // records of blocks as well
+	ofNamespaces = 3 // leases may say where their sandboxes are, too
 )
 
 // versionOf is the lowest one that has room for all of records.
 func versionOf(records []pools.Record) int {
-	if slices.ContainsFunc(records, func(rec pools.Record) bool { return !rec.Op.OfLease() }) {
+	version := ofLeases
+	for i := range records {
+		version = max(version, roomFor(&records[i]))
+	}
+	return version
+}
+
+// roomFor is the lowest version that has room for rec.
+func roomFor(rec *pools.Record) int {
+	switch {
+	case rec.Netns != pools.Netns{}:
+		return ofNamespaces
+	case !rec.Op.OfLease():
 		return ofBlocks
 	}
 	return ofLeases
@@ -54,6 +68,9 @@ type entry struct {
 	PodUID    string       `json:"podUID,omitempty"`
 	Namespace string       `json:"namespace,omitempty"`
 	Pod       string       `json:"pod,omitempty"`
+	Netns     string       `json:"netns,omitempty"`
+	NetnsID   fileID       `json:"netnsID,omitzero"`
+	NetnsDir  fileID       `json:"netnsDir,omitzero"`
 
 	// Of a block.
 	Block   *netip.Prefix `json:"block,omitempty"`
@@ -72,6 +89,39 @@ func (e entry) owner() pools.Owner {
 		Attachment: pools.Attachment{Network: e.Network, ContainerID: e.Container, IfName: e.IfName},
 		PodUID:     e.PodUID, Namespace: e.Namespace, Pod: e.Pod,
 	}
+}
+
+// fileID is written as device:inode.
+type fileID pools.FileID
+
+func (id fileID) appendTo(b []byte) []byte {
+	b = strconv.AppendUint(b, id.Dev, 10)
+	return strconv.AppendUint(append(b, ':'), id.Inode, 10)
+}
+
+func parseFileID(s string) (id fileID, err error) {
+	dev, inode, _ := strings.Cut(s, ":")
+	if id.Dev, err = strconv.ParseUint(dev, 10, 64); err == nil {
+		id.Inode, err = strconv.ParseUint(inode, 10, 64)
+	}
+	if err != nil || id == (fileID{}) || string(id.appendTo(nil)) != s {
+		return fileID{}, fmt.Errorf("%q is not device:inode", s)
+	}
+	return id, nil
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (id fileID) MarshalText() ([]byte, error) { return id.appendTo(nil), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (id *fileID) UnmarshalText(text []byte) (err error) {
+	*id, err = parseFileID(string(text))
+	return err
+}
+
+// netns is where the sandbox of a lease is.
+func (e entry) netns() pools.Netns {
+	return pools.Netns{Path: e.Netns, Namespace: pools.FileID(e.NetnsID), Dir: pools.FileID(e.NetnsDir)}
 }
 
 // block is nil if e has nothing of one.
@@ -108,13 +158,15 @@ func check(rec *pools.Record) error {
 		return errors.New("no address")
 	case rec.At.IsZero():
 		return fmt.Errorf("operation %q without a time", name)
+	case rec.Netns != pools.Netns{} && (rec.Netns.Path == "" || !utf8.ValidString(rec.Netns.Path)):
+		return fmt.Errorf("operation %q with a network namespace at %q", name, rec.Netns.Path)
 	}
 	return nil
 }
 
 func checkBlock(name string, rec *pools.Record) error {
-	if len(rec.Addrs) > 0 || rec.Owner != (pools.Owner{}) {
-		return fmt.Errorf("operation %q with addresses or an owner", name)
+	if len(rec.Addrs) > 0 || rec.Owner != (pools.Owner{}) || rec.Netns != (pools.Netns{}) {
+		return fmt.Errorf("operation %q with addresses, an owner or a network namespace", name)
 	}
 	if rec.Block == nil {
 		return fmt.Errorf("operation %q without a block", name)
@@ -201,7 +253,17 @@ func appendLease(b []byte, rec *pools.Record) []byte {
 	b = appendField(b, `,"if":`, rec.Owner.IfName)
 	b = appendField(b, `,"podUID":`, rec.Owner.PodUID)
 	b = appendField(b, `,"namespace":`, rec.Owner.Namespace)
-	return appendField(b, `,"pod":`, rec.Owner.Pod)
+	b = appendField(b, `,"pod":`, rec.Owner.Pod)
+	b = appendField(b, `,"netns":`, rec.Netns.Path)
+	b = appendFileID(b, `,"netnsID":`, fileID(rec.Netns.Namespace))
+	return appendFileID(b, `,"netnsDir":`, fileID(rec.Netns.Dir))
+}
+
+func appendFileID(b []byte, key string, id fileID) []byte {
+	if id == (fileID{}) {
+		return b
+	}
+	return append(id.appendTo(append(append(b, key...), '"')), '"')
 }
 
 func appendBlock(b []byte, rec *pools.Record) []byte {
@@ -331,8 +393,8 @@ func decodeHeader(payload []byte) (header, error) {
 	if err := strict(payload, &h); err != nil {
 		return h, err
 	}
-	if h.Journal != format || h.Version != ofLeases && h.Version != ofBlocks {
-		return h, fmt.Errorf("it is a %q of version %d, not a %q of version %d or %d; run the agent that wrote it", h.Journal, h.Version, format, ofLeases, ofBlocks)
+	if h.Journal != format || h.Version < ofLeases || h.Version > ofNamespaces {
+		return h, fmt.Errorf("it is a %q of version %d, not a %q of version %d to %d; run the agent that wrote it", h.Journal, h.Version, format, ofLeases, ofNamespaces)
 	}
 	return h, nil
 }
@@ -346,8 +408,8 @@ func readRecord(payload []byte, version int) (pools.Record, error) {
 			return rec, err
 		}
 	}
-	if version < ofBlocks && !rec.Op.OfLease() {
-		return rec, fmt.Errorf("operation %q in a journal of version %d", opName(rec.Op), version)
+	if needs := roomFor(&rec); version < needs {
+		return rec, fmt.Errorf("operation %q of version %d in a journal of version %d", opName(rec.Op), needs, version)
 	}
 	return rec, nil
 }
@@ -369,7 +431,7 @@ func decodeRecord(payload []byte) (pools.Record, error) {
 			return pools.Record{}, fmt.Errorf("address %q", a)
 		}
 	}
-	rec := pools.Record{Op: op, Pool: e.Pool, Addrs: e.Addrs, At: timeOf(e.At), Owner: e.owner(), Block: e.block(), Ref: e.Ref}
+	rec := pools.Record{Op: op, Pool: e.Pool, Addrs: e.Addrs, At: timeOf(e.At), Owner: e.owner(), Netns: e.netns(), Block: e.block(), Ref: e.Ref}
 	if err := check(&rec); err != nil {
 		return pools.Record{}, err
 	}

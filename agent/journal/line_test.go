@@ -17,7 +17,8 @@ import (
 
 // appendRecord, written by hand, is what encoding/json makes of an entry.
 func TestRecordIsJSON(t *testing.T) {
-	lease, claim, lend := record(pools.Leased, 7), blockRecord(pools.Claimed, 7), blockRecord(pools.Lent, 8)
+	lease, claim, lend, where := record(pools.Leased, 7), blockRecord(pools.Claimed, 7), blockRecord(pools.Lent, 8), placed(9)
+	placedAt := where.At.UnixNano()
 	at, created, lentAt, lentCreated := lease.At.UnixNano(), claim.Block.Created.UnixNano(), lend.At.UnixNano(), lend.Block.Created.UnixNano()
 	for _, c := range []struct {
 		rec  pools.Record
@@ -25,6 +26,9 @@ func TestRecordIsJSON(t *testing.T) {
 	}{
 		{lease, entry{Op: "lease", At: &at, Pool: "web", Addrs: lease.Addrs, Network: "net",
 			Container: "c7", IfName: "eth0", PodUID: "u", Namespace: "ns", Pod: "p"}},
+		{where, entry{Op: "lease", At: &placedAt, Pool: "web", Addrs: where.Addrs, Network: "net",
+			Container: "c9", IfName: "eth0", PodUID: "u", Namespace: "ns", Pod: "p",
+			Netns: "/run/netns/cni-9", NetnsID: fileID{4, 4026532009}, NetnsDir: fileID{25, 1187}}},
 		{claim, entry{Op: "claim", At: &at, Pool: "web", Block: &claim.Block.Prefix, Node: "node-a", Lender: "node-b",
 			Created: &created, UID: "uid-7", Machine: "m", Tenure: 7}},
 		{lend, entry{Op: "lend", At: &lentAt, Pool: "web", Block: &lend.Block.Prefix, Node: "node-a", Lender: "node-b",
@@ -45,8 +49,9 @@ func TestDecodeIsStrict(t *testing.T) {
 	const claim = `{"op":"claim","at":1,"pool":"web","block":"10.0.0.0/26","node":"a","uid":"u","tenure":1}`
 	const lend = `{"op":"lend","at":1,"pool":"web","block":"10.0.0.0/26","node":"a","ref":"r u"}`
 	const lease = `{"op":"lease","at":1,"pool":"web","addrs":["10.0.0.1"],"container":"c"}`
-	for _, good := range []string{claim, lend, lease} {
-		if _, err := readRecord([]byte(good), ofBlocks); err != nil {
+	const placed = `{"op":"lease","at":1,"pool":"web","addrs":["10.0.0.1"],"netns":"/n","netnsID":"4:7","netnsDir":"5:8"}`
+	for _, good := range []string{claim, lend, lease, placed} {
+		if _, err := readRecord([]byte(good), ofNamespaces); err != nil {
 			t.Fatalf("%s: %v", good, err)
 		}
 	}
@@ -88,9 +93,21 @@ func TestDecodeIsStrict(t *testing.T) {
 		{lease, `"container"`, `"machine":"a","container"`, `with a block`},
 		{lease, `"container"`, `"tenure":1,"container"`, `with a block`},
 		{lease, `"container"`, `"ref":"a","container"`, `with a block`},
+		{placed, `"netns":"/n",`, ``, `network namespace at ""`},
+		{placed, `"netns":"/n"`, `"netns":""`, `network namespace at ""`},
+		{placed, `4:7`, ``, `"" is not device:inode`},
+		{placed, `4:7`, `4`, `"4" is not device:inode`},
+		{placed, `4:7`, `4:`, `"4:" is not device:inode`},
+		{placed, `4:7`, `4:7:1`, `"4:7:1" is not device:inode`},
+		{placed, `4:7`, `04:7`, `"04:7" is not device:inode`},
+		{placed, `4:7`, `4:-7`, `"4:-7" is not device:inode`},
+		{placed, `4:7`, `0:0`, `"0:0" is not device:inode`},
+		{placed, `5:8`, `5:18446744073709551616`, `is not device:inode`},
+		{claim, `"node"`, `"netns":"/n","node"`, `network namespace`},
+		{claim, `"node"`, `"netnsID":"4:7","node"`, `network namespace`},
 	} {
 		bad := strings.Replace(c.of, c.old, c.new, 1)
-		if rec, err := readRecord([]byte(bad), ofBlocks); err == nil || !strings.Contains(err.Error(), c.want) {
+		if rec, err := readRecord([]byte(bad), ofNamespaces); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want an error with %q; read %+v", bad, err, c.want, rec)
 		}
 		if rec, ok := scanRecord([]byte(bad)); ok {
@@ -119,6 +136,9 @@ func TestAppendRefusesWhatCanNotBeRead(t *testing.T) {
 		"a lease's block":  func(r *pools.Record) { *r = record(pools.Leased, 1); r.Block = &pools.Block{} },
 		"a lease's ref":    func(r *pools.Record) { *r = record(pools.Leased, 1); r.Ref = "r" },
 		"a bare lease":     func(r *pools.Record) { *r = record(pools.Leased, 1); r.Addrs = nil },
+		"a namespace":      func(r *pools.Record) { r.Netns.Path = "/n" },
+		"one without path": func(r *pools.Record) { *r = placed(1); r.Netns.Path = "" },
+		"one of bad text":  func(r *pools.Record) { *r = placed(1); r.Netns.Path = "/\xff" },
 		"a timeless lease": func(r *pools.Record) { *r = record(pools.Leased, 1); r.At = time.Time{} },
 	} {
 		rec := blockRecord(pools.Claimed, 1)
@@ -180,6 +200,9 @@ func randomRecord(rnd *rand.Rand) pools.Record {
 		rec.Owner = pools.Owner{
 			Attachment: pools.Attachment{Network: text(), ContainerID: text(), IfName: text()},
 			PodUID:     text(), Namespace: text(), Pod: text(),
+		}
+		if rnd.IntN(2) == 0 {
+			rec.Netns = pools.Netns{Path: "/" + text(), Namespace: pools.FileID{Inode: rnd.Uint64()}, Dir: pools.FileID{Dev: rnd.Uint64N(2)}}
 		}
 		return rec
 	}

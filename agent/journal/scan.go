@@ -23,7 +23,7 @@ func scanRecord(payload []byte) (rec pools.Record, ok bool) {
 		rec.At = time.Unix(0, s.number(`,"at":`))
 		rec.Pool = s.after(`,"pool":`)
 		s.lease(&rec)
-		return rec, s.done()
+		return rec, s.done() && check(&rec) == nil
 	}
 	rec.At = s.time(`,"at":`)
 	rec.Pool = s.after(`,"pool":`)
@@ -45,6 +45,9 @@ func (s *scanner) lease(rec *pools.Record) {
 	s.field(`,"podUID":`, &rec.Owner.PodUID)
 	s.field(`,"namespace":`, &rec.Owner.Namespace)
 	s.field(`,"pod":`, &rec.Owner.Pod)
+	s.field(`,"netns":`, &rec.Netns.Path)
+	s.fileID(`,"netnsID":`, &rec.Netns.Namespace)
+	s.fileID(`,"netnsDir":`, &rec.Netns.Dir)
 }
 
 func (s *scanner) block(rec *pools.Record) {
@@ -70,6 +73,14 @@ func (s *scanner) block(rec *pools.Record) {
 func (s *scanner) field(key string, into *string) {
 	if strings.HasPrefix(s.rest, key) {
 		*into = s.after(key)
+	}
+}
+
+// fileID takes off key and the file's identity behind it, if they are next.
+func (s *scanner) fileID(key string, into *pools.FileID) {
+	if strings.HasPrefix(s.rest, key) {
+		id, err := parseFileID(s.after(key))
+		*into, s.failed = pools.FileID(id), s.failed || err != nil
 	}
 }
 

@@ -70,11 +70,46 @@ func TestOldJournal(t *testing.T) {
 	}
 }
 
+// secondJournal is one as it was written before leases said where their
+// sandboxes are.
+const secondJournal = `44d6b144 {"journal":"fairway leases","version":2,"boot":"b1"}
+` + `494c0808 {"op":"lease","at":1700000000000000001,"pool":"web","addrs":["10.0.0.1","fd00::1"],"network":"net","container":"c1","if":"eth0","podUID":"u","namespace":"ns","pod":"p"}
+`
+
+// TestFirstNamespace: an older journal reads, and takes its first lease with a
+// network namespace as what only a newer agent reads.
+func TestFirstNamespace(t *testing.T) {
+	for version, old := range map[int]string{1: firstJournal, 2: secondJournal} {
+		path := filepath.Join(t.TempDir(), "j")
+		if err := os.WriteFile(path, []byte(old), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		j, found := open1(t, path, "b1")
+		recs := append(found.Records, placed(2), record(pools.Released, 2))
+		wantVersion(t, path, version)
+		for _, rec := range recs[1:] {
+			if err := j.Append(rec); err != nil {
+				t.Fatal(err)
+			}
+			wantVersion(t, path, 3)
+		}
+		if _, found := open1(t, path, "b1"); !reflect.DeepEqual(found.Records, recs) {
+			t.Errorf("read %+v, want %+v", found.Records, recs)
+		}
+		if err := j.Rewrite(recs[:1]); err != nil {
+			t.Fatal(err)
+		}
+		wantVersion(t, path, 1)
+	}
+}
+
 func TestWrongVersion(t *testing.T) {
 	claim := string(appendRecord(nil, blockRecord(pools.Claimed, 1)))
+	lease := string(appendRecord(nil, placed(1)))
 	for data, want := range map[string]string{
-		ofVersion(1) + claim: `line 2: operation "claim" in a journal of version 1`,
-		ofVersion(3):         "line 1: it is a \"fairway leases\" of version 3, not a \"fairway leases\" of version 1 or 2; run the agent that wrote it",
+		ofVersion(1) + claim: `line 2: operation "claim" of version 2 in a journal of version 1`,
+		ofVersion(2) + lease: `line 2: operation "lease" of version 3 in a journal of version 2`,
+		ofVersion(4):         "line 1: it is a \"fairway leases\" of version 4, not a \"fairway leases\" of version 1 to 3; run the agent that wrote it",
 		ofVersion(0):         "of version 0",
 	} {
 		path := filepath.Join(t.TempDir(), "j")
