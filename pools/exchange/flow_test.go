@@ -355,11 +355,98 @@ func TestFlowOfAnUnknownClaim(t *testing.T) {
 			if done {
 				a.does("Block 10.0.0.0/30")
 				a.answered()
+				a.does("Take 10.0.0.0/30")
+				a.answered()
+				a.has()
 				a.does("Inside 10.0.0.0/30")
 				a.answered()
 			}
 			a.has("10.0.0.0/30")
 		})
+	}
+}
+
+// What a claim finds in its node's name may be of an earlier life, whose removal
+// of it is still under way: taken anew, it stays.
+func TestFlowOfAClaimOfWhatAnEarlierLifeRemoves(t *testing.T) {
+	s := newScene(t)
+	old := s.enter(t, "a", "a.1")
+	old.holds("10.0.0.0/30", 0)
+	s.now = s.now.Add(time.Minute)
+	old.CloseEmpty(s.now)
+	old.Parted(old.Parting())
+	old.does("Delete 10.0.0.0/30")
+	late := old.calls[0]
+	a := s.enter(t, "a", "a.1")
+	a.needs(1)
+	a.does("List a")
+	a.calls[0].Pool = "behind" // shows nothing yet
+	a.answered()
+	a.does("Create 10.0.0.0/30")
+	a.unanswered(false)
+	a.does("Create 10.0.0.0/30")
+	a.answered()
+	a.does("Block 10.0.0.0/30")
+	a.answered()
+	a.does("Take 10.0.0.0/30")
+	a.unanswered(false)
+	a.does("Take 10.0.0.0/30")
+	a.answered()
+	a.does("Inside 10.0.0.0/30")
+	a.answered()
+	a.has("10.0.0.0/30")
+	if r := s.store.do("a", late); r.Err == nil {
+		t.Error("a late removal has removed what is in use")
+	}
+}
+
+// An address that one want of a node was granted in an earlier life, and another
+// one was granted since, is the latter's.
+func TestFlowOfTwoGrantsOfOneAddress(t *testing.T) {
+	s := newScene(t)
+	a, b := s.enter(t, "a", "a.1"), s.enter(t, "b", "b.1")
+	a.holds("10.0.0.4/30", 4)
+	a.holds("10.0.0.0/30", 1)
+	chosen := Lack{Pool: "a", Family: pools.IPv4, Want: netip.MustParseAddr("10.0.0.3")}
+	earlier := Request{Name: RequestName("b", chosen), Node: "b", Pool: "a", Family: pools.IPv4, Want: chosen.Want, Count: 1}
+	earlier, err := s.store.ask("b", earlier)
+	if err != nil {
+		t.Fatal(err)
+	}
+	earlier.Grant = Grant{Lender: "a", Prefix: netip.MustParsePrefix("10.0.0.3/32"), Outer: netip.MustParsePrefix("10.0.0.0/30"), OuterUID: "x"}
+	if _, err = s.store.grant("a", earlier); err != nil {
+		t.Fatal(err)
+	}
+	b.Need(chosen, 1, s.now)
+	b.does("List a")
+	b.answered()
+	b.does("Ask " + earlier.Name + " of b")
+	b.answered()
+	b.does("Request " + earlier.Name + " of b")
+	b.answered() // refused: it is to be swept when nothing can make the block any more
+	s.store.retract("b", earlier)
+	b.needs(1)
+	b.does("List a")
+	b.answered()
+	b.does("Ask " + requestOf("b"))
+	b.answered()
+	a.sees()
+	a.does()
+	a.Parted(a.Parting())
+	a.does("Grant 10.0.0.3/32 to " + requestOf("b"))
+	a.answered()
+	s.now = s.now.Add(Settle)
+	b.sees()
+	b.Seen(s.store.requests, s.now)
+	for range 8 {
+		b.calls, _ = b.Advance(s.now)
+		b.answered()
+		s.now = s.now.Add(time.Second)
+	}
+	for _, st := range b.Held() {
+		if i, there := s.store.find(st.Prefix); !there || s.store.blocks[i].UID != st.UID {
+			t.Errorf("b holds %v, which is not there", st.Prefix)
+		}
 	}
 }
 

@@ -93,10 +93,10 @@ func (n *Node) Need(lack Lack, count int, now time.Time) {
 	n.expect(lack, count)
 	w := n.wants[lack]
 	if w == nil {
+		delete(n.failed, lack)
 		if count == 0 {
 			return
 		}
-		delete(n.failed, lack)
 		w = &want{Lack: lack, since: n.now, missed: map[netip.Prefix]missed{}}
 		n.wants[lack] = w
 	}
@@ -128,6 +128,7 @@ func (n *Node) claimAhead() {
 	if n.cordoned || n.quitting {
 		return
 	}
+	maps.DeleteFunc(n.poor, func(_ Lack, until time.Time) bool { return !n.now.Before(until) })
 	for name, rule := range n.rules {
 		pool, err := n.ledger.Pool(name)
 		if err != nil || rule.Draining {
@@ -251,7 +252,9 @@ func (w *want) barred(n *Node) error {
 
 // giveUp ends a want that nothing was begun for.
 func (w *want) giveUp(n *Node, why error) {
-	n.failed[w.Lack] = why
+	if w.count > 0 { // who else would ask
+		n.failed[w.Lack] = why
+	}
 	delete(n.wants, w.Lack)
 }
 
@@ -441,8 +444,12 @@ func (w *want) claimed(n *Node) {
 			w.block = r.Block
 			w.to(checking)
 		case r.Err == nil && r.Block.Node == n.Name && w.phase == creating && !n.has(r.Block.Prefix):
+			// It may be of an earlier life, which has begun to remove it: taken
+			// anew, that is void.
+			n.auditAt(w.doubt)
 			w.block = r.Block
-			w.to(reading)
+			w.block.Machine = n.Machine
+			w.to(taking)
 		case r.Err == nil && w.phase == creating:
 			n.auditAt(w.doubt) // should that one go and the call come to count
 			w.miss(n)
@@ -487,7 +494,8 @@ func (w *want) hold(n *Node, st Stored, inside []Stored) {
 	w.finish(n)
 }
 
-// take makes a vacant block this node's.
+// take makes a vacant block this node's, or one of this node's name that an
+// earlier life may have made.
 func (w *want) take(n *Node) {
 	n.call(&w.pace, Op{Kind: Take, Block: w.block}, func(r Result) {
 		switch {
@@ -513,7 +521,7 @@ func (w *want) take(n *Node) {
 func (w *want) taken(n *Node) {
 	n.call(&w.pace, Op{Kind: Look, Block: w.block}, func(r Result) {
 		switch {
-		case r.Err == nil && r.Block.Node == n.Name && r.Block.UID == w.block.UID:
+		case r.Err == nil && r.Block.Node == n.Name && r.Block.UID == w.block.UID && r.Block.Tenure > w.block.Tenure:
 			w.block = r.Block
 			w.to(reading)
 		case r.Err == nil, errors.Is(r.Err, ErrGone):
@@ -617,15 +625,30 @@ func (w *want) granted(n *Node) {
 	g := w.request.Grant
 	sound := g.Prefix.IsValid() && g.Prefix == g.Prefix.Masked() && pools.FamilyOf(g.Prefix.Addr()) == w.Family && g.Lender != "" && g.Lender != n.Name &&
 		g.Outer.Bits() < g.Prefix.Bits() && g.Outer.Contains(g.Prefix.Addr()) && (!w.Want.IsValid() || g.Prefix.Contains(w.Want))
-	if !sound || n.has(g.Prefix) || w.idle(n) || w.barred(n) != nil {
+	switch {
+	case !sound || n.has(g.Prefix) || w.idle(n) || w.barred(n) != nil:
 		w.to(retracting)
 		w.step(n)
+		return
+	case n.drawingBeside(w, g.Prefix): // or removing it, after an earlier grant
+		w.to(retracting)
+		w.again(n)
 		return
 	}
 	w.block = Stored{Block: pools.Block{Prefix: g.Prefix, Pool: w.Pool, Node: n.Name, Machine: n.Machine, Lender: g.Lender, Created: n.now}}
 	w.dry = time.Time{}
 	w.to(drawing)
 	w.step(n)
+}
+
+// drawingBeside says whether another want than w is about to get p.
+func (n *Node) drawingBeside(w *want, p netip.Prefix) bool {
+	for _, other := range n.wants {
+		if other != w && other.block.Prefix == p {
+			return true
+		}
+	}
+	return false
 }
 
 // draw makes the lent block.
@@ -710,7 +733,7 @@ func (w *want) retract(n *Node) {
 }
 
 // sweep removes the lent block that is not used, once no call can make it any
-// more.
+// more. One that another want is about to use stays: it was granted anew.
 func (w *want) sweep(n *Node) {
 	if n.now.Before(w.doubt) {
 		w.due = w.doubt
@@ -718,7 +741,7 @@ func (w *want) sweep(n *Node) {
 	}
 	n.call(&w.pace, Op{Kind: Look, Block: w.block}, func(r Result) {
 		switch {
-		case r.Err == nil && r.Block.Node == n.Name && r.Block.Lender == w.block.Lender && !n.has(w.block.Prefix):
+		case r.Err == nil && r.Block.Node == n.Name && r.Block.Lender == w.block.Lender && !n.has(w.block.Prefix) && !n.drawingBeside(w, w.block.Prefix):
 			w.block, w.doubt = r.Block, time.Time{}
 			w.to(undoing)
 		case r.Err == nil, errors.Is(r.Err, ErrGone):
