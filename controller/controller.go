@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/fairway-network/fairway/pools/exchange"
 	"k8s.io/apimachinery/pkg/util/rand"
 	"k8s.io/client-go/rest"
 )
@@ -44,6 +45,7 @@ type Controller struct {
 	clients *clients
 	terms   terms
 	every   time.Duration
+	absence time.Duration // after which a node is gone
 
 	election election
 	cluster  atomic.Pointer[cluster] // of the leader
@@ -51,7 +53,7 @@ type Controller struct {
 
 // New checks the options. It sends nothing yet.
 func New(o Options) (*Controller, error) {
-	c := &Controller{options: o, log: o.Log, terms: usualTerms(), every: reportEvery}
+	c := &Controller{options: o, log: o.Log, terms: usualTerms(), every: reportEvery, absence: exchange.AbsenceTime}
 	if c.log == nil {
 		c.log = slog.Default()
 	}
@@ -100,7 +102,7 @@ func (c *Controller) work(ctx context.Context) error {
 	all.Go(func() { s.follow(ctx, c.clients.custodian) })
 	all.Go(func() { c.register(ctx, s) })
 	all.Go(func() {
-		r := &reap{store: c.clients.custodian, look: s.leftovers, know: s.know, changed: s.ownersChanged, log: c.log}
+		r := &reap{store: c.clients.custodian, look: s.leftovers, know: s.know, changed: s.ownersChanged, absence: c.absence, log: c.log}
 		r.run(ctx)
 	})
 	all.Go(func() { c.unfence(ctx, s) })
@@ -158,9 +160,9 @@ func (c *Controller) awaitPass(ctx context.Context, s *cluster, passed, wake tim
 	}
 }
 
-// unfence takes the fences off nodes that are there again.
+// unfence takes the fences off nodes that are there again, and have heard of them.
 func (c *Controller) unfence(ctx context.Context, s *cluster) {
-	const often = 5 * time.Minute
+	const often = 10 * time.Second
 	for ctx.Err() == nil {
 		wait := often
 		listed := s.nodes.read(func(nodes) {})

@@ -28,6 +28,9 @@ import (
 
 const namespace = "fairway-system"
 
+// absenceTime is after which a node is gone: nobody waits for half a minute.
+const absenceTime = 300 * time.Millisecond
+
 // world is a real API server with Fairway's manifests.
 type world struct {
 	*testing.T
@@ -104,6 +107,7 @@ func (w *world) start(name string, t terms) (stop func() error) {
 	}
 	c.terms = t
 	c.every = 500 * time.Millisecond
+	c.absence = absenceTime
 	return run(w.T, c.Run)
 }
 

@@ -27,6 +27,7 @@ type reap struct {
 	// know keeps a block of which something was unknown.
 	know    func(exchange.Stored) error
 	changed <-chan struct{}
+	absence time.Duration // after which a node is gone
 	log     *slog.Logger
 
 	reaper  *exchange.Reaper
@@ -53,7 +54,7 @@ const (
 )
 
 func (r *reap) run(ctx context.Context) {
-	r.reaper, r.results = exchange.NewReaper(), make(chan finished, reapersAtOnce)
+	r.reaper, r.results = exchange.NewReaper(r.absence), make(chan finished, reapersAtOnce)
 	defer r.wait()
 	look, lookAgain := true, time.Now()
 	for ctx.Err() == nil {

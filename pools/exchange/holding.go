@@ -501,23 +501,70 @@ func (n *Node) remove(s *stray) {
 // audit compares what the node holds with what the store says.
 type audit struct {
 	pace
-	wanted bool
+	asked, done int // the number of the last one that was asked for, and that is over
+	// next and last are when further ones are to begin, or later; zero is never.
+	next, last time.Time
 }
 
 // Audit has the node read its blocks, give up those that it lost, and see to
-// those that it does not know. After a start with a journal one is needed once
+// those that it does not know; once more if it is reading them already. It returns
+// a number for Audited. After a start with a journal an audit is needed once
 // Settle has passed: until then calls of the life before may come to count.
-func (n *Node) Audit() { n.audit.wanted = true }
+func (n *Node) Audit() int {
+	a := &n.audit
+	if a.asked == a.done {
+		a.due = time.Time{} // what waits for its time has not failed
+	}
+	a.asked++
+	return a.asked
+}
+
+// Audited says whether the audit of that number is over: what the node holds then
+// was its own at some time after the audit was asked for.
+func (n *Node) Audited(number int) bool { return number <= n.audit.done }
 
 // auditAt is Audit at a later time.
 func (n *Node) auditAt(t time.Time) {
-	if !n.audit.wanted && t.After(n.audit.due) {
-		n.audit.due = t
+	a := &n.audit
+	if a.next.IsZero() || t.Before(a.next) {
+		a.next = t
 	}
-	n.audit.wanted = true
+	if t.After(a.last) {
+		a.last = t
+	}
+	if a.asked == a.done {
+		a.due = a.next
+	}
+}
+
+// wanted says whether there is an audit to come.
+func (a *audit) wanted() bool { return a.asked > a.done || !a.next.IsZero() }
+
+// begin returns the number of the audit that begins now.
+func (a *audit) begin(now time.Time) int {
+	if a.asked == a.done {
+		a.asked++
+	}
+	switch {
+	case !now.Before(a.last):
+		a.next, a.last = time.Time{}, time.Time{}
+	case !now.Before(a.next):
+		a.next = a.last
+	}
+	return a.asked
+}
+
+// end notes that an audit is over.
+func (a *audit) end(number int) {
+	a.done = number
+	a.goOn()
+	if a.asked == a.done {
+		a.due = a.next
+	}
 }
 
 func (a *audit) step(n *Node) {
+	number := a.begin(n.now)
 	before := make(map[netip.Prefix]seenHolding, len(n.held))
 	for p, h := range n.held {
 		before[p] = seenHolding{h, h.Stored}
@@ -527,9 +574,11 @@ func (a *audit) step(n *Node) {
 			n.again(&a.pace)
 			return
 		}
-		a.wanted = false
-		a.goOn()
-		n.compare(before, r.Blocks)
+		if !n.compare(before, r.Blocks) {
+			n.again(&a.pace)
+			return
+		}
+		a.end(number)
 	})
 }
 
@@ -539,8 +588,10 @@ type seenHolding struct {
 	as Stored
 }
 
-// compare takes no notice of what was begun or ended while the store was read.
-func (n *Node) compare(before map[netip.Prefix]seenHolding, own []Stored) {
+// compare takes no notice of what was begun or ended while the store was read. It
+// says whether all that was lost is given up.
+func (n *Node) compare(before map[netip.Prefix]seenHolding, own []Stored) (whole bool) {
+	whole = true
 	there := map[netip.Prefix]Stored{}
 	for _, st := range own {
 		there[st.Prefix] = st
@@ -562,9 +613,10 @@ func (n *Node) compare(before map[netip.Prefix]seenHolding, own []Stored) {
 		n.Log.Error("a block is not this node's any more", "pool", h.Pool, "block", h.Prefix)
 		if err := n.forfeit(h); err != nil {
 			n.Log.Error("a lost block can't be given up", "block", h.Prefix, "err", err)
-			n.Audit()
+			whole = false
 		}
 	}
+	return whole
 }
 
 // drawing says whether a want is about to get p.
@@ -588,6 +640,9 @@ func (n *Node) forfeit(h *holding) error {
 		}
 		if err := n.ledger.Apply(g); err != nil {
 			return err
+		}
+		if n.Lost != nil {
+			n.Lost(h.Block, g)
 		}
 	}
 	if err := n.Keep(pools.Record{Op: pools.Returned, Pool: h.Pool, At: n.now, Block: &h.Block}); err != nil {

@@ -34,6 +34,9 @@ type Config struct {
 	Shared bool
 	// Keep writes a record to the journal, or changes nothing.
 	Keep func(pools.Record) error
+	// Lost is told of each lease that ended, or lost the addresses named, since
+	// its block is not this node's any more. nil: nobody is told.
+	Lost func(block pools.Block, lease pools.Record)
 	Log  *slog.Logger
 }
 
@@ -69,8 +72,8 @@ type Node struct {
 	asked    []asked
 	expected map[Lack]expected
 	lapse    time.Time          // when those expected last are not any more
-	poor     map[Lack]time.Time // when a claim ahead of need found no cell
-	failed   map[Lack]error     // why the last want was given up
+	poor     map[Lack]time.Time // until when no claim ahead of need is tried, since there was no cell
+	failed   map[Lack]error     // why the want of somebody who waits was given up
 	audit    audit
 	born     time.Time // Began, or as if
 	now      time.Time
@@ -182,7 +185,7 @@ func (n *Node) errands() (all []errand) {
 	for _, k := range slices.Sorted(maps.Keys(n.orphans)) {
 		all = append(all, n.orphans[k])
 	}
-	if n.audit.wanted {
+	if n.audit.wanted() {
 		all = append(all, &n.audit)
 	}
 	return all

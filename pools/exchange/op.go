@@ -23,14 +23,14 @@ const (
 	Answer // Grant
 	Retract
 	// A Custodian's.
-	LookNode // Gone
+	LookNode // Presence
 	Vacate
 	Discard
 )
 
 // String is the store's word for it.
 func (k Kind) String() string {
-	return [...]string{"?", "List", "Own", "Inside", "Block", "Create", "Take", "Delete", "Requests", "Request", "Ask", "Grant", "Retract", "Gone", "Vacate", "Discard"}[k]
+	return [...]string{"?", "List", "Own", "Inside", "Block", "Create", "Take", "Delete", "Requests", "Request", "Ask", "Grant", "Retract", "Presence", "Vacate", "Discard"}[k]
 }
 
 // Writes says whether a k changes the store.
@@ -75,7 +75,7 @@ type Result struct {
 	Inside   []Stored // of Own
 	Request  Request
 	Requests []Request
-	Gone     bool
+	Presence Presence
 	Err      error
 }
 
@@ -111,7 +111,7 @@ func Run(ctx context.Context, s Store, o *Op) (r Result) {
 func free(ctx context.Context, c Custodian, o *Op) (r Result) {
 	switch o.Kind {
 	case LookNode:
-		r.Gone, r.Err = c.Gone(ctx, o.Block.Node, o.Block.Machine)
+		r.Presence, r.Err = c.Presence(ctx, o.Block.Node, o.Block.Machine)
 	case Vacate:
 		r.Block, r.Err = c.Vacate(ctx, o.Block)
 	case Discard:

@@ -17,7 +17,14 @@ import (
 // A block becomes vacant first, so that its node, should it live after all,
 // can promise nothing of it any more. Only then is it looked inside: if no
 // block stands in it, it is removed, at the very version that was looked into.
+//
+// A node that is absent is not gone at once: a Node object can be made anew under
+// an agent that runs. It has to be found absent twice, so long apart as is said,
+// and not to be seen in between. What is known of that begins anew with each
+// Reaper.
 type Reaper struct {
+	absence  time.Duration
+	absences map[string]absence // by node
 	blocks   map[netip.Prefix]*reaping
 	requests map[string]*reapedRequest
 	now      time.Time
@@ -43,9 +50,17 @@ type reapedRequest struct {
 	current bool
 }
 
-// NewReaper is a reaper that has seen nothing.
-func NewReaper() *Reaper {
-	return &Reaper{blocks: map[netip.Prefix]*reaping{}, requests: map[string]*reapedRequest{}}
+// absence is since when a node has been found absent, and when last.
+type absence struct{ since, last time.Time }
+
+// AbsenceTime is how long a node is absent, usually, before it is gone: longer
+// than it takes to delete a Node object and make it again.
+const AbsenceTime = 30 * time.Second
+
+// NewReaper is a reaper that has seen nothing, for which a node is gone after so
+// long an absence.
+func NewReaper(absenceTime time.Duration) *Reaper {
+	return &Reaper{absence: absenceTime, absences: map[string]absence{}, blocks: map[netip.Prefix]*reaping{}, requests: map[string]*reapedRequest{}}
 }
 
 // See tells the reaper all blocks and requests, as a watch shows them, and
@@ -60,12 +75,14 @@ func (r *Reaper) See(blocks []Stored, requests []Request, gone func(node, machin
 	for _, q := range r.requests {
 		q.current = false
 	}
+	suspects := map[string]bool{}
 	// By address, what lies in a block right behind it.
 	sorted := slices.SortedFunc(slices.Values(blocks), func(a, b Stored) int { return a.Prefix.Compare(b.Prefix) })
 	for i, st := range sorted {
 		if st.Node != "" && !gone(st.Node, st.Machine) {
 			continue
 		}
+		suspects[st.Node] = true
 		b := r.blocks[st.Prefix]
 		if b == nil || b.stored.UID != st.UID || !b.busy && b.stored.Version != st.Version {
 			b = &reaping{}
@@ -83,6 +100,7 @@ func (r *Reaper) See(blocks []Stored, requests []Request, gone func(node, machin
 		if !gone(q.Node, "") {
 			continue
 		}
+		suspects[q.Node] = true
 		if have := r.requests[q.Name]; have == nil || have.request.UID != q.UID {
 			r.requests[q.Name] = &reapedRequest{request: q}
 		}
@@ -90,6 +108,7 @@ func (r *Reaper) See(blocks []Stored, requests []Request, gone func(node, machin
 	}
 	maps.DeleteFunc(r.blocks, func(_ netip.Prefix, b *reaping) bool { return !b.current && !b.busy })
 	maps.DeleteFunc(r.requests, func(_ string, q *reapedRequest) bool { return !q.current && !q.busy })
+	maps.DeleteFunc(r.absences, func(node string, _ absence) bool { return !suspects[node] })
 }
 
 // retryReaping is when a step that failed is made again.
@@ -160,12 +179,12 @@ func (r *Reaper) step(b *reaping) {
 		// It waits: for those inside, or for somebody who takes it.
 	case b.stored.Node == "":
 		r.discard(b)
+	case !b.sure && r.now.Before(r.proof(b.stored.Node)):
+		b.due = r.proof(b.stored.Node)
 	case !b.sure:
+		begun := r.now
 		r.callFor(b, Op{Kind: LookNode, Block: b.stored}, func(res Result) {
-			b.sure = res.Err == nil && res.Gone
-			if !b.sure {
-				b.due = r.now.Add(retryReaping)
-			}
+			b.sure, b.due = r.judge(b.stored.Node, res, begun)
 		})
 	default:
 		r.callFor(b, Op{Kind: Vacate, Block: b.stored}, func(res Result) {
@@ -177,6 +196,36 @@ func (r *Reaper) step(b *reaping) {
 			b.stored = res.Block
 		})
 	}
+}
+
+// proof is when a node that was found absent can be found gone; zero if it was not.
+func (r *Reaper) proof(node string) time.Time {
+	if a, ok := r.absences[node]; ok {
+		return a.since.Add(r.absence)
+	}
+	return time.Time{}
+}
+
+// judge says whether a node is gone by what was read, since begun, of it; if not,
+// when to read again.
+func (r *Reaper) judge(node string, read Result, begun time.Time) (gone bool, again time.Time) {
+	switch {
+	case read.Err != nil: // it says nothing
+	case read.Presence == Departed:
+		return true, time.Time{}
+	case read.Presence != Absent:
+		delete(r.absences, node)
+	default:
+		a, known := r.absences[node]
+		// After a long time without a look it may have been there in between.
+		if !known || begun.Sub(a.last) > 2*r.absence {
+			a.since = r.now
+		}
+		a.last = r.now
+		r.absences[node] = a
+		return !begun.Before(r.proof(node)), r.proof(node)
+	}
+	return false, r.now.Add(retryReaping)
 }
 
 // discard removes a vacant block that nothing stands in.
@@ -211,9 +260,15 @@ func (r *Reaper) again(b *reaping, err error) {
 }
 
 func (r *Reaper) retract(q *reapedRequest) {
+	if proof := r.proof(q.request.Node); r.now.Before(proof) {
+		q.due = proof
+		return
+	}
+	begun := r.now
 	r.call(&q.busy, Op{Kind: LookNode, Block: Stored{Block: pools.Block{Node: q.request.Node}}}, func(res Result) {
-		if res.Err != nil || !res.Gone {
-			q.due = r.now.Add(retryReaping)
+		gone, again := r.judge(q.request.Node, res, begun)
+		if !gone {
+			q.due = again
 			return
 		}
 		r.call(&q.busy, Op{Kind: Retract, Request: q.request}, func(res Result) {

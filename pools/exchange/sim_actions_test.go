@@ -44,7 +44,7 @@ func newWorld(seed uint64, record bool) *world {
 		w.machines = append(w.machines, m)
 		w.join(m)
 	}
-	w.reapers = []*controller{{w: w, name: "reaper", reaper: NewReaper()}, {w: w, name: "reaper2", reaper: NewReaper()}}
+	w.reapers = []*controller{{w: w, name: "reaper", reaper: NewReaper(simAbsence)}, {w: w, name: "reaper2", reaper: NewReaper(simAbsence)}}
 	w.store.changed()
 	return w
 }
@@ -345,7 +345,10 @@ func (w *world) trouble() bool {
 // writeOff tells the cluster that a machine that is off is gone.
 func (w *world) writeOff(m *machine) bool {
 	o := w.store.node(m.name)
-	if m.on || o == nil {
+	if o != nil && m.on {
+		return w.vanish(m, *o)
+	}
+	if o == nil {
 		return false
 	}
 	if w.rng.IntN(2) == 0 {
@@ -357,6 +360,31 @@ func (w *world) writeOff(m *machine) bool {
 	}
 	w.store.changed()
 	return true
+}
+
+// vanish removes the Node object of a machine that runs, for less time than makes
+// it gone; not again before nobody can take the two times for one.
+func (w *world) vanish(m *machine, o nodeObject) bool {
+	if w.now.Before(m.vanishes) {
+		return false
+	}
+	back := w.now.Add(time.Duration(w.rng.Int64N(int64(simAbsence))))
+	m.vanishes = back.Add(2*simAbsence + 2*callTime + time.Second)
+	w.vanished = append(w.vanished, vanished{back, m, o})
+	w.store.nodes = slices.DeleteFunc(w.store.nodes, func(o nodeObject) bool { return o.name == m.name })
+	w.say("%s: Node object vanishes", m.name)
+	w.store.changed()
+	return true
+}
+
+// reappear puts a Node object back, unless another machine has its name.
+func (w *world) reappear(v vanished) {
+	if w.store.node(v.machine.name) != nil || v.machine.uid != v.object.machine {
+		return
+	}
+	w.say("%s: Node object is back", v.machine.name)
+	w.store.nodes = append(w.store.nodes, v.object)
+	w.store.changed()
 }
 
 // operate is what a person does, and what time does to an agent.

@@ -20,6 +20,7 @@ type machine struct {
 	name, uid    string
 	generation   int
 	on           bool
+	vanishes     time.Time // its Node object does not, before
 	off          time.Time // since when
 	cordoned     bool
 	partitioned  bool
@@ -441,7 +442,7 @@ type controller struct {
 }
 
 func (c *controller) see(blocks []Stored, requests []Request, nodes []nodeObject) {
-	c.reaper.See(blocks, requests, func(node, machine string) bool { return gone(nodes, node, machine) })
+	c.reaper.See(blocks, requests, func(node, machine string) bool { return presence(nodes, node, machine) != Present })
 	c.advance()
 }
 
@@ -460,6 +461,6 @@ func (c *controller) advance() {
 func (c *controller) crash() {
 	c.w.say("%s: crashes", c.name)
 	c.w.abandon(func(o *call) bool { return o.who == c.name })
-	c.reaper = NewReaper()
+	c.reaper = NewReaper(simAbsence)
 	c.due = time.Time{}
 }

@@ -98,7 +98,7 @@ func (m *model) do(node string, o *Op) (r Result) {
 			r.Err = ErrGone
 		}
 	case LookNode:
-		r.Gone = gone(m.nodes, o.Block.Node, o.Block.Machine)
+		r.Presence = presence(m.nodes, o.Block.Node, o.Block.Machine)
 	default:
 		return m.write(node, o)
 	}
@@ -277,15 +277,18 @@ func (m *model) retract(node string, r Request) error {
 	return nil
 }
 
-// gone says whether the node with that machine is not among nodes, or is out of
-// service.
-func gone(nodes []nodeObject, name, machine string) bool {
+// presence of the node with that machine, which is another one's at once when that
+// has its name.
+func presence(nodes []nodeObject, name, machine string) Presence {
 	for _, n := range nodes {
+		if n.name == name && (n.outOfService || machine != "" && machine != n.machine) {
+			return Departed
+		}
 		if n.name == name {
-			return n.outOfService || machine != "" && machine != n.machine
+			return Present
 		}
 	}
-	return true
+	return Absent
 }
 
 func (m *model) node(name string) *nodeObject {

@@ -19,6 +19,8 @@ const (
 	late = Settle
 	// veryLate is the same for removals.
 	veryLate = 10 * Settle
+	// simAbsence is after which a node is gone.
+	simAbsence = 3 * time.Second
 )
 
 // world is a cluster: a store, machines with agents, controllers, and a
@@ -43,6 +45,7 @@ type world struct {
 	defined  int // counts the changes of pools and rules
 	calls    []*call
 	lates    []lateWrite
+	vanished []vanished
 	load     int // how many pods there should be, about
 	pods     int // made so far
 	oracle   oracle
@@ -78,6 +81,13 @@ type lateWrite struct {
 	at   time.Time
 	op   *Op
 	node string
+}
+
+// vanished is a Node object that comes back.
+type vanished struct {
+	at      time.Time
+	machine *machine
+	object  nodeObject
 }
 
 // fail ends the run.
@@ -180,6 +190,12 @@ func (w *world) until(then time.Time) {
 				next, what = l.at, i
 			}
 		}
+		back := -1
+		for i, v := range w.vanished {
+			if v.at.Before(next) {
+				next, what, back = v.at, -1, i
+			}
+		}
 		var expired *call
 		for _, c := range w.calls {
 			if c.deadline.Before(next) {
@@ -192,6 +208,10 @@ func (w *world) until(then time.Time) {
 		switch {
 		case expired != nil:
 			w.expire(expired)
+		case back >= 0:
+			v := w.vanished[back]
+			w.vanished = slices.Delete(w.vanished, back, back+1)
+			w.reappear(v)
 		case what >= 0:
 			l := w.lates[what]
 			w.lates = slices.Delete(w.lates, what, what+1)
@@ -369,7 +389,7 @@ func result(o *Op, r Result) string {
 	case r.Request.Name != "":
 		return fmt.Sprintf("request %s#%s of %s, granted %v by %q", r.Request.Name, r.Request.UID, r.Request.Node, r.Request.Grant.Prefix, r.Request.Grant.Lender)
 	case o.Kind == LookNode:
-		return fmt.Sprintf("gone: %v", r.Gone)
+		return fmt.Sprintf("%v", r.Presence)
 	}
 	return "ok"
 }

@@ -107,14 +107,41 @@ type Exchange interface {
 	Retract(ctx context.Context, r Request) error
 }
 
+// Presence is how it is with a node and its blocks.
+type Presence uint8
+
+const (
+	// Present: the node is there, or another machine has its name, which has not
+	// had time yet to take its blocks over.
+	Present Presence = iota + 1
+	// Absent: there is no node of that name now. One may be made again under an
+	// agent that runs.
+	Absent
+	// Departed: its operator says that it is out of service, or its name has long
+	// been another machine's.
+	Departed
+)
+
+// String is the presence in a word.
+func (p Presence) String() string {
+	switch p {
+	case Present:
+		return "present"
+	case Absent:
+		return "absent"
+	case Departed:
+		return "departed"
+	}
+	return "unknown"
+}
+
 // Custodian is the store as the controller sees it, which frees what the nodes
 // that are gone have left.
 type Custodian interface {
 	Exchange
-	// Gone says whether there is no node of that name with that machine, or
-	// its operator says that it is out of service. An empty machine stands for
-	// any.
-	Gone(ctx context.Context, node, machine string) (bool, error)
+	// Presence reads how it is with the node of that name and that machine. An
+	// empty machine stands for any.
+	Presence(ctx context.Context, node, machine string) (Presence, error)
 	// Vacate makes b, at its Version, vacant.
 	Vacate(ctx context.Context, b Stored) (Stored, error)
 	// Discard removes b, at its Version.

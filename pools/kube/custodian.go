@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -18,11 +19,18 @@ import (
 
 // Custodian is the exchange as the controller sees it. It makes no block and
 // asks for none; it frees those of nodes that are gone.
+//
+// A fence tells the agent of a node that its blocks are being freed. It stands until
+// the node is back and its agent has read its blocks since: until then an agent that
+// was away or is slow may take for its own what is not.
 type Custodian struct {
 	*Store
+	now func() time.Time
 
-	mu     sync.Mutex
-	fenced map[string]*fenced // by node
+	mu       sync.Mutex
+	fenced   map[string]*fenced // by node, for as long as they count
+	standing map[string]string  // machines of nodes whose fences may stand, by node
+	listed   time.Time          // when standing was read last; zero is never
 }
 
 // fenced is when a node was fenced last, for which of its machines. It is locked
@@ -33,9 +41,14 @@ type fenced struct {
 	at      time.Time
 }
 
-// fenceAgain is when a fence is set anew if there are still blocks to free: an
-// agent that has acted on it may hold blocks again.
-const fenceAgain = 30 * time.Second
+const (
+	// fenceAgain is when a fence is set anew if there are still blocks to free: an
+	// agent that has acted on it may hold blocks again.
+	fenceAgain = 30 * time.Second
+	// listAgain is when fences are looked for that this Custodian has not set: those
+	// of an earlier one, whose last write may have been late.
+	listAgain = 5 * time.Minute
+)
 
 // TakeOverTime is how long a node of a name that another machine had before has
 // to take that one's blocks over.
@@ -43,41 +56,42 @@ const TakeOverTime = 10 * time.Minute
 
 // Custodian returns the exchange of the controller.
 func (c *Client) Custodian() *Custodian {
-	return &Custodian{Store: c.Store(""), fenced: map[string]*fenced{}}
+	return &Custodian{Store: c.Store(""), now: time.Now, fenced: map[string]*fenced{}, standing: map[string]string{}}
 }
 
-// Gone asks for the Node, past all caches.
-func (c *Custodian) Gone(ctx context.Context, node, machine string) (bool, error) {
-	why, err := c.whyGone(ctx, node, machine)
-	return why != "", err
+// Presence asks for the Node, past all caches.
+func (c *Custodian) Presence(ctx context.Context, node, machine string) (exchange.Presence, error) {
+	p, _, err := c.presence(ctx, node, machine)
+	return p, err
 }
 
-// whyGone is a sentence, "" if the node is there.
-func (c *Custodian) whyGone(ctx context.Context, node, machine string) (string, error) {
+// presence has a sentence, too, if the node is not there.
+func (c *Custodian) presence(ctx context.Context, node, machine string) (p exchange.Presence, why string, err error) {
 	if node == "" {
-		return "", errors.New("a node without a name is neither there nor gone")
+		return 0, "", errors.New("a node without a name is neither there nor gone")
 	}
 	var o core.Node
-	err := read(ctx, "read node "+node, c.core.Get().Resource("nodes").Name(node), &o)
+	err = read(ctx, "read node "+node, c.core.Get().Resource("nodes").Name(node), &o)
 	switch {
 	case errors.Is(err, exchange.ErrGone):
-		return fmt.Sprintf("there is no Node %s any more", node), nil
+		return exchange.Absent, fmt.Sprintf("there is no Node %s any more", node), nil
 	case err != nil:
-		return "", err
+		return 0, "", err
 	case o.Name != node || o.UID == "":
-		return "", fmt.Errorf("read node %s: the answer is not that node", node)
-	case machine != "" && machine != string(o.UID) && time.Since(o.CreationTimestamp.Time) < TakeOverTime:
-		return "", nil // it may be the same one, with a new Node object
+		return 0, "", fmt.Errorf("read node %s: the answer is not that node", node)
+	case machine != "" && machine != string(o.UID) && c.now().Sub(o.CreationTimestamp.Time) < TakeOverTime:
+		return exchange.Present, "", nil // it may be the same one, with a new Node object
 	case machine != "" && machine != string(o.UID):
-		return fmt.Sprintf("the Node %s of that UID is no more; another one has its name", node), nil
+		return exchange.Departed, fmt.Sprintf("the Node %s of that UID is no more; another one has its name", node), nil
 	case slices.ContainsFunc(o.Spec.Taints, func(t core.Taint) bool { return t.Key == core.TaintNodeOutOfService }):
-		return fmt.Sprintf("the Node %s has the taint %s", node, core.TaintNodeOutOfService), nil
+		return exchange.Departed, fmt.Sprintf("the Node %s has the taint %s", node, core.TaintNodeOutOfService), nil
 	}
-	return "", nil
+	return exchange.Present, "", nil
 }
 
 // Vacate fences the node first, so that its agent, should it live after all,
-// learns that it has lost the block. It is an error if the node is there.
+// learns that it has lost the block. It is an error if the node is there; that one
+// which is not has been absent for long enough, the caller knows.
 func (c *Custodian) Vacate(ctx context.Context, b exchange.Stored) (exchange.Stored, error) {
 	what := "make block " + b.Prefix.String() + " vacant"
 	if b.Node == "" {
@@ -110,32 +124,34 @@ func (c *Custodian) fence(ctx context.Context, node, machine string) error {
 	c.mu.Unlock()
 	last.Lock()
 	defer last.Unlock()
-	if last.machine == machine && time.Since(last.at) < fenceAgain {
+	if last.machine == machine && c.now().Sub(last.at) < fenceAgain {
 		return nil
 	}
-	why, err := c.whyGone(ctx, node, machine)
+	p, why, err := c.presence(ctx, node, machine)
 	if err != nil {
 		return err
 	}
-	if why == "" {
+	if p == exchange.Present {
 		return fmt.Errorf("%w: node %s is there", exchange.ErrConflict, node)
 	}
-	err = c.writeFence(ctx, node, &v1alpha1.Fence{NodeUID: types.UID(machine), Since: metav1.Now(), Reason: why})
+	f := &v1alpha1.Fence{NodeUID: types.UID(machine), Since: metav1.NewTime(c.now()), Reason: why}
+	err = c.writeFence(ctx, node, map[string]any{"spec": map[string]any{"fence": f}})
 	if errors.Is(err, exchange.ErrGone) {
 		err = nil // there is nobody to tell
 	}
 	if err != nil {
 		return err
 	}
-	last.machine, last.at = machine, time.Now()
+	last.machine, last.at = machine, c.now()
+	c.stands(node, machine)
 	c.log.Info("node counts as gone: its blocks are freed", "node", node, "machine", machine, "why", why)
 	return nil
 }
 
-// writeFence sets the fence of a node, or takes it off if f is nil. The error
-// is exchange.ErrGone if there is no NodeSpeaker of that name.
-func (c *Custodian) writeFence(ctx context.Context, node string, f *v1alpha1.Fence) error {
-	patch, err := json.Marshal(map[string]any{"spec": map[string]any{"fence": f}})
+// writeFence changes a NodeSpeaker. The error is exchange.ErrGone if there is none
+// of that name.
+func (c *Custodian) writeFence(ctx context.Context, node string, change map[string]any) error {
+	patch, err := json.Marshal(change)
 	if err != nil {
 		return err
 	}
@@ -144,32 +160,104 @@ func (c *Custodian) writeFence(ctx context.Context, node string, f *v1alpha1.Fen
 	return write(ctx, "fence node "+node, r, &o)
 }
 
-// Unfence takes the fences off the nodes that are there, as back says. It reads
-// those that were set before this Custodian was made, too.
+// stands remembers a fence.
+func (c *Custodian) stands(node, machine string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.standing[node] = machine
+}
+
+// Unfence takes the fences off the nodes that are there, as back says, and whose
+// agents have read their blocks since they were set. It knows those that were set
+// before this Custodian was made, too. It may be called often: it lists them
+// seldom, and reads those alone whose nodes are back.
 func (c *Custodian) Unfence(ctx context.Context, back func(node, machine string) bool) error {
-	fences, err := c.fences(ctx)
+	c.forgetFenced()
+	standing, err := c.fences(ctx)
 	if err != nil {
 		return err
 	}
 	var errs []error
-	for node, machine := range fences {
+	for node, machine := range standing {
 		if !back(node, machine) {
 			continue
 		}
-		if err := c.writeFence(ctx, node, nil); err != nil && !errors.Is(err, exchange.ErrGone) {
+		if err := c.unfence(ctx, node); err != nil {
 			errs = append(errs, err)
-			continue
 		}
-		c.mu.Lock()
-		delete(c.fenced, node)
-		c.mu.Unlock()
-		c.log.Info("node is back: its fence is taken off", "node", node)
 	}
 	return errors.Join(errs...)
 }
 
-// fences are the machines for which nodes are fenced.
+// forgetFenced forgets what is so long ago that it does not count.
+func (c *Custodian) forgetFenced() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for node, f := range c.fenced {
+		if !f.TryLock() {
+			continue // it is being fenced
+		}
+		if c.now().Sub(f.at) >= fenceAgain {
+			delete(c.fenced, node)
+		}
+		f.Unlock()
+	}
+}
+
+// unfence takes the fence off a node if its agent has acted on it.
+func (c *Custodian) unfence(ctx context.Context, node string) error {
+	var o v1alpha1.NodeSpeaker
+	err := read(ctx, "read NodeSpeaker "+node, c.own.Get().Resource(v1alpha1.NodeSpeakers).Name(node), &o)
+	switch {
+	case err != nil && !errors.Is(err, exchange.ErrGone):
+		return err
+	case err == nil && o.Spec.Fence != nil && o.Status.ObservedGeneration < o.Generation:
+		return nil
+	case err == nil && o.Spec.Fence != nil:
+		// At that version: it might have been set anew.
+		err = c.writeFence(ctx, node, map[string]any{
+			"metadata": map[string]any{"resourceVersion": o.ResourceVersion}, "spec": map[string]any{"fence": nil},
+		})
+		if errors.Is(err, exchange.ErrConflict) {
+			return nil // it is looked at again
+		}
+		if err != nil && !errors.Is(err, exchange.ErrGone) {
+			return err
+		}
+		c.log.Info("node is back: its fence is taken off", "node", node)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.standing, node)
+	delete(c.fenced, node)
+	return nil
+}
+
+// fences are the machines for which nodes are fenced, as far as known.
 func (c *Custodian) fences(ctx context.Context) (map[string]string, error) {
+	c.mu.Lock()
+	known, fresh := maps.Clone(c.standing), !c.listed.IsZero() && c.now().Sub(c.listed) < listAgain
+	c.mu.Unlock()
+	if fresh {
+		return known, nil
+	}
+	began := c.now()
+	all, err := c.listFences(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for node, machine := range c.standing {
+		if _, before := known[node]; !before {
+			all[node] = machine // set while the others were listed
+		}
+	}
+	c.standing, c.listed = all, began
+	return maps.Clone(all), nil
+}
+
+func (c *Custodian) listFences(ctx context.Context) (map[string]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTime)
 	defer cancel()
 	out := map[string]string{}
