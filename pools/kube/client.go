@@ -51,6 +51,7 @@ func NewClient(config *rest.Config, o Options) (*Client, error) {
 	}
 	// It would end watches, too. Each call has a bound of its own.
 	config.Timeout = 0
+	config.Wrap(newDoor)
 	c := &Client{log: o.Log}
 	if c.log == nil {
 		c.log = slog.Default()

@@ -1,0 +1,39 @@
+package kube
+
+import (
+	"net/http"
+	"net/http/httptrace"
+	"sync"
+)
+
+// door lets requests of one client pass one at a time until each has a
+// connection. HTTP/2 carries all of them over one; but those that come while
+// there is none would each make its own, with a TLS handshake that costs the API
+// server more than a watch, and throw it away again. When it has been away, all
+// of a client's requests come at such a time.
+type door struct {
+	next http.RoundTripper
+	open chan struct{} // holds one token
+}
+
+func newDoor(next http.RoundTripper) http.RoundTripper {
+	d := &door{next: next, open: make(chan struct{}, 1)}
+	d.open <- struct{}{}
+	return d
+}
+
+// RoundTrip waits for a connection no longer than the request's context lasts.
+func (d *door) RoundTrip(r *http.Request) (*http.Response, error) {
+	select {
+	case <-d.open:
+	case <-r.Context().Done():
+		return nil, r.Context().Err()
+	}
+	pass := sync.OnceFunc(func() { d.open <- struct{}{} })
+	defer pass() // also without a connection
+	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { pass() }}
+	return d.next.RoundTrip(r.WithContext(httptrace.WithClientTrace(r.Context(), trace)))
+}
+
+// WrappedRoundTripper is for client-go, which looks for the transport below.
+func (d *door) WrappedRoundTripper() http.RoundTripper { return d.next }

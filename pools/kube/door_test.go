@@ -1,0 +1,87 @@
+package kube
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// Requests that come while there is no connection share the one that is made.
+func TestOneConnectionForAll(t *testing.T) {
+	const requests = 6
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) }))
+	server.EnableHTTP2 = true
+	server.StartTLS()
+	defer server.Close()
+	var dialed atomic.Int32
+	var come sync.WaitGroup
+	come.Add(requests)
+	transport := &http.Transport{
+		ForceAttemptHTTP2: true,
+		TLSClientConfig:   &tls.Config{RootCAs: server.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs},
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			come.Wait()
+			dialed.Add(1)
+			return new(net.Dialer).DialContext(ctx, network, address)
+		},
+	}
+	defer transport.CloseIdleConnections()
+	door := newDoor(transport)
+	var all sync.WaitGroup
+	for range requests {
+		all.Go(func() {
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL, nil)
+			come.Done()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			answer, err := door.RoundTrip(r)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_ = answer.Body.Close()
+		})
+	}
+	all.Wait()
+	if n := dialed.Load(); n != 1 {
+		t.Errorf("%d connections were made for %d requests", n, requests)
+	}
+}
+
+// stuck never gets a connection.
+type stuck struct{}
+
+func (stuck) RoundTrip(r *http.Request) (*http.Response, error) {
+	<-r.Context().Done()
+	return nil, r.Context().Err()
+}
+
+// Who waits for a connection that others make waits no longer than it wants to,
+// and when one gives up the next one tries.
+func TestNobodyWaitsForTheDoorForEver(t *testing.T) {
+	d := newDoor(stuck{})
+	var all sync.WaitGroup
+	for range 3 {
+		all.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+			defer cancel()
+			r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://nowhere.invalid", nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if _, err := d.RoundTrip(r); err == nil {
+				t.Error("there is an answer")
+			}
+		})
+	}
+	all.Wait()
+}
