@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -21,7 +22,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/fairway-network/fairway/agent/cni"
 	"github.com/fairway-network/fairway/internal/lockfile"
 	"github.com/fairway-network/fairway/pools"
 	"github.com/fairway-network/fairway/pools/exchange"
@@ -67,16 +67,17 @@ type Agent struct {
 	Parts
 	desk     *desk
 	locks    []*lockfile.Lock
+	socket   *net.UnixListener // of the door
+	door     *door             // once the journal is read
 	settings atomic.Pointer[Settings]
 	reload   sync.Mutex
-	fence    string            // that was acted upon; under reload, like misfits
-	orders   string            // as of State, like fence
-	misfits  map[string]string // why pools are not as the cluster has them
+	misfits  map[string]string // why pools are not as the cluster has them; under reload
 	// admitted is what of the desk had ended when the pools were last looked at,
 	// and when that was; under reload.
 	admitted   int
 	admittedAt time.Time
 	fenced     chan struct{} // of size one: the fence changed
+	heeded     chan struct{} // of size one: orders were heeded
 	calls      chan struct{} // of size one: look again
 	flushes    map[pools.Family]flusher
 	told       *told
@@ -107,10 +108,11 @@ type Agent struct {
 // (the error wraps lockfile.ErrHeld and names the other process), to start
 // from a damaged journal (journal.ErrCorrupt), and to give up a pool or an
 // address that is leased. Where the journal does not say what the node holds, it
-// waits for the Cluster and the Store to say so. Run or Close must follow.
+// waits for the Cluster and the Store to say so; plugins are told meanwhile. Run
+// or Close must follow.
 func New(ctx context.Context, parts Parts, s Settings) (*Agent, error) {
 	a := &Agent{
-		Parts: parts, calls: make(chan struct{}, 1), fenced: make(chan struct{}, 1), flushes: newFlushers(), started: make(chan struct{}),
+		Parts: parts, calls: make(chan struct{}, 1), fenced: make(chan struct{}, 1), heeded: make(chan struct{}, 1), flushes: newFlushers(), started: make(chan struct{}),
 		stop: make(chan struct{}), drained: make(chan struct{}), told: newTold(parts.RunDir, parts.Boot, time.Now),
 		withdrawn: map[netip.Prefix]bool{}, closingSince: map[netip.Prefix]time.Time{},
 		memory: newMemory(parts.RunDir, parts.Boot), every: usualCadence(), misfits: map[string]string{},
@@ -126,18 +128,29 @@ func New(ctx context.Context, parts Parts, s Settings) (*Agent, error) {
 		}
 		a.locks = append(a.locks, lock)
 	}
-	s.Local.Restarting = s.Local.Enabled && a.told.recall(s.Local.Time)
 	var err error
+	if a.socket, err = listen(a.Socket); err != nil {
+		return nil, errors.Join(err, a.Close())
+	}
+	s.Local.Restarting = s.Local.Enabled && a.told.recall(s.Local.Time)
 	if a.desk, err = a.recover(ctx, &s); err != nil {
 		return nil, errors.Join(err, a.Close())
 	}
 	a.settings.Store(&s)
+	if a.Cluster != nil {
+		a.desk.expectOrders(a.memory.heeded)
+	}
 	return a, nil
 }
 
 // Close lets go of what New took.
 func (a *Agent) Close() error {
 	var errs []error
+	if a.door != nil {
+		errs = append(errs, a.door.shut())
+	} else if a.socket != nil {
+		errs = append(errs, a.socket.Close())
+	}
 	if a.desk != nil {
 		a.desk.hangUp()
 		errs = append(errs, a.desk.journal.Close())
@@ -155,18 +168,12 @@ func (a *Agent) Close() error {
 func (a *Agent) Run(ctx context.Context) (err error) {
 	serving, stopServing := context.WithCancel(ctx)
 	defer stopServing()
-	cniSocket, err := listen(a.Socket)
+	control, err := listen(filepath.Join(a.RunDir, ControlSocket))
 	if err != nil {
 		return errors.Join(err, a.Close())
 	}
-	control, err := listen(filepath.Join(a.RunDir, ControlSocket))
-	if err != nil {
-		return errors.Join(err, cniSocket.Close(), a.Close())
-	}
 	api := a.controlServer()
-	plugins := &cni.Handler{Leases: a.leases(), Chosen: a.Cluster != nil}
 	var work, serve sync.WaitGroup
-	var served error
 	work.Go(func() { a.loop(serving) })
 	work.Go(func() { a.flush(serving, pools.IPv4) })
 	work.Go(func() { a.flush(serving, pools.IPv6) })
@@ -179,7 +186,11 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		work.Go(func() { a.findLost(serving) })
 		work.Go(func() { a.report(serving) })
 	}
-	work.Go(func() { served = plugins.ServeSocket(serving, cniSocket, cni.DefaultTimes(), a.Log) })
+	a.door.open(a.leases())
+	work.Go(func() {
+		<-serving.Done()
+		_ = a.door.shut() // Close says how that went
+	})
 	serve.Go(func() { _ = api.Serve(control) })
 	a.Log.Info("serving", "node", a.Node, "socket", a.Socket, "blocks", a.desk.count())
 	select {
@@ -189,7 +200,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	stopServing()
 	work.Wait()
 	a.warnings.Wait()
-	a.ended = errors.Join(served, a.end(context.WithoutCancel(ctx)))
+	a.ended = a.end(context.WithoutCancel(ctx))
 	close(a.drained)
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTime)
 	defer cancel()

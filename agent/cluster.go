@@ -50,7 +50,8 @@ type ClusterState struct {
 	// never was.
 	Fence string
 	// Orders is another one after each change of the Fence, also one that was
-	// undone before anybody here saw it.
+	// undone before anybody here saw it; NoOrders when nobody can have given any,
+	// and "" while they have not been shown since the agent's start.
 	Orders string
 }
 
@@ -68,6 +69,9 @@ type Report struct {
 	Peers    []PeerStatus
 	Blocks   int
 	Routes   int
+	// Orders are the last ones since which the agent has read its blocks, in the
+	// words of ClusterState, and which it remembers; "" for none.
+	Orders string
 	// Trouble is what does not work now, empty if all does.
 	Trouble string
 }
@@ -96,6 +100,7 @@ func (a *Agent) joinCluster(ctx context.Context, s *Settings, history []pools.Re
 	if err != nil {
 		a.Log.Warn("the pools of the last run are unknown; the cluster has to be asked", "err", err)
 	}
+	a.memory.heeded = m.orders
 	known := map[string]bool{}
 	for _, p := range m.pools {
 		known[p.Name()] = true
@@ -143,17 +148,17 @@ func (a *Agent) awaitCluster(ctx context.Context) (ClusterState, error) {
 		if state.Seen && state.Machine != "" {
 			return state, nil
 		}
+		why := errors.New("the API server has not shown the pools and this node yet")
+		if state.Seen {
+			why = fmt.Errorf("the cluster has no Node object %q: is node in the configuration its name?", a.Node)
+		}
+		a.door.waitsFor(why)
 		select {
 		case <-changed:
-			continue
 		case <-remind.C:
+			a.Log.Warn("the agent can't start yet", "err", why)
 		case <-ctx.Done():
 			return state, fmt.Errorf("wait for the cluster: %w", ctx.Err())
-		}
-		if state.Seen {
-			a.Log.Warn("waiting for the cluster's Node object of this node: is node in the configuration its name?", "node", a.Node)
-		} else {
-			a.Log.Warn("waiting for the API server to show the pools and this node")
 		}
 	}
 }
@@ -166,23 +171,27 @@ func (a *Agent) follow() {
 	if a.desk.setNode(state.Machine, state.Cordoned) {
 		a.Log.Info("this node's object in the cluster changed", "machine", state.Machine, "cordoned", state.Cordoned)
 	}
-	if state.Fence != a.fence || state.Orders != a.orders && a.orders != "" {
-		if a.fence, a.orders = state.Fence, state.Orders; a.fence != "" {
-			a.Log.Warn("this node was declared gone; reading its blocks", "fence", a.fence)
+	if a.desk.obey(state.Orders, state.Fence) {
+		if state.Fence != "" {
+			a.Log.Warn("this node was declared gone; reading its blocks", "fence", state.Fence)
 		}
-		// Also when it is no longer: what it has lost is lost.
 		select {
 		case a.fenced <- struct{}{}:
 		default:
 		}
 	}
-	a.orders = state.Orders
 	if state.Seen {
 		a.admit(state.Pools)
 	}
-	if err := a.memory.keep(a.desk.machine(), a.settings.Load().Pools); err != nil {
+	if err := a.remember(); err != nil {
 		a.Log.Warn("a restart will need the API server", "err", err)
 	}
+}
+
+// remember keeps what the next agent of this boot has to know. The reload lock is
+// held.
+func (a *Agent) remember() error {
+	return a.memory.keep(a.desk.machine(), a.settings.Load().Pools, a.desk.ordersHeeded())
 }
 
 // watchCluster follows the cluster until ctx ends.
@@ -239,6 +248,7 @@ func (a *Agent) persist(ctx context.Context, what string, do func() error) error
 			return nil
 		}
 		n.waits(what, err)
+		a.door.waitsFor(fmt.Errorf("%s: %w", what, err))
 		if !pause(ctx, retry) {
 			return fmt.Errorf("%s: %w", what, errors.Join(ctx.Err(), err))
 		}

@@ -51,7 +51,12 @@ type desk struct {
 	releases  int                // so many leases have ended
 	replayed  bool               // the blocks are from the journal
 	requests  []exchange.Request // of all nodes, as last seen
-	trouble   trouble
+	orders    orders
+	heeded    func()      // called when orders were heeded
+	forfeits  []forfeited // that nobody was told of
+	// warn is the cluster's, nil where there is none.
+	warn    func(ctx context.Context, o pools.Owner, reason, message string) error
+	trouble trouble
 }
 
 // trouble is what a person should know when something does not work.
@@ -103,7 +108,7 @@ func (d *desk) leaseAtOnce(r pools.Request) (grant cni.Grant, done bool, err err
 	}
 	rec, fresh, err := d.propose(r)
 	if err != nil {
-		return grant, !errors.Is(err, pools.ErrNoFree), err
+		return grant, !errors.Is(err, pools.ErrNoFree) && !errors.Is(err, errUnheeded), err
 	}
 	if !d.reachable(rec) {
 		return grant, false, nil
@@ -125,6 +130,11 @@ func (d *desk) leaseInTurn(ctx context.Context, r pools.Request) (cni.Grant, err
 		switch {
 		case errors.Is(err, pools.ErrNoFree):
 			if err := d.claim(ctx, d.lacks(r)...); err != nil {
+				return cni.Grant{}, err
+			}
+			continue
+		case errors.Is(err, errUnheeded):
+			if err := d.awaitHeeded(ctx); err != nil {
 				return cni.Grant{}, err
 			}
 			continue
@@ -160,12 +170,15 @@ func (d *desk) leaseNow(r pools.Request) (rec pools.Record, fresh bool, err erro
 	return rec, fresh, nil
 }
 
-// propose is the ledger's, but for pools that lease nothing new. The lock is
-// held.
+// propose is the ledger's, but for pools that lease nothing new, and for orders that
+// are to be heeded first. The lock is held.
 func (d *desk) propose(r pools.Request) (rec pools.Record, fresh bool, err error) {
 	rec, fresh, err = d.ledger.ProposeLease(r, d.now())
 	if fresh && d.draining[r.Pool] || errors.Is(err, pools.ErrNoFree) && d.draining[r.Pool] {
 		return pools.Record{}, false, cni.Refuse(fmt.Errorf("%w: pool %q leases nothing new: use another pool", exchange.ErrDraining, r.Pool))
+	}
+	if fresh && d.orders.wanting(d.now()) {
+		return pools.Record{}, false, errUnheeded
 	}
 	return rec, fresh, err
 }
@@ -362,10 +375,12 @@ func (d *desk) takeBack(owner pools.Owner) error {
 func (d *desk) Held(a pools.Attachment) []pools.Lease {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	rec, ok := d.ledger.Grant(a)
-	if !ok {
-		return nil
-	}
+	rec, _ := d.ledger.Grant(a)
+	return leasesOf(rec)
+}
+
+// leasesOf are what the record of a lease has leased.
+func leasesOf(rec pools.Record) []pools.Lease {
 	out := make([]pools.Lease, len(rec.Addrs))
 	for i, addr := range rec.Addrs {
 		out[i] = pools.Lease{Pool: rec.Pool, Addr: addr, Owner: rec.Owner, Since: rec.At}

@@ -28,6 +28,7 @@ func (a *Agent) recover(ctx context.Context, s *Settings) (*desk, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("lease journal %s: %w: %w: drain the node (or reboot it), remove the file and start again", path, journal.ErrCorrupt, err), j.Close())
 	}
+	a.door = newDoor(ctx, a.socket, folded, a.Cluster != nil, a.Log)
 	if a.Cluster != nil {
 		if err := a.joinCluster(ctx, s, folded); err != nil {
 			return nil, errors.Join(err, j.Close())
@@ -89,9 +90,13 @@ func newDesk(ctx context.Context, a *Agent, j *journal.Journal) *desk {
 		reach: newReach(&netipx.IPSet{}), unfit: map[netip.Prefix]*unfit{}, turns: map[pools.Attachment]*turn{},
 		trouble: trouble{flush: map[pools.Family]error{}},
 	}
+	d.heeded = a.noteHeeded
+	if a.Cluster != nil {
+		d.warn = a.Cluster.Warn
+	}
 	d.calling, d.stopCalls = context.WithCancel(context.WithoutCancel(ctx))
 	_, shared := a.Store.(exchange.Exchange)
-	d.node = exchange.NewNode(exchange.Config{Name: a.Node, Machine: a.Machine, Began: a.began, Shared: shared, Keep: d.record, Log: a.Log}, d.ledger)
+	d.node = exchange.NewNode(exchange.Config{Name: a.Node, Machine: a.Machine, Began: a.began, Shared: shared, Keep: d.record, Lost: d.forfeit, Log: a.Log}, d.ledger)
 	return d
 }
 
