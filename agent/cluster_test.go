@@ -394,11 +394,11 @@ func TestMemory(t *testing.T) {
 	rich := define(t, pools.Definition{Name: "rich", BlockSize: 8, ReuseAfter: time.Minute}, "10.1.0.0/24", "10.2.0.7", "fd00::/120")
 	rich.IdleAfter, rich.Quiet, rich.Draining = time.Hour, true, true
 	want := []Pool{rich, pool(t, "web", 4, "10.3.0.0/24")}
-	if err := newMemory(dir, "boot-1").keep("machine-1", want); err != nil {
+	if err := newMemory(dir, "boot-1").keep("machine-1", want, "speaker/2"); err != nil {
 		t.Fatal(err)
 	}
 	got, err := newMemory(dir, "boot-1").recall()
-	if err != nil || got.machine != "machine-1" || !samePools(got.pools, want) {
+	if err != nil || got.machine != "machine-1" || got.orders != "speaker/2" || !samePools(got.pools, want) {
 		t.Errorf("recalled %+v, %v; want %+v", got, err, want)
 	}
 	if got, err := newMemory(dir, "boot-2").recall(); err != nil || got.machine != "" || got.pools != nil {

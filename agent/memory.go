@@ -19,22 +19,25 @@ import (
 const memoryFile = "pools.json"
 
 // memory has, for the next agent of this boot, what an agent must know before
-// it can serve, and learns from the API server: which machine it runs on, and
-// the pools.
+// it can serve, and learns from the API server: which machine it runs on, the
+// pools, and the orders since which its blocks were read.
 type memory struct {
 	path, boot string
 	last       string // what the file holds, as far as known
+	heeded     string // the orders in it, as far as known
 }
 
 // recalled is what an earlier agent of this boot left.
 type recalled struct {
 	machine string
+	orders  string
 	pools   []Pool
 }
 
 type memoryRecord struct {
 	Boot    string       `json:"boot"`
 	Machine string       `json:"machine"`
+	Orders  string       `json:"orders,omitempty"`
 	Pools   []poolRecord `json:"pools"`
 }
 
@@ -71,7 +74,7 @@ func (m *memory) recall() (recalled, error) {
 	if rec.Boot != m.boot {
 		return recalled{}, nil
 	}
-	out := recalled{machine: rec.Machine}
+	out := recalled{machine: rec.Machine, orders: rec.Orders}
 	for _, r := range rec.Pools {
 		p, err := pools.New(pools.Definition{
 			Name: r.Name, Ranges: r.Ranges, Exclude: r.Exclude, BlockSize: r.BlockSize, Gateways: r.Gateways, ReuseAfter: r.ReuseAfter,
@@ -85,8 +88,8 @@ func (m *memory) recall() (recalled, error) {
 }
 
 // keep writes the file in one step, if that is another one.
-func (m *memory) keep(machine string, ps []Pool) error {
-	rec := memoryRecord{Boot: m.boot, Machine: machine}
+func (m *memory) keep(machine string, ps []Pool, orders string) error {
+	rec := memoryRecord{Boot: m.boot, Machine: machine, Orders: orders}
 	for _, p := range ps {
 		d := p.Definition()
 		rec.Pools = append(rec.Pools, poolRecord{
@@ -105,6 +108,6 @@ func (m *memory) keep(machine string, ps []Pool) error {
 	if err := os.Rename(fresh, m.path); err != nil {
 		return fmt.Errorf("remember the pools: %w", err)
 	}
-	m.last = string(data)
+	m.last, m.heeded = string(data), orders
 	return nil
 }

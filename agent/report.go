@@ -9,11 +9,11 @@ import (
 const oldReport = 10 * time.Minute
 
 // report tells the cluster of this node's sessions, when they have changed and
-// not often, until ctx ends.
+// not often, and of orders that were heeded, until ctx ends.
 func (a *Agent) report(ctx context.Context) {
 	var last string
 	var at time.Time
-	for wait := around(a.every.report / 2); pause(ctx, wait); wait = a.every.report {
+	for wait := around(a.every.report / 2); a.awaitReport(ctx, wait); wait = a.every.report {
 		r, err := a.reportNow(ctx)
 		if err != nil {
 			continue // the next one will say
@@ -28,6 +28,37 @@ func (a *Agent) report(ctx context.Context) {
 	}
 }
 
+// noteHeeded has a report made of orders that were heeded. It never blocks.
+func (a *Agent) noteHeeded() {
+	select {
+	case a.heeded <- struct{}{}:
+	default:
+	}
+}
+
+// awaitReport waits until it is time for a report, and says whether ctx lasted.
+func (a *Agent) awaitReport(ctx context.Context, wait time.Duration) bool {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-a.heeded:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return ctx.Err() == nil
+}
+
+// confirm returns the orders that were heeded and are remembered: the controller
+// relies on it that no later agent needs to hear of them.
+func (a *Agent) confirm() (orders string) {
+	a.reload.Lock()
+	defer a.reload.Unlock()
+	if err := a.remember(); err != nil {
+		a.Log.Warn("what the controller has said will have to be heeded again", "err", err)
+	}
+	return a.memory.heeded
+}
+
 func (a *Agent) reportNow(ctx context.Context) (Report, error) {
 	s, err := a.status(ctx)
 	if err != nil {
@@ -36,13 +67,14 @@ func (a *Agent) reportNow(ctx context.Context) (Report, error) {
 	local := a.settings.Load().Local
 	return Report{
 		ASN: local.ASN, RouterID: local.RouterID, Peers: s.Peers,
-		Blocks: len(s.Blocks), Routes: s.Routes, Trouble: s.Trouble,
+		Blocks: len(s.Blocks), Routes: s.Routes, Orders: a.confirm(), Trouble: s.Trouble,
 	}, nil
 }
 
-// sessions is a text that changes when a session does, or trouble comes or goes.
+// sessions is a text that changes when a session does, trouble comes or goes, or
+// orders were heeded.
 func (r Report) sessions() string {
-	text := r.RouterID.String()
+	text := r.RouterID.String() + " " + r.Orders
 	if r.Trouble != "" {
 		text += " in trouble"
 	}

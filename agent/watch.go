@@ -61,8 +61,7 @@ func (a *Agent) auditFenced(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-a.fenced:
-			wait = a.every.fenced
-			a.desk.audit()
+			wait = a.every.fenced // and one is under way
 		case <-timer.C:
 			wait = min(wait+wait/2, lastFenced)
 			if a.Cluster.State().Fence != "" {

@@ -96,7 +96,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 // which none may be seen by a node that is cut off.
 func ordersOf(s *v1alpha1.NodeSpeaker) string {
 	if s == nil {
-		return ""
+		return agent.NoOrders
 	}
 	return fmt.Sprintf("%s/%d", s.UID, s.Generation)
 }

@@ -2,6 +2,8 @@ package cluster
 
 import (
 	"context"
+	"strconv"
+	"strings"
 
 	"github.com/fairway-network/fairway/agent"
 	"github.com/fairway-network/fairway/api/v1alpha1"
@@ -26,9 +28,19 @@ func (c *Cluster) Report(ctx context.Context, r agent.Report) error {
 	return c.Client.Report(ctx, c.Node, c.statusOf(r, before))
 }
 
+// heeded is the generation of the spec of s that the agent has acted on, by what
+// ordersOf has made of it; as before if they are orders of another object.
+func heeded(orders string, s v1alpha1.NodeSpeaker) int64 {
+	uid, generation, _ := strings.Cut(orders, "/")
+	if n, err := strconv.ParseInt(generation, 10, 64); err == nil && uid == string(s.UID) {
+		return n
+	}
+	return s.Status.ObservedGeneration
+}
+
 func (c *Cluster) statusOf(r agent.Report, before v1alpha1.NodeSpeaker) v1alpha1.NodeSpeakerStatus {
 	s := v1alpha1.NodeSpeakerStatus{
-		ObservedGeneration: before.Generation, Version: c.Version, ASN: int64(r.ASN),
+		ObservedGeneration: heeded(r.Orders, before), Version: c.Version, ASN: int64(r.ASN),
 		PeerCount: int32(len(r.Peers)), Blocks: int32(r.Blocks), Routes: int32(r.Routes),
 		Conditions: before.Status.Conditions,
 	}
@@ -45,7 +57,7 @@ func (c *Cluster) statusOf(r agent.Report, before v1alpha1.NodeSpeaker) v1alpha1
 	}
 	ready := metav1.Condition{
 		Type: v1alpha1.ConditionReady, Status: metav1.ConditionTrue, Reason: "Serving",
-		Message: "the agent serves pods", ObservedGeneration: before.Generation,
+		Message: "the agent serves pods", ObservedGeneration: heeded(r.Orders, before),
 	}
 	if r.Trouble != "" {
 		ready.Status, ready.Reason, ready.Message = metav1.ConditionFalse, "Trouble", bounded(r.Trouble)

@@ -1,0 +1,153 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/fairway-network/fairway/agent/cni"
+)
+
+const (
+	// ordersTime is how long a start from the journal waits with new leases for
+	// what the controller has told this node meanwhile. After that the API server
+	// is away, and the agent goes on without.
+	ordersTime = time.Second
+	// fencedTime is for how long what was read of the blocks is good enough to lease
+	// of, while this node counts as gone: they are taken from it one by one.
+	fencedTime = time.Second
+)
+
+// NoOrders are those of a node that there is no place to leave any for. Its blocks
+// may have been taken without a word.
+const NoOrders = "none"
+
+// errUnheeded: nothing new is leased before the blocks were read.
+var errUnheeded = errors.New("this node's blocks may have been taken from it")
+
+// orders are what the controller tells this node, and what the desk has done about
+// it. Each time that they change it may have lost blocks: it reads them, and leases
+// nothing new before. The desk's lock guards them.
+type orders struct {
+	told  string // the last ones, see ClusterState; "" while they are not known
+	fence string
+	// heeded are those since which the blocks were read.
+	heeded string
+	// until is when orders that are not known are not waited for any more.
+	until time.Time
+	audit int       // the number of the one that is wanted; 0 is none
+	read  time.Time // when the last such one was over
+}
+
+// wanting says whether the blocks have to be read before something is leased.
+func (o *orders) wanting(now time.Time) bool {
+	switch {
+	case o.told == "":
+		return now.Before(o.until)
+	case o.told != o.heeded:
+		return true
+	}
+	return o.fence != "" && now.Sub(o.read) > fencedTime
+}
+
+// expectOrders begins with those that an earlier agent of this boot has heeded. A
+// desk that has its blocks from the store has heeded what was told before.
+func (d *desk) expectOrders(heeded string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.replayed {
+		d.orders = orders{heeded: heeded, until: d.now().Add(ordersTime)}
+	}
+}
+
+// obey takes orders in, and says whether they are news that blocks are read for.
+func (d *desk) obey(told, fence string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	o := &d.orders
+	if told == "" || told == o.told && fence == o.fence {
+		return false
+	}
+	if o.told == "" && !d.replayed && fence == "" {
+		o.heeded = told
+	}
+	o.told, o.fence = told, fence
+	news := o.told != o.heeded || fence != ""
+	if news {
+		d.readBlocks()
+	}
+	if d.calling.Err() == nil {
+		d.advance() // for those who wait for the orders
+	}
+	return news
+}
+
+// readBlocks wants an audit for the orders. The lock is held.
+func (d *desk) readBlocks() { d.orders.audit = d.node.Audit() }
+
+// heed notes that the audit for the orders is over. The lock is held.
+func (d *desk) heed() {
+	o := &d.orders
+	if o.audit == 0 || !d.node.Audited(o.audit) {
+		return
+	}
+	o.audit, o.read = 0, d.now()
+	if o.heeded != o.told {
+		o.heeded = o.told
+		d.heeded()
+	}
+}
+
+// ordersHeeded are those that need no audit when they are found again.
+func (d *desk) ordersHeeded() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.orders.heeded == NoOrders {
+		return ""
+	}
+	return d.orders.heeded
+}
+
+// awaitHeeded waits until something new can be leased. It is an error when the
+// blocks can't be read.
+func (d *desk) awaitHeeded(ctx context.Context) error {
+	deadline := time.NewTimer(askTime)
+	defer deadline.Stop()
+	for {
+		turned, wait, over := d.heeding()
+		if over {
+			return nil
+		}
+		again := time.NewTimer(wait)
+		select {
+		case <-turned:
+		case <-again.C:
+		case <-deadline.C:
+			again.Stop()
+			return fmt.Errorf("%w: %w, and the API server does not say which: see the NodeSpeaker of node %s", cni.ErrTryAgain, errUnheeded, d.node.Name)
+		case <-ctx.Done():
+			again.Stop()
+			return fmt.Errorf("%w: %w", errUnheeded, context.Cause(ctx))
+		}
+		again.Stop()
+	}
+}
+
+// heeding says whether the wait is over; else when to look again.
+func (d *desk) heeding() (turned <-chan struct{}, wait time.Duration, over bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	o, now := &d.orders, d.now()
+	if !o.wanting(now) {
+		return nil, 0, true
+	}
+	if o.told == "" {
+		return d.turned, o.until.Sub(now), false
+	}
+	if o.audit == 0 && d.calling.Err() == nil {
+		d.readBlocks()
+		d.advance()
+	}
+	return d.turned, askTime, false
+}
