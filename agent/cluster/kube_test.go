@@ -26,6 +26,8 @@ func TestOnARealAPIServer(t *testing.T) {
 	t.Run("a pool that is changed and drained", s.changedPool)
 	t.Run("cordoned, and made anew", s.otherNode)
 	t.Run("fenced", s.fenced)
+	t.Run("fenced while the agent was down", s.fencedMeanwhile)
+	t.Run("the Node object is away", s.nodeAway)
 	t.Run("a chosen address", s.chosen)
 	t.Run("pods that are gone", s.gone)
 	t.Run("API server away", s.away) // stops and starts it
