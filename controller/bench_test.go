@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"testing"
 
+	"github.com/fairway-network/fairway/pools"
 	"k8s.io/apimachinery/pkg/watch"
 )
 
@@ -29,6 +30,8 @@ func (p *paged) page(_ context.Context, token string, each func(placed)) (versio
 func (p *paged) watch(context.Context, string, func(watch.EventType, placed, string)) error {
 	return nil
 }
+
+func (p *paged) version(context.Context) (string, error) { return "", nil }
 
 const manyBlocks = 100_000
 
@@ -105,7 +108,7 @@ func BenchmarkSuspects(b *testing.B) {
 	all := blocks{}
 	from := manyPages(b)
 	for _, p := range from.pages {
-		if _, _, err := newBlockReader().table(p, all.put, func(err error) { b.Fatal(err) }); err != nil {
+		if _, _, err := newBlockReader().table(p, func(b placed) { all.put(b) }, func(err error) { b.Fatal(err) }); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -113,6 +116,23 @@ func BenchmarkSuspects(b *testing.B) {
 	for b.Loop() {
 		if _, unknown := all.suspects(func(node, _ string) bool { return node == "node-7" }); len(unknown) != manyBlocks/5000 {
 			b.Fatal(len(unknown))
+		}
+	}
+}
+
+// BenchmarkRemains looks for what stands in the way of a pool in which a hundred
+// thousand blocks of an earlier one stand.
+func BenchmarkRemains(b *testing.B) {
+	all := blocks{}
+	for n := range manyBlocks {
+		o := aBlock(n, "before", fmt.Sprint("node-", n/20), "")
+		all.put(lies("before", o.Spec.Node, string(o.Spec.Prefix), ""))
+	}
+	pool := mustPool(b, "10.0.0.0/8")
+	b.ReportAllocs()
+	for b.Loop() {
+		if all.remains([]*pools.Pool{pool})[0] == "" {
+			b.Fatal("nothing stands in the way")
 		}
 	}
 }

@@ -64,20 +64,24 @@ type placed struct {
 	block
 }
 
-func (t blocks) put(p placed) {
+func (t blocks) put(p placed) (news bool) {
 	of := t[p.pool]
 	if of == nil {
 		of = map[netip.Prefix]block{}
 		t[p.pool] = of
 	}
+	old := of[p.Prefix]
 	of[p.Prefix] = p.block
+	return old != p.block
 }
 
-func (t blocks) drop(p placed) {
+func (t blocks) drop(p placed) (news bool) {
+	_, news = t[p.pool][p.Prefix]
 	delete(t[p.pool], p.Prefix)
 	if len(t[p.pool]) == 0 {
 		delete(t, p.pool)
 	}
+	return news
 }
 
 // of returns the blocks of a pool, each before those inside it.

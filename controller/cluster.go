@@ -3,7 +3,9 @@ package controller
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -39,7 +41,7 @@ func newCluster(c *clients, log *slog.Logger) *cluster {
 		func() blocks { return blocks{} }, log, s.numbersChanged, s.ownersChanged)
 	s.nodes = newMirror("nodes", source[node](typed[*core.Node, node]{
 		c.core, "nodes", func() runtime.Object { return new(core.NodeList) }, keepNode,
-	}), func() nodes { return nodes{} }, log, s.ownersChanged)
+	}), func() nodes { return nodes{} }, log, s.ownersChanged, s.numbersChanged)
 	s.pods = newMirror("pods", source[pod](typed[*core.Pod, pod]{
 		c.core, "pods", func() runtime.Object { return new(core.PodList) }, keepPod,
 	}), func() pods { return pods{} }, log, s.numbersChanged)
@@ -61,7 +63,7 @@ func (s *cluster) follow(ctx context.Context, store exchange.Exchange) {
 
 // known says whether all was read that pools are judged and counted by.
 func (s *cluster) known() bool {
-	return s.objects.read(func(poolObjects) {}) && s.blocks.read(func(blocks) {}) && s.pods.read(func(pods) {})
+	return s.objects.read(func(poolObjects) {}) && s.blocks.read(func(blocks) {}) && s.pods.read(func(pods) {}) && s.nodes.read(func(nodes) {})
 }
 
 // leftovers is what a Reaper has to see. The blocks are held while the nodes
@@ -93,13 +95,17 @@ func (s *cluster) know(b exchange.Stored) error {
 	return s.blocks.table.know(b)
 }
 
-func (s *cluster) pools() (out []*v1alpha1.AddressPool) {
+func (s *cluster) pools() (out []*v1alpha1.AddressPool, since time.Time) {
 	s.objects.read(func(t poolObjects) {
-		for _, o := range t {
-			out = append(out, o)
-		}
+		out, since = slices.Collect(maps.Values(t)), s.objects.since
 	})
-	return out
+	return out, since
+}
+
+// agents is how many watch the pools: one on each node.
+func (s *cluster) agents() (n int) {
+	s.nodes.read(func(t nodes) { n = len(t) })
+	return n
 }
 
 func (s *cluster) remains(ps []*pools.Pool) (out []string) {

@@ -131,15 +131,19 @@ func (c *Controller) register(ctx context.Context, s *cluster) {
 		if first {
 			c.log.Info("ready", "took", time.Since(began))
 		}
-		c.awaitPass(ctx, s, passed, r.wake(err != nil))
+		c.awaitPass(ctx, s, passed.Add(countPause(time.Since(passed))), r.wake(err != nil))
 	}
 }
 
+// countPause is the least time from one count of everything to the next, where
+// the last one took as long: a million pods' addresses take a while to sort.
+func countPause(took time.Duration) time.Duration {
+	return min(max(time.Second, 10*took), 10*time.Second)
+}
+
 // awaitPass returns when the pools have to be passed over again: at once when
-// one has changed, after a pause when numbers have, at wake anyway.
-func (c *Controller) awaitPass(ctx context.Context, s *cluster, passed, wake time.Time) {
-	// countPause is the least time between two counts of everything.
-	const countPause = time.Second
+// one has changed, not before count when numbers have, at wake anyway.
+func (c *Controller) awaitPass(ctx context.Context, s *cluster, count, wake time.Time) {
 	anyway := time.NewTimer(time.Until(wake))
 	defer anyway.Stop()
 	select {
@@ -151,7 +155,7 @@ func (c *Controller) awaitPass(ctx context.Context, s *cluster, passed, wake tim
 		return
 	case <-s.numbersChanged:
 	}
-	pause := time.NewTimer(time.Until(passed.Add(countPause)))
+	pause := time.NewTimer(time.Until(count))
 	defer pause.Stop()
 	select {
 	case <-ctx.Done():

@@ -119,37 +119,17 @@ func (w *walk) announce() {
 // use is how many addresses of a pool pods have, for each family.
 type use map[pools.Family]uint64
 
-// countUse counts for each pool which of its addresses are among those that
-// pods have. The addresses are sorted; one that occurs twice counts once. No two
-// of the pools have an address in common.
-func countUse(ps []*pools.Pool, sorted []netip.Addr) map[*pools.Pool]use {
-	type span struct {
-		netipx.IPRange
-		pool *pools.Pool
-	}
-	var spans []span
-	counts := make(map[*pools.Pool]use, len(ps))
-	for _, p := range ps {
-		counts[p] = use{}
-		for _, r := range p.Addresses().Ranges() {
-			spans = append(spans, span{r, p})
+// countUse counts which of a pool's addresses are among those that pods have.
+// These are sorted; one that occurs twice counts once.
+func countUse(p *pools.Pool, sorted []netip.Addr) use {
+	n := use{}
+	for _, r := range p.Addresses().Ranges() {
+		first, _ := slices.BinarySearchFunc(sorted, r.From(), netip.Addr.Compare)
+		for i := first; i < len(sorted) && !r.To().Less(sorted[i]); i++ {
+			if a := sorted[i]; (i == first || a != sorted[i-1]) && !p.Reserved(a) {
+				n[pools.FamilyOf(a)]++
+			}
 		}
 	}
-	slices.SortFunc(spans, func(a, b span) int { return a.From().Compare(b.From()) })
-	next := 0
-	for i, a := range sorted {
-		if i > 0 && a == sorted[i-1] {
-			continue
-		}
-		for next < len(spans) && spans[next].To().Less(a) {
-			next++
-		}
-		if next == len(spans) {
-			break
-		}
-		if s := spans[next]; s.Contains(a) && !s.pool.Reserved(a) {
-			counts[s.pool][pools.FamilyOf(a)]++
-		}
-	}
-	return counts
+	return n
 }

@@ -93,7 +93,7 @@ func TestUseIsThatOfPods(t *testing.T) {
 	all.put(aPod(7, "10.0.0.67"))
 	all.put(aPod(7)) // it has ended
 	all.put(aPod(8, web.Gateway(pools.IPv4).Addr().String()))
-	got := countUse([]*pools.Pool{db, web}, all.addresses())
+	got := map[*pools.Pool]use{web: countUse(web, all.addresses()), db: countUse(db, all.addresses())}
 	for _, c := range []struct {
 		what string
 		n    uint64

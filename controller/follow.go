@@ -24,12 +24,16 @@ type source[T any] interface {
 	// watch calls each for the changes since a version, and for every version
 	// that a change or a bookmark brings; a bookmark's change is watch.Bookmark.
 	watch(ctx context.Context, version string, each func(change watch.EventType, t T, version string)) error
+	// version is that of all objects at the time of the call, or a later one.
+	version(ctx context.Context) (string, error)
 }
 
-// table holds what is kept of all objects of a kind.
+// table holds what is kept of all objects of a kind. put and drop say whether
+// that is news to those who look at the table: most writes of an object change
+// nothing of what is kept.
 type table[T any] interface {
-	put(T)
-	drop(T)
+	put(T) bool
+	drop(T) bool
 }
 
 // mirror is a table that follows the API server. What was seen last stays while
@@ -41,11 +45,20 @@ type mirror[T any, S table[T]] struct {
 	empty  func() S
 
 	changed []chan struct{} // each of size one: look again
+	relist  time.Time       // when the next whole list is due
 
-	mu     sync.RWMutex
-	listed bool
-	table  S
+	mu    sync.RWMutex
+	table S
+	// since is when the last list began: the table is not older. It is zero if
+	// there was none yet.
+	since time.Time
 }
+
+// relistLeast is how long a mirror follows one list at least; it is twice as long
+// at most. Where versions have gone back (etcd was restored from an older
+// snapshot) and passed the one that was seen last before anybody looked, nothing
+// but a list shows what else is different.
+const relistLeast = 6 * time.Hour
 
 func newMirror[T any, S table[T]](what string, from source[T], empty func() S, log *slog.Logger, changed ...chan struct{}) *mirror[T, S] {
 	return &mirror[T, S]{what: what, log: log, source: from, empty: empty, changed: changed}
@@ -56,10 +69,11 @@ func newMirror[T any, S table[T]](what string, from source[T], empty func() S, l
 func (m *mirror[T, S]) read(with func(S)) bool {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	if m.listed {
+	listed := !m.since.IsZero()
+	if listed {
 		with(m.table)
 	}
-	return m.listed
+	return listed
 }
 
 // follow keeps the mirror until ctx ends.
@@ -73,7 +87,7 @@ func (m *mirror[T, S]) follow(ctx context.Context) {
 			return
 		}
 		if expired(err) {
-			m.log.Info("reading all objects again: the API server has forgotten what changed meanwhile", "objects", m.what, "err", err)
+			m.log.Info("reading all objects again: what has changed since is not known to the API server", "objects", m.what, "err", err)
 			version = ""
 		} else if err != nil {
 			m.log.Warn("the API server does not show objects; retrying", "objects", m.what, "err", err)
@@ -91,14 +105,17 @@ func (m *mirror[T, S]) follow(ctx context.Context) {
 	}
 }
 
-// turn lists all objects if version is "", then watches from there.
+// turn lists all objects if version is "" or a list is due, then watches from
+// there.
 func (m *mirror[T, S]) turn(ctx context.Context, version *string) error {
-	if *version == "" {
+	if *version == "" || time.Now().After(m.relist) {
 		listed, err := m.list(ctx)
 		if err != nil {
 			return err
 		}
 		*version = listed
+	} else if err := m.notBehind(ctx, *version); err != nil {
+		return err
 	}
 	return m.source.watch(ctx, *version, func(change watch.EventType, t T, at string) {
 		*version = at
@@ -106,14 +123,40 @@ func (m *mirror[T, S]) turn(ctx context.Context, version *string) error {
 			return
 		}
 		m.mu.Lock()
+		news := false
 		if change == watch.Deleted {
-			m.table.drop(t)
+			news = m.table.drop(t)
 		} else {
-			m.table.put(t)
+			news = m.table.put(t)
 		}
 		m.mu.Unlock()
-		signal(m.changed...)
+		if news {
+			signal(m.changed...)
+		}
 	})
+}
+
+// notBehind is errExpired if the API server has not come as far as version: its
+// etcd was restored from an older snapshot. A watch would show nothing at all
+// until as much has been written again.
+func (m *mirror[T, S]) notBehind(ctx context.Context, version string) error {
+	now, err := m.source.version(ctx)
+	if err != nil {
+		return fmt.Errorf("ask for the version of the %s: %w", m.what, err)
+	}
+	if later(version, now) {
+		return fmt.Errorf("%w: %s was seen, and the API server is at %s", errExpired, version, now)
+	}
+	return nil
+}
+
+// later says whether version a is behind version b of the same API server.
+// Versions are numbers that grow (Kubernetes API conventions, since 1.35).
+func later(a, b string) bool {
+	if len(a) != len(b) {
+		return len(a) > len(b)
+	}
+	return a > b
 }
 
 // list fills a new table; the old one counts until that is whole.
@@ -133,8 +176,9 @@ func (m *mirror[T, S]) list(ctx context.Context) (version string, err error) {
 		}
 	}
 	m.mu.Lock()
-	m.listed, m.table = true, fresh
+	m.since, m.table = began, fresh
 	m.mu.Unlock()
+	m.relist = began.Add(relistLeast + rand.N(relistLeast))
 	signal(m.changed...)
 	m.log.Debug("read all objects", "objects", m.what, "count", n, "took", time.Since(began))
 	return version, nil
@@ -146,8 +190,8 @@ func expired(err error) bool {
 	return err != nil && (apierrors.IsResourceExpired(err) || apierrors.IsGone(err) || errors.Is(err, errExpired))
 }
 
-// errExpired: a watch has ended because its version is too old.
-var errExpired = errors.New("the version is too old")
+// errExpired: there is no watch from that version on.
+var errExpired = errors.New("the version is no longer known")
 
 func signal(all ...chan struct{}) {
 	for _, c := range all {

@@ -52,7 +52,7 @@ func (c *Controller) healthy() error {
 
 func (c *Controller) ready() error {
 	if s := c.cluster.Load(); s != nil && !s.known() {
-		return errors.New("pools, blocks and pods are not read yet")
+		return errors.New("pools, blocks, pods and nodes are not read yet")
 	}
 	return nil
 }

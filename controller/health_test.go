@@ -42,7 +42,7 @@ func TestALeaderIsReadyWhenItHasReadTheCluster(t *testing.T) {
 	if got := status(c.ready); got != http.StatusServiceUnavailable {
 		t.Errorf("a leader that has read nothing: %d", got)
 	}
-	s.objects.listed, s.blocks.listed, s.pods.listed = true, true, true
+	s.objects.since, s.blocks.since, s.pods.since, s.nodes.since = day(), day(), day(), day()
 	if got := status(c.ready); got != http.StatusOK {
 		t.Errorf("a leader that has read all: %d", got)
 	}

@@ -5,9 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
-	"reflect"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/fairway-network/fairway/api/v1alpha1"
@@ -27,7 +28,9 @@ type registry interface {
 
 // sight is what the registrar sees of the cluster.
 type sight interface {
-	pools() []*v1alpha1.AddressPool
+	// pools are all pools. They are not older than since.
+	pools() (all []*v1alpha1.AddressPool, since time.Time)
+	agents() int // that watch pools
 	remains([]*pools.Pool) []string
 	census(*pools.Pool) census
 	addresses() []netip.Addr // of all pods, sorted
@@ -42,18 +45,27 @@ type registrar struct {
 	now      func() time.Time
 	every    time.Duration // between two reports of a pool's numbers
 
-	due map[types.UID]time.Time // of a pool's next report
+	turns           map[types.UID]*turn
+	numbers, states budget
+	opens           time.Time // when a budget for which a pool waits lasts again
 	// written are pools as a write or a read of the source showed them last, until
 	// the watch shows them, too.
-	written map[types.UID]*v1alpha1.AddressPool
+	written map[types.UID]written
 	// doubtful is an acceptance of which nobody knows whether it was written.
 	doubtful *v1alpha1.AddressPool
+}
+
+// written is a pool as it was at a time.
+type written struct {
+	pool *v1alpha1.AddressPool
+	at   time.Time
 }
 
 func newRegistrar(s sight, r registry, every time.Duration, log *slog.Logger) *registrar {
 	return &registrar{
 		sight: s, registry: r, log: log, now: time.Now, every: every,
-		due: map[types.UID]time.Time{}, written: map[types.UID]*v1alpha1.AddressPool{},
+		turns: map[types.UID]*turn{}, written: map[types.UID]written{},
+		numbers: budgetOf(numbersShare, numbersSaved), states: budgetOf(statesShare, statesSaved),
 	}
 }
 
@@ -66,11 +78,13 @@ func (r *registrar) pass(ctx context.Context) error {
 	objects := r.objects()
 	verdicts := judge(objects, r.sight.remains)
 	slices.SortFunc(objects, precedes)
-	err := r.rule(ctx, objects, verdicts)
+	// There may be a million, to be sorted once.
+	addresses := sync.OnceValue(r.sight.addresses)
+	err := r.rule(ctx, objects, verdicts, addresses)
 	if r.doubtful != nil {
 		return err
 	}
-	return errors.Join(err, r.report(ctx, objects, verdicts))
+	return errors.Join(err, r.report(ctx, objects, verdicts, addresses))
 }
 
 // settle finds out what became of a doubtful acceptance, by making the very
@@ -94,42 +108,27 @@ func (r *registrar) settle(ctx context.Context) error {
 
 // objects are all pools as they are known best.
 func (r *registrar) objects() []*v1alpha1.AddressPool {
-	objects := r.sight.pools()
+	objects, since := r.sight.pools()
 	there := make(map[types.UID]bool, len(objects))
 	for i, o := range objects {
 		there[o.UID] = true
-		if w := r.written[o.UID]; w != nil && newer(w, o) {
-			objects[i] = w
+		// A list that began after the write shows it, whatever the versions say:
+		// they go back when etcd is restored.
+		if w := r.written[o.UID]; w.pool != nil && !w.at.Before(since) && later(w.pool.ResourceVersion, o.ResourceVersion) {
+			objects[i] = w.pool
 		} else {
 			delete(r.written, o.UID)
 		}
 	}
-	for id := range r.due {
-		if !there[id] {
-			delete(r.due, id)
-		}
-	}
-	for id := range r.written {
-		if !there[id] {
-			delete(r.written, id)
-		}
-	}
+	maps.DeleteFunc(r.turns, func(id types.UID, _ *turn) bool { return !there[id] })
+	maps.DeleteFunc(r.written, func(id types.UID, _ written) bool { return !there[id] })
 	return objects
-}
-
-// newer says whether a is a later version of the same object.
-func newer(a, b *v1alpha1.AddressPool) bool {
-	// Versions are numbers that grow (Kubernetes API conventions, since 1.35).
-	if len(a.ResourceVersion) != len(b.ResourceVersion) {
-		return len(a.ResourceVersion) > len(b.ResourceVersion)
-	}
-	return a.ResourceVersion > b.ResourceVersion
 }
 
 // rule writes the verdicts that are new, one at a time. One that was not written
 // harms none of the others, which took it for written; but nothing is decided
 // anew before it is known.
-func (r *registrar) rule(ctx context.Context, objects []*v1alpha1.AddressPool, verdicts map[string]verdict) error {
+func (r *registrar) rule(ctx context.Context, objects []*v1alpha1.AddressPool, verdicts map[string]verdict, addresses func() []netip.Addr) error {
 	var errs []error
 	for _, o := range objects {
 		v := verdicts[string(o.UID)]
@@ -137,7 +136,7 @@ func (r *registrar) rule(ctx context.Context, objects []*v1alpha1.AddressPool, v
 			continue
 		}
 		out := o.DeepCopy()
-		out.Status = report(o, r.find(o, v, nil), r.now())
+		out.Status = report(o, r.find(v, addresses), r.now())
 		err := r.write(ctx, out)
 		if errors.Is(err, exchange.ErrUnknown) && v.accepted {
 			r.doubtful = out
@@ -162,75 +161,26 @@ func ruled(o *v1alpha1.AddressPool, v verdict) bool {
 	return o.Status.ObservedGeneration == o.Generation && v.accepted == (standingOf(o) == inForce)
 }
 
-// report writes the numbers that have changed, of the pools whose turn it is.
-func (r *registrar) report(ctx context.Context, objects []*v1alpha1.AddressPool, verdicts map[string]verdict) error {
-	now := r.now()
-	var errs []error
-	var uses map[*pools.Pool]use
-	waits := r.sight.waiting(now)
-	for _, o := range objects {
-		if now.Before(r.due[o.UID]) {
-			continue
-		}
-		if uses == nil {
-			uses = r.uses(verdicts)
-		}
-		v := verdicts[string(o.UID)]
-		if w := r.written[o.UID]; w != nil {
-			o = w
-		}
-		if !ruled(o, v) {
-			continue // rule could not, and tries again
-		}
-		f := r.find(o, v, uses)
-		f.waits, f.waiting = waits[o.Name].time, waits[o.Name].node
-		out := o.DeepCopy()
-		if out.Status = report(o, f, now); reflect.DeepEqual(out.Status, o.Status) {
-			continue
-		}
-		if err := r.write(ctx, out); err != nil {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// find is what is to be said of a pool.
-func (r *registrar) find(o *v1alpha1.AddressPool, v verdict, uses map[*pools.Pool]use) findings {
+// find is what is to be said of a pool; addresses are those that pods have, sorted.
+func (r *registrar) find(v verdict, addresses func() []netip.Addr) findings {
 	f := findings{verdict: v}
 	if v.pool == nil {
 		return f
 	}
 	f.census = r.sight.census(v.pool)
-	switch {
-	case !v.accepted && v.standing == applying:
-		// The addresses are others'.
-	case uses == nil || !v.accepted:
-		f.use = countUse([]*pools.Pool{v.pool}, r.sight.addresses())[v.pool]
-	default:
-		f.use = uses[v.pool]
+	if v.accepted || v.standing != applying { // else the addresses are others'
+		f.use = countUse(v.pool, addresses())
 	}
 	return f
-}
-
-// uses counts for all accepted pools at once.
-func (r *registrar) uses(verdicts map[string]verdict) map[*pools.Pool]use {
-	var accepted []*pools.Pool
-	for _, v := range verdicts {
-		if v.accepted {
-			accepted = append(accepted, v.pool)
-		}
-	}
-	return countUse(accepted, r.sight.addresses())
 }
 
 // write writes the status of a pool. After an error it knows the pool as it is
 // now, if the pool can be read.
 func (r *registrar) write(ctx context.Context, o *v1alpha1.AddressPool) error {
-	written, err := r.registry.WritePoolStatus(ctx, o)
+	is, err := r.registry.WritePoolStatus(ctx, o)
 	if err == nil {
-		r.written[o.UID] = written
-		r.due[o.UID] = r.now().Add(r.every)
+		r.keep(is)
+		r.turnOf(o.UID).numbers = r.now().Add(r.every)
 		return nil
 	}
 	if e := r.read(ctx, o); e != nil && !errors.Is(e, exchange.ErrGone) {
@@ -247,10 +197,12 @@ func (r *registrar) read(ctx context.Context, o *v1alpha1.AddressPool) error {
 		err = fmt.Errorf("pool %s: %w", o.Name, exchange.ErrGone)
 	}
 	if err == nil {
-		r.written[o.UID] = now
+		r.keep(now)
 	}
 	return err
 }
+
+func (r *registrar) keep(o *v1alpha1.AddressPool) { r.written[o.UID] = written{o, r.now()} }
 
 // wake is when pass has to be called again though nothing has changed: when it
 // failed, when a pool's turn comes, and now and then, for what takes time.
@@ -261,10 +213,19 @@ func (r *registrar) wake(failed bool) time.Time {
 	if failed {
 		at = now.Add(min(retry, r.every))
 	}
-	for _, due := range r.due {
+	for _, due := range r.dues() {
 		if due.After(now) && due.Before(at) {
 			at = due
 		}
 	}
 	return at
+}
+
+// dues are the times at which something may be written that could not before.
+func (r *registrar) dues() []time.Time {
+	all := []time.Time{r.opens}
+	for _, t := range r.turns {
+		all = append(all, t.numbers, t.state)
+	}
+	return all
 }

@@ -32,6 +32,10 @@ type kept struct {
 	pods    []netip.Addr
 	held    blocks
 	now     time.Time
+	sorted  int       // how many times all pods' addresses were
+	listed  time.Time // when what is shown was listed
+	nodes   int
+	refuse  string // the pool of which each write of a status is refused
 }
 
 func newKept(t *testing.T) *kept {
@@ -59,6 +63,8 @@ func (k *kept) write(o *v1alpha1.AddressPool) (*v1alpha1.AddressPool, error) {
 	switch {
 	case is == nil:
 		return nil, exchange.ErrGone
+	case o.Name == k.refuse:
+		return nil, errors.New("refused")
 	case is.UID != o.UID || is.ResourceVersion != o.ResourceVersion:
 		return nil, exchange.ErrConflict
 	}
@@ -98,9 +104,15 @@ func (k *kept) Pool(_ context.Context, name string) (*v1alpha1.AddressPool, erro
 // view is what the registrar sees of it.
 type view struct{ *kept }
 
-func (v view) pools() []*v1alpha1.AddressPool        { return slices.Clone(v.shown) }
-func (v view) remains(ps []*pools.Pool) []string     { return v.held.remains(ps) }
-func (v view) addresses() []netip.Addr               { return v.pods }
+func (v view) pools() ([]*v1alpha1.AddressPool, time.Time) {
+	return slices.Clone(v.shown), v.listed
+}
+func (v view) agents() int                       { return v.nodes }
+func (v view) remains(ps []*pools.Pool) []string { return v.held.remains(ps) }
+func (v view) addresses() []netip.Addr {
+	v.sorted++
+	return v.pods
+}
 func (v view) waiting(now time.Time) map[string]wait { return nil }
 func (v view) census(p *pools.Pool) census           { return countBlocks(v.held.of(p.Name()), p.Addresses()) }
 
@@ -151,6 +163,27 @@ func TestNumbersAreWrittenNowAndThenAndOnlyWhenTheyChange(t *testing.T) {
 	k.pass(r)
 	if s := k.pools["web"].Status; s.ObservedGeneration != 2 || s.Total != 511 {
 		t.Errorf("after a change of the spec the status is %+v", s)
+	}
+}
+
+// After etcd was restored, what was written before it counts no more, though its
+// version is higher.
+func TestAListCountsMoreThanAnEarlierWrite(t *testing.T) {
+	k := newKept(t)
+	k.version = 1000
+	k.put(aPool("web", 1, "10.0.0.0/24"))
+	k.show()
+	r := k.registrar()
+	k.pass(r)
+	k.version = 10
+	k.put(aPool("web", 1, "10.0.0.0/24"))
+	k.show()
+	k.now = k.now.Add(time.Minute)
+	k.listed = k.now
+	k.now = k.now.Add(time.Minute)
+	k.pass(r)
+	if s := k.pools["web"].Status; s.State != v1alpha1.PoolIsActive {
+		t.Errorf("the restored pool is not accepted again: %+v", s)
 	}
 }
 

@@ -2,7 +2,6 @@ package controller
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 	"sort"
 
@@ -25,26 +24,44 @@ func (t blocks) remains(ps []*pools.Pool) []string {
 		}
 	}
 	slices.SortFunc(spans, func(a, b span) int { return a.From().Compare(b.From()) })
-	found := make([][]placed, len(ps))
+	found := make([]strays, len(ps))
 	for _, of := range t {
 		for p, b := range of {
-			end := netipx.PrefixLastIP(p)
+			at, end := (placed{p, b}), netipx.PrefixLastIP(p)
 			first := sort.Search(len(spans), func(i int) bool { return !spans[i].To().Less(p.Addr()) })
 			for _, s := range spans[first:] {
 				if end.Less(s.From()) {
 					break
 				}
-				if at := (placed{p, b}); !fits(at, ps[s.pool]) && !slices.Contains(found[s.pool], at) {
-					found[s.pool] = append(found[s.pool], at)
+				if !fits(at, ps[s.pool]) {
+					found[s.pool].add(at)
 				}
 			}
 		}
 	}
 	out := make([]string, len(ps))
 	for i, f := range found {
-		out[i] = sentence(f)
+		out[i] = f.sentence()
 	}
 	return out
+}
+
+// strays are blocks that stand in a pool's way.
+type strays struct {
+	n           int
+	first, last placed // by address; by when it was added
+}
+
+// add counts b, which may come several times on end.
+func (s *strays) add(b placed) {
+	if s.n > 0 && b == s.last {
+		return
+	}
+	if s.n == 0 || b.Compare(s.first.Prefix) < 0 {
+		s.first = b
+	}
+	s.last = b
+	s.n++
 }
 
 // fits says whether b can be a block of p: it is a whole cell, or was lent out
@@ -54,14 +71,14 @@ func fits(b placed, p *pools.Pool) bool {
 	return b.pool.Value() == p.Name() && (b.Bits() == cell || b.Bits() > cell && b.lender.Value() != "")
 }
 
-func sentence(found []placed) string {
-	if len(found) == 0 {
+func (s strays) sentence() string {
+	if s.n == 0 {
 		return ""
 	}
-	first := slices.MinFunc(found, func(a, b placed) int { return a.Compare(b.Prefix) })
-	text := fmt.Sprintf("a block from before stands in it, %s of pool %q on node %q", netip.Prefix(first.Prefix), first.pool.Value(), first.node.Value())
-	if len(found) > 1 {
-		text = fmt.Sprintf("%d blocks from before stand in it, the first one %s of pool %q on node %q", len(found), first.Prefix, first.pool.Value(), first.node.Value())
+	text := "a block from before stands in it,"
+	if s.n > 1 {
+		text = fmt.Sprintf("%d blocks from before stand in it, the first one", s.n)
 	}
-	return text + ": the pool is accepted when nodes have returned what stood there"
+	return fmt.Sprintf("%s %s of pool %q on node %q: the pool is accepted when nodes have returned what stood there",
+		text, s.first.Prefix, s.first.pool.Value(), s.first.node.Value())
 }

@@ -70,6 +70,33 @@ func (s typed[O, T]) page(ctx context.Context, token string, each func(T)) (vers
 	return about.GetResourceVersion(), about.GetContinue(), err
 }
 
+func (s typed[O, T]) version(ctx context.Context) (string, error) {
+	return versionOf(ctx, s.client.Get().Resource(s.resource))
+}
+
+// versionOf asks for as little of a list as there can be, for the version that
+// stands in its head.
+func versionOf(ctx context.Context, r *rest.Request) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, listTime)
+	defer cancel()
+	r = r.VersionedParams(listOptions("", 1), metav1.ParameterCodec).SetHeader("Accept", justMeta)
+	text, err := r.Do(ctx).Raw()
+	if err != nil {
+		return "", err
+	}
+	var list metav1.PartialObjectMetadataList
+	if err := json.Unmarshal(text, &list); err != nil {
+		return "", err
+	}
+	if list.ResourceVersion == "" {
+		return "", errors.New("the answer is not a list")
+	}
+	return list.ResourceVersion, nil
+}
+
+// justMeta asks for lists without spec and status.
+const justMeta = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
+
 func (s typed[O, T]) watch(ctx context.Context, version string, each func(watch.EventType, T, string)) error {
 	w, err := s.client.Get().Resource(s.resource).VersionedParams(watchOptions(version), metav1.ParameterCodec).Watch(ctx)
 	if err != nil {
@@ -163,6 +190,10 @@ func (s *blockSource) fill(r io.Reader) error {
 
 func (s *blockSource) request(o *metav1.ListOptions) *rest.Request {
 	return s.client.Get().Resource(v1alpha1.AddressBlocks).VersionedParams(o, metav1.ParameterCodec)
+}
+
+func (s *blockSource) version(ctx context.Context) (string, error) {
+	return versionOf(ctx, s.client.Get().Resource(v1alpha1.AddressBlocks))
 }
 
 func (s *blockSource) watch(ctx context.Context, version string, each func(watch.EventType, placed, string)) error {

@@ -32,8 +32,19 @@ func outOfService(o *core.Node) bool {
 // nodes are all nodes, by name.
 type nodes map[string]node
 
-func (t nodes) put(n node)  { t[n.name] = n }
-func (t nodes) drop(n node) { delete(t, n.name) }
+// put: a kubelet writes its Node every few minutes at least, and hardly ever
+// anything of what is kept.
+func (t nodes) put(n node) (news bool) {
+	old := t[n.name]
+	t[n.name] = n
+	return old.machine != n.machine || old.out != n.out
+}
+
+func (t nodes) drop(n node) (news bool) {
+	_, news = t[n.name]
+	delete(t, n.name)
+	return news
+}
 
 const takeOverTime = kube.TakeOverTime
 
@@ -79,19 +90,22 @@ func keepPod(o *core.Pod) pod {
 // pods are those that have addresses.
 type pods map[uid][2]netip.Addr
 
-func (t pods) put(p pod) {
+// put: a pod's status is written many times, and its addresses once.
+func (t pods) put(p pod) (news bool) {
 	id, err := parseUID(string(p.uid))
 	if err != nil {
-		return
+		return false
 	}
+	news = t[id] != p.addrs
 	if p.addrs[0].IsValid() {
 		t[id] = p.addrs
 	} else {
 		delete(t, id)
 	}
+	return news
 }
 
-func (t pods) drop(p pod) { t.put(pod{uid: p.uid}) }
+func (t pods) drop(p pod) (news bool) { return t.put(pod{uid: p.uid}) }
 
 // addresses of all pods, sorted; one may occur twice.
 func (t pods) addresses() []netip.Addr {
@@ -110,8 +124,18 @@ func (t pods) addresses() []netip.Addr {
 // poolObjects are all pools, by UID.
 type poolObjects map[types.UID]*v1alpha1.AddressPool
 
-func (t poolObjects) put(o *v1alpha1.AddressPool)  { t[o.UID] = o }
-func (t poolObjects) drop(o *v1alpha1.AddressPool) { delete(t, o.UID) }
+// put: what changes a pool's numbers is mostly ourselves.
+func (t poolObjects) put(o *v1alpha1.AddressPool) (news bool) {
+	old := t[o.UID]
+	t[o.UID] = o
+	return old == nil || old.Generation != o.Generation || standingOf(old) != standingOf(o)
+}
+
+func (t poolObjects) drop(o *v1alpha1.AddressPool) (news bool) {
+	_, news = t[o.UID]
+	delete(t, o.UID)
+	return news
+}
 
 func keepPool(o *v1alpha1.AddressPool) *v1alpha1.AddressPool {
 	o.ManagedFields, o.Annotations = nil, nil

@@ -66,7 +66,7 @@ func TestANodeIsGoneOnEvidenceOnly(t *testing.T) {
 func TestWithoutAnyNodeNobodyIsGone(t *testing.T) {
 	s := newCluster(&clients{}, nil)
 	s.requests.seen([]exchange.Request{{Name: "r", UID: "1", Node: "n1"}})
-	s.blocks.listed, s.blocks.table = true, blocks{}
+	s.blocks.since, s.blocks.table = day(), blocks{}
 	s.blocks.table.put(lies("web", "n1", "10.0.0.0/28", ""))
 	look := func() (found int, gone bool) {
 		l := s.leftovers(day())
@@ -75,7 +75,7 @@ func TestWithoutAnyNodeNobodyIsGone(t *testing.T) {
 	if found, gone := look(); found != 0 || gone {
 		t.Error("before the nodes are read, one is gone")
 	}
-	s.nodes.listed, s.nodes.table = true, nodes{}
+	s.nodes.since, s.nodes.table = day(), nodes{}
 	if found, gone := look(); found != 0 || gone {
 		t.Error("one of no nodes is gone")
 	}
