@@ -53,6 +53,7 @@ func rooms() []room {
 			"config/...", "pools", netipx, "github.com/spf13/viper", "github.com/go-viper/mapstructure/v2",
 			"github.com/fsnotify/fsnotify", "go.yaml.in/yaml/v3",
 		}, nil},
+		{"bfd", []string{sys}, nil},
 		{"agent", []string{"agent/...", "pools", "pools/exchange", "routes", "speaker", "internal/lockfile", netipx}, []string{"pools/...", cni, sys, netlink, netns}},
 		{"agent/choice", []string{"pools", "k8s.io/apimachinery/pkg/labels"}, []string{"k8s.io/apimachinery/..."}},
 		{"agent/cluster", []string{"agent", "agent/choice", "agent/cni", "api/...", "pools", "pools/kube", machine},
