@@ -71,6 +71,7 @@ type Agent struct {
 	door     *door             // once the journal is read
 	settings atomic.Pointer[Settings]
 	reload   sync.Mutex
+	chosen   netip.Addr        // the router ID that no settings name; under reload
 	misfits  map[string]string // why pools are not as the cluster has them; under reload
 	// admitted is what of the desk had ended when the pools were last looked at,
 	// and when that was; under reload.
@@ -136,6 +137,7 @@ func New(ctx context.Context, parts Parts, s Settings) (*Agent, error) {
 	if a.desk, err = a.recover(ctx, &s); err != nil {
 		return nil, errors.Join(err, a.Close())
 	}
+	a.identify(&s)
 	a.settings.Store(&s)
 	if a.Cluster != nil {
 		a.desk.expectOrders(a.memory.heeded)
@@ -295,13 +297,11 @@ func (a *Agent) Reload(s Settings) error {
 	if err := a.desk.setPools(&s); err != nil {
 		return err
 	}
+	a.identify(&s)
 	a.settings.Store(&s)
 	a.call()
 	return nil
 }
-
-// RouterID is the BGP identifier in force.
-func (a *Agent) RouterID() netip.Addr { return a.settings.Load().Local.RouterID }
 
 // Started is closed when the agent has brought kernel and speaker to what it
 // holds for the first time, or has tried.

@@ -44,6 +44,8 @@ type ClusterState struct {
 	// Machine tells this node from others that have, or had, its name. It is ""
 	// when the cluster has no node of that name, or none is known yet.
 	Machine string
+	// Addresses are the node's inside the cluster.
+	Addresses []netip.Addr
 	// Cordoned nodes take no new blocks.
 	Cordoned bool
 	// Fence is another one each time that this node is declared gone; "" if it

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"cmp"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -14,7 +15,11 @@ import (
 // not in them is not wanted.
 type Settings struct {
 	Pools []Pool
+	// Local may leave out the RouterID: the agent then chooses one, which stays
+	// until the next boot.
 	Local speaker.Local
+	// Host are the host's addresses, of which one may become the RouterID.
+	Host  []netip.Addr
 	Peers []speaker.Peer
 	// OnStop is how the speaker ends when Run's context does.
 	OnStop speaker.Stop

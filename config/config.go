@@ -79,7 +79,7 @@ type BGP struct {
 	// soon as there are peers.
 	ASN ASN `key:"asn" limits:"1..4294967295" otherwise:"none"`
 	// BGP identifier (RFC 4271), written like an IPv4 address.
-	RouterID netip.Addr `key:"routerID" otherwise:"the host's lowest global IPv4 address that is of no pool; without one, a number made of the node's name"`
+	RouterID netip.Addr `key:"routerID" otherwise:"in a cluster the Node object's internal IPv4 address, else the host's lowest global one that is of no pool and no pool's gateway; without one, a number made of the node's name. It stays until the next boot"`
 	// Where routers may connect to.
 	Listen Listen `key:"listen"`
 	// GoBGP's own gRPC API, read-only, for the `gobgp` command.

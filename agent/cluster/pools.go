@@ -85,7 +85,7 @@ func selector(field string, s *metav1.LabelSelector) (labels.Selector, error) {
 // logged once. The lock is held, or nobody else is there.
 func (c *Cluster) review() {
 	c.state.Seen = c.listed.pools && c.listed.node
-	c.state.Machine, c.state.Cordoned = c.node.UID, c.node.Cordoned
+	c.state.Machine, c.state.Addresses, c.state.Cordoned = c.node.UID, c.node.Addresses, c.node.Cordoned
 	c.state.Pools = nil
 	offers := make([]choice.Pool, 0, len(c.objects))
 	readBefore, before := c.read, c.inForce

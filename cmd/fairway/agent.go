@@ -233,12 +233,7 @@ func (r *reloader) reload(ctx context.Context) error {
 			return err
 		}
 	}
-	s := settingsOf(c, host)
-	if !c.BGP.RouterID.IsValid() && !r.running.BGP.RouterID.IsValid() {
-		// A derived one does not change under a running speaker.
-		s.Local.RouterID = r.agent.RouterID()
-	}
-	if err := r.agent.Reload(s); err != nil {
+	if err := r.agent.Reload(settingsOf(c, host)); err != nil {
 		return err
 	}
 	r.level.Set(c.Log.Level)

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"hash/fnv"
 	"net"
 	"net/netip"
-	"slices"
 
 	"github.com/fairway-network/fairway/agent"
 	"github.com/fairway-network/fairway/config"
@@ -13,7 +11,7 @@ import (
 
 // settingsOf says what c means for an agent on a host with these addresses.
 func settingsOf(c *config.Config, host []netip.Addr) agent.Settings {
-	s := agent.Settings{AnnounceTimeout: c.BGP.AnnounceTimeout, Local: localOf(c, host)}
+	s := agent.Settings{AnnounceTimeout: c.BGP.AnnounceTimeout, Local: localOf(c), Host: host}
 	if c.BGP.OnStop == config.Withdraw {
 		s.OnStop = speaker.Withdraw
 	}
@@ -26,7 +24,7 @@ func settingsOf(c *config.Config, host []netip.Addr) agent.Settings {
 	return s
 }
 
-func localOf(c *config.Config, host []netip.Addr) speaker.Local {
+func localOf(c *config.Config) speaker.Local {
 	l := speaker.Local{
 		ASN: uint32(c.BGP.ASN), RouterID: c.BGP.RouterID,
 		Listen: c.BGP.Listen.Addresses, Port: c.BGP.Listen.Port, APISocket: c.BGP.API.Socket,
@@ -36,9 +34,6 @@ func localOf(c *config.Config, host []netip.Addr) speaker.Local {
 	}
 	if c.BGP.API.Address.IsValid() {
 		l.APIAddress = c.BGP.API.Address.String()
-	}
-	if !l.RouterID.IsValid() {
-		l.RouterID = routerID(c.Node, c.Pools, host)
 	}
 	return l
 }
@@ -52,23 +47,6 @@ func peerOf(p config.Peer) speaker.Peer {
 		out.Families = append(out.Families, speaker.Family(f))
 	}
 	return out
-}
-
-// routerID chooses a BGP identifier: the host's lowest global IPv4 address
-// that is not of a pool, so that it does not change when pods come and go; on
-// a host without one a number made of the node's name.
-func routerID(node string, ps []config.Pool, host []netip.Addr) netip.Addr {
-	own := slices.DeleteFunc(slices.Clone(host), func(a netip.Addr) bool {
-		ofPool := slices.ContainsFunc(ps, func(p config.Pool) bool { return p.Checked().Contains(a) })
-		return !a.Is4() || !a.IsGlobalUnicast() || ofPool
-	})
-	if len(own) > 0 {
-		return slices.MinFunc(own, netip.Addr.Compare)
-	}
-	h := fnv.New32a()
-	h.Write([]byte(node))
-	id := h.Sum32()>>2 | 1 // no multicast address, and not 0.0.0.0
-	return netip.AddrFrom4([4]byte{byte(id >> 24), byte(id >> 16), byte(id >> 8), byte(id)})
 }
 
 func hostAddresses() ([]netip.Addr, error) {

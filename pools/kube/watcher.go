@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -52,6 +53,7 @@ type Namespace struct {
 type Node struct {
 	Name, UID string
 	Labels    map[string]string
+	Addresses []netip.Addr // its internal ones
 	// Cordoned nodes are to take no new work.
 	Cordoned bool
 }
@@ -270,9 +272,13 @@ func nodeOf(o any) (Node, error) {
 	if !ok {
 		return Node{}, fmt.Errorf("a node is no %T", o)
 	}
-	return Node{
-		Name: n.Name, UID: string(n.UID), Labels: n.Labels, Cordoned: n.Spec.Unschedulable,
-	}, nil
+	node := Node{Name: n.Name, UID: string(n.UID), Labels: n.Labels, Cordoned: n.Spec.Unschedulable}
+	for _, a := range n.Status.Addresses {
+		if ip, err := netip.ParseAddr(a.Address); err == nil && a.Type == core.NodeInternalIP {
+			node.Addresses = append(node.Addresses, ip.Unmap())
+		}
+	}
+	return node, nil
 }
 
 func speakerOf(o any) (v1alpha1.NodeSpeaker, error) {

@@ -1,0 +1,116 @@
+package agent
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// identityFile, in the run directory, has the router ID that an agent of this
+// boot has chosen.
+const identityFile = "router-id.json"
+
+// identity is a choice of a router ID. It outlives the agent: peers take a
+// speaker that comes back under another one for another speaker, and keep
+// nothing of what the first one announced.
+type identity struct {
+	Boot     string     `json:"boot"`
+	Node     string     `json:"node"`
+	RouterID netip.Addr `json:"routerID"`
+}
+
+// identify gives s a BGP identifier if it has none. One that was chosen stays:
+// under a running agent in any case, and in this boot for as long as it is this
+// node's. The reload lock is held, or nobody else is there.
+func (a *Agent) identify(s *Settings) {
+	if s.Local.RouterID.IsValid() {
+		return
+	}
+	if !a.chosen.IsValid() {
+		a.chosen = a.choose(s)
+	}
+	s.Local.RouterID = a.chosen
+}
+
+func (a *Agent) choose(s *Settings) netip.Addr {
+	path := filepath.Join(a.RunDir, identityFile)
+	last, err := recallIdentity(path)
+	if err != nil {
+		a.Log.Warn("the router ID of the last run is unknown; it is chosen anew", "err", err)
+	}
+	var node []netip.Addr
+	if a.Cluster != nil {
+		node = a.Cluster.State().Addresses
+	}
+	numbered := numberOf(a.Node)
+	if id := last.RouterID; last.Boot == a.Boot && last.Node == a.Node &&
+		(id == numbered || slices.Contains(s.Host, id) || slices.Contains(node, id)) {
+		return id
+	}
+	id := lowestOwn(node, s.Pools)
+	if !id.IsValid() {
+		id = lowestOwn(s.Host, s.Pools)
+	}
+	if !id.IsValid() {
+		id = numbered
+	}
+	if err := keepIdentity(path, identity{a.Boot, a.Node, id}); err != nil {
+		a.Log.Warn("the router ID may be another one after a restart", "routerID", id, "err", err)
+	}
+	return id
+}
+
+// lowestOwn is the lowest global IPv4 address that is of no pool, nor a pool's
+// gateway, which the node's end of each pod's link may have: those come and go
+// with the pods. It is the zero Addr if there is none.
+func lowestOwn(addrs []netip.Addr, ps []Pool) (lowest netip.Addr) {
+	for _, a := range addrs {
+		ofPool := slices.ContainsFunc(ps, func(p Pool) bool { return p.Contains(a) || p.Reserved(a) })
+		if a.Is4() && a.IsGlobalUnicast() && !ofPool && (!lowest.IsValid() || a.Less(lowest)) {
+			lowest = a
+		}
+	}
+	return lowest
+}
+
+// numberOf makes an identifier of a node's name, for one without IPv4.
+func numberOf(node string) netip.Addr {
+	h := fnv.New32a()
+	h.Write([]byte(node))
+	id := h.Sum32()>>2 | 1 // no multicast address, and not 0.0.0.0
+	return netip.AddrFrom4([4]byte{byte(id >> 24), byte(id >> 16), byte(id >> 8), byte(id)})
+}
+
+// recallIdentity reads the file. That there is none is no error, and nothing is
+// recalled.
+func recallIdentity(path string) (last identity, err error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return identity{}, nil
+	}
+	if err != nil {
+		return identity{}, err
+	}
+	if err := json.Unmarshal(data, &last); err != nil {
+		return identity{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return last, nil
+}
+
+// keepIdentity writes the file in one step.
+func keepIdentity(path string, id identity) error {
+	data, err := json.Marshal(id)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(path+".new", data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}

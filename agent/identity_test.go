@@ -1,0 +1,128 @@
+package agent
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/fairway-network/fairway/pools"
+	"go4.org/netipx"
+)
+
+func addrs(ss ...string) (out []netip.Addr) {
+	for _, s := range ss {
+		out = append(out, netip.MustParseAddr(s))
+	}
+	return out
+}
+
+// routerIDAt is the router ID of an agent on h that is told none.
+func (h *host) routerIDAt(c *fakeCluster, ps []Pool, host ...string) string {
+	h.t.Helper()
+	parts, store := h.parts()
+	defer store.Close()
+	if c != nil {
+		parts.Cluster = c
+	}
+	s := settings(h.t, ps...)
+	s.Local.RouterID, s.Host = netip.Addr{}, addrs(host...)
+	a, err := New(h.t.Context(), parts, s)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer a.Close()
+	return a.settings.Load().Local.RouterID.String()
+}
+
+func TestRouterIDIsOfTheNodeAndNotOfItsPods(t *testing.T) {
+	inside, err := pools.ParseRange("10.1.0.0/24")
+	if err != nil {
+		t.Fatal(err)
+	}
+	outside, err := pools.ParseRange("10.2.0.0/24")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ps []Pool
+	for _, d := range []pools.Definition{
+		{Name: "in", BlockSize: 4, Ranges: []netipx.IPRange{inside}}, // its gateway is 10.1.0.1
+		{Name: "out", BlockSize: 4, Ranges: []netipx.IPRange{outside}, Gateways: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/8")}},
+	} {
+		p, err := pools.New(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ps = append(ps, Pool{Pool: p})
+	}
+	host := []string{"127.0.0.1", "10.1.0.1", "10.0.0.1", "10.1.0.7", "169.254.0.1", "2001:db8::1", "198.51.100.9", "192.0.2.9"}
+	for name, c := range map[string]struct {
+		node []string // nil for no cluster
+		host []string
+		want string
+	}{
+		"alone":                     {nil, host, "192.0.2.9"},
+		"in a cluster":              {[]string{"2001:db8::1", "198.51.100.9"}, host, "198.51.100.9"},
+		"the node's are of a pool":  {[]string{"10.1.0.7"}, host, "192.0.2.9"},
+		"the cluster does not know": {[]string{}, host, "192.0.2.9"},
+		"no IPv4":                   {nil, []string{"2001:db8::1", "10.0.0.1"}, numberOf("n1").String()},
+		"nothing":                   {nil, nil, numberOf("n1").String()},
+	} {
+		h := newHost(t)
+		if c.node == nil {
+			if got := h.routerIDAt(nil, ps, c.host...); got != c.want {
+				t.Errorf("%s: %s, want %s", name, got, c.want)
+			}
+			continue
+		}
+		cluster := newCluster(ps...)
+		cluster.state.Addresses = addrs(c.node...)
+		if got := h.routerIDAt(cluster, nil, c.host...); got != c.want {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
+	}
+}
+
+func TestRouterIDStaysUntilTheNextBoot(t *testing.T) {
+	h := newHost(t)
+	wants := func(when, want string, host ...string) {
+		t.Helper()
+		if got := h.routerIDAt(nil, nil, host...); got != want {
+			t.Errorf("%s: %s, want %s", when, got, want)
+		}
+	}
+	wants("at first", "192.0.2.9", "192.0.2.9")
+	wants("with a lower one", "192.0.2.9", "192.0.2.8", "192.0.2.9")
+	wants("when it is gone", "192.0.2.8", "192.0.2.8")
+	wants("when it is back", "192.0.2.8", "192.0.2.8", "192.0.2.7")
+	h.boot = "boot-2"
+	wants("after a boot", "192.0.2.7", "192.0.2.8", "192.0.2.7")
+	if err := os.WriteFile(filepath.Join(h.run, identityFile), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wants("with a damaged file", "192.0.2.6", "192.0.2.8", "192.0.2.6")
+}
+
+func TestRouterIDStaysUnderARunningAgent(t *testing.T) {
+	h := newHost(t)
+	configured := settings(t)
+	a := h.start(configured)
+	routerID := func() netip.Addr { return a.settings.Load().Local.RouterID }
+	bare := configured
+	bare.Local.RouterID = netip.Addr{}
+	for _, step := range []struct {
+		s    Settings
+		host []netip.Addr
+		want string
+	}{
+		{bare, addrs("192.0.2.9"), "192.0.2.9"},
+		{bare, addrs("192.0.2.8"), "192.0.2.9"},
+		{configured, addrs("192.0.2.8"), "192.0.2.2"},
+		{bare, addrs("192.0.2.8"), "192.0.2.9"},
+	} {
+		step.s.Host = step.host
+		if err := a.Reload(step.s); err != nil || routerID().String() != step.want {
+			t.Errorf("with %v: %s, %v; want %s", step.host, routerID(), err, step.want)
+		}
+	}
+}
