@@ -162,6 +162,8 @@ func (s fakeSpeaker) Set(_ context.Context, d speaker.Desired) error {
 	return nil
 }
 
+func (s fakeSpeaker) Fail(context.Context, string) error { return nil }
+
 func (s fakeSpeaker) Flush(ctx context.Context, prefixes []netip.Prefix) error {
 	for {
 		s.mu.Lock()

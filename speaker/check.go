@@ -3,6 +3,7 @@ package speaker
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"time"
@@ -79,39 +80,15 @@ func (p Peer) check(local Local) error {
 	if p.ASN == 0 {
 		fail("ASN 0 is reserved (RFC 7607): set the router's ASN")
 	}
-	if p.HoldTime != 0 {
-		if err := checkSeconds("hold time", p.HoldTime, minHoldTime, maxHoldTime); err != nil {
-			fail("%w", err)
-		}
-	}
-	if p.Password != "" && p.Address.Zone() != "" {
-		fail("TCP MD5 does not work with the link-local address %s: use a global address or no password", p.Address)
-	}
-	if len(p.Password) > 80 {
-		fail("password of %d bytes: TCP MD5 takes at most 80", len(p.Password))
-	}
-	if p.Password != "" && len(local.Listen) > 0 && new(net.ListenConfig).MultipathTCP() {
-		fail("a password needs listeners without multipath TCP: run with GODEBUG=multipathtcp=0 or put //go:debug multipathtcp=0 in package main")
-	}
-	if err := p.checkFamilies(); err != nil {
-		errs = append(errs, err)
-	}
+	p.Session.check(fail, p.Address, p.ASN, local)
+	p.Accept.check(fail)
 	return errors.Join(errs...)
 }
 
-func (p Peer) checkFamilies() error {
-	for i, f := range p.Families {
-		switch {
-		case f != IPv4 && f != IPv6:
-			return fmt.Errorf("peer %s: family %q: want %s or %s", p.Name, f, IPv4, IPv6)
-		case i > 0 && f == p.Families[0]:
-			return fmt.Errorf("peer %s: family %s is listed twice", p.Name, f)
-		case f == IPv6 && p.Address.Is4():
-			return fmt.Errorf("peer %s: %s prefixes over the IPv4 session with %s would have an IPv4-mapped next hop, which routers drop: "+
-				"add a peer with the router's IPv6 address for them", p.Name, f, p.Address)
-		}
+func (a Accept) check(fail func(format string, args ...any)) {
+	if a.Max < 0 || a.Max > math.MaxInt32 {
+		fail("%d prefixes at most: want from 1 to %d, or 0 for %d", a.Max, math.MaxInt32, defaultMaxPrefixes)
 	}
-	return nil
 }
 
 // checkPeers splits peers into those to have and what is wrong with the others.
@@ -138,25 +115,10 @@ func checkPeers(peers []Peer, local Local) (map[netip.Addr]Peer, error) {
 	return good, errors.Join(errs...)
 }
 
-// withDefaults fills in what zero values stand for, so that a default that is
-// written out is not taken for a change.
+// withDefaults fills in what zero values stand for.
 func (p Peer) withDefaults() Peer {
-	if p.Port == 0 {
-		p.Port = defaultPort
-	}
-	if p.HoldTime == 0 {
-		p.HoldTime = DefaultHoldTime
-	}
-	if len(p.Families) == 0 {
-		p.Families = []Family{familyOf(p.Address)}
-	}
+	p.Session = p.Session.withDefaults(p.Address)
 	return p
-}
-
-// sameSession says whether p and q differ in nothing that a session depends on.
-func (p Peer) sameSession(q Peer) bool {
-	return p.Address == q.Address && p.ASN == q.ASN && p.Port == q.Port && p.Password == q.Password &&
-		p.Multihop == q.Multihop && p.HoldTime == q.HoldTime && sameSet(p.Families, q.Families)
 }
 
 // same says whether a running speaker serves m as well as l. Restarting speaks

@@ -390,6 +390,24 @@ func (c *Child) Flush(ctx context.Context, prefixes []netip.Prefix) error {
 	return err
 }
 
+// Fail implements Speaker. Without a process there is no session to end.
+func (c *Child) Fail(ctx context.Context, peer string) error {
+	c.mu.Lock()
+	l, closed := c.link, c.closed
+	c.mu.Unlock()
+	switch {
+	case closed:
+		return ErrClosed
+	case l == nil:
+		return nil
+	}
+	_, err := l.call(ctx, request{Op: opFail, Peer: peer})
+	if errors.Is(err, errLinkDown) {
+		return nil
+	}
+	return err
+}
+
 // State implements Speaker. While the process is being started again, or does
 // not answer, every peer is Idle, and says so.
 func (c *Child) State(ctx context.Context) (State, error) {

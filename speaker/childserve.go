@@ -134,6 +134,8 @@ func (c *child) do(ctx context.Context, r request) (a answer) {
 		st, err := c.server.State(ctx)
 		a.State = &st
 		a.setError(err)
+	case opFail:
+		a.setError(c.server.Fail(ctx, r.Peer))
 	case opClose:
 		a.setError(c.server.Close(ctx, r.Stop))
 	default:

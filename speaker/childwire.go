@@ -23,6 +23,7 @@ const (
 	opSet    op = "set"
 	opFlush  op = "flush"
 	opState  op = "state"
+	opFail   op = "fail"
 	opClose  op = "close"
 	opCancel op = "cancel" // of the call with the same number; has no answer
 )
@@ -33,6 +34,7 @@ type request struct {
 	Deadline time.Time // zero for none
 	Desired  *wireDesired
 	Prefixes []netip.Prefix // of a flush
+	Peer     string         // of a fail
 	Stop     Stop
 }
 
@@ -82,6 +84,7 @@ func sentinels() map[string]error {
 		"no peer":           ErrNoPeer,
 		"peers":             ErrPeers,
 		"local":             ErrLocal,
+		"unknown peer":      ErrUnknownPeer,
 		"closed":            ErrClosed,
 		"deadline exceeded": context.DeadlineExceeded,
 		"canceled":          context.Canceled,

@@ -207,7 +207,7 @@ func (l *ledger) configure(peers []Peer) {
 	families := make(map[Family]bool)
 	for _, p := range peers {
 		for _, f := range p.withDefaults().Families {
-			families[f] = true
+			families[f] = families[f] || !p.Down
 		}
 	}
 	l.carry(families)

@@ -194,7 +194,7 @@ func TestRestartLeavesOpeningSessionInPeace(t *testing.T) {
 	select {
 	case <-slow.opens:
 		t.Error("the slow router was dialled again")
-	case <-time.After(2 * connectRetry): // that it is not
+	case <-time.After(2 * defaultConnectRetry): // that it is not
 	}
 	close(slow.assent)
 	must(t, c.Flush(within(t, soon), prefixes("10.1.0.0/26", "10.2.0.0/26")))

@@ -1,25 +1,16 @@
 package speaker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/netip"
-	"time"
 
 	api "github.com/osrg/gobgp/v3/api"
 	gobgp "github.com/osrg/gobgp/v3/pkg/server"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
-)
-
-const (
-	// maxPrefixes is how many prefixes of a family a peer may send before its
-	// session is shut: some 5 MB, and far above a fabric's own routes.
-	maxPrefixes = 10_000
-	// connectRetry is how long GoBGP waits (once to twice this) between
-	// attempts to reach a peer. A node is the side that dials.
-	connectRetry = 2 * time.Second
 )
 
 // globalOf is GoBGP's form of this node's side. GoBGP names families by their
@@ -45,49 +36,6 @@ func (l Local) port() uint16 {
 		return defaultPort
 	}
 	return l.Port
-}
-
-// peerOf is GoBGP's form of p. restarting sets the restart bit of RFC 4724.
-func peerOf(p Peer, l Local, restarting bool) *api.Peer {
-	hold := uint64(p.HoldTime / time.Second)
-	g := l.GracefulRestart
-	peer := &api.Peer{
-		Conf: &api.PeerConf{
-			NeighborAddress: p.Address.String(),
-			PeerAsn:         p.ASN,
-			AuthPassword:    string(p.Password),
-			Description:     p.Name,
-		},
-		// GoBGP reads the families only where there is a state.
-		State: &api.PeerState{},
-		Timers: &api.Timers{Config: &api.TimersConfig{
-			HoldTime:          hold,
-			KeepaliveInterval: max(hold/3, 1),
-			ConnectRetry:      uint64(connectRetry / time.Second),
-		}},
-		Transport: &api.Transport{RemotePort: uint32(p.Port)},
-		GracefulRestart: &api.GracefulRestart{
-			Enabled:             g.Enabled,
-			RestartTime:         uint32(g.Time / time.Second),
-			DeferralTime:        uint32(g.Deferral / time.Second),
-			NotificationEnabled: true,
-			LocalRestarting:     g.Enabled && restarting,
-		},
-	}
-	if p.Address.Zone() != "" {
-		peer.Transport.LocalAddress = "::"
-	}
-	if p.Multihop > 0 && p.ASN != l.ASN {
-		peer.EbgpMultihop = &api.EbgpMultihop{Enabled: true, MultihopTtl: uint32(p.Multihop)}
-	}
-	for _, f := range p.Families {
-		peer.AfiSafis = append(peer.AfiSafis, &api.AfiSafi{
-			Config:            &api.AfiSafiConfig{Family: unicast(f), Enabled: true},
-			MpGracefulRestart: &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: g.Enabled}},
-			PrefixLimits:      &api.PrefixLimit{Family: unicast(f), MaxPrefixes: maxPrefixes},
-		})
-	}
-	return peer
 }
 
 func unicast(f Family) *api.Family {
@@ -122,24 +70,29 @@ func pathOf(p netip.Prefix) (*api.Path, error) {
 	return path, nil
 }
 
-// forgetPassword takes a deleted peer's MD5 key from the listeners, where
-// GoBGP leaves it: with it the kernel would drop every unsigned connection
-// from that address. GoBGP does so only for a dynamic neighbour of a peer
-// group that has a password.
-func forgetPassword(ctx context.Context, bgp *gobgp.BgpServer, a netip.Addr) error {
-	const group = "forget-password"
+// setListenerKey makes the listeners take connections from an address with a
+// password, and with "" unsigned ones alone: what GoBGP leaves of a deleted peer
+// would have the kernel drop those. GoBGP does so only for a dynamic neighbour of a
+// peer group that has a password.
+func setListenerKey(ctx context.Context, bgp *gobgp.BgpServer, a netip.Addr, key Secret) error {
+	const group = "listener-key"
+	fail := func(err error) error { return fmt.Errorf("change the password of the listeners: %w", err) }
 	err := bgp.AddPeerGroup(ctx, &api.AddPeerGroupRequest{PeerGroup: &api.PeerGroup{
-		Conf: &api.PeerGroupConf{PeerGroupName: group, AuthPassword: "any"},
+		Conf: &api.PeerGroupConf{PeerGroupName: group, AuthPassword: cmp.Or(string(key), "any")},
 	}})
 	if err != nil {
-		return fmt.Errorf("forget the password: %w", err)
+		return fail(err)
 	}
 	only := netip.PrefixFrom(a, a.BitLen()).String()
-	err = errors.Join(
-		bgp.DeleteDynamicNeighbor(ctx, &api.DeleteDynamicNeighborRequest{Prefix: only, PeerGroup: group}),
-		bgp.DeletePeerGroup(ctx, &api.DeletePeerGroupRequest{Name: group}))
+	if key == "" {
+		err = bgp.DeleteDynamicNeighbor(ctx, &api.DeleteDynamicNeighborRequest{Prefix: only, PeerGroup: group})
+	} else {
+		err = bgp.AddDynamicNeighbor(ctx, &api.AddDynamicNeighborRequest{
+			DynamicNeighbor: &api.DynamicNeighbor{Prefix: only, PeerGroup: group}})
+	}
+	err = errors.Join(err, bgp.DeletePeerGroup(ctx, &api.DeletePeerGroupRequest{Name: group}))
 	if err != nil {
-		return fmt.Errorf("forget the password: %w", err)
+		return fail(err)
 	}
 	return nil
 }
@@ -191,6 +144,19 @@ func carriedBy(p *api.Peer) map[Family]bool {
 		families[IPv4] = true
 	}
 	return families
+}
+
+// takesHardReset says whether a peer keeps this node's routes over a NOTIFICATION
+// that is no hard reset (RFC 8538), which it offers with the N bit.
+func takesHardReset(p *api.Peer) bool {
+	const notification = 0x04
+	for _, c := range p.GetState().GetRemoteCap() {
+		var gr api.GracefulRestartCapability
+		if c.UnmarshalTo(&gr) == nil {
+			return gr.Flags&notification != 0
+		}
+	}
+	return false
 }
 
 // helpsRestart says whether a peer offered in its OPEN to keep this node's

@@ -1,6 +1,7 @@
 package speaker
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -51,6 +52,14 @@ type session struct {
 	freed      chan struct{} // closed when GoBGP has let go of a deleted peer; nil while it is configured
 	negotiated map[Family]bool
 	out        map[Family]*outbox
+
+	flaps   int    // sessions that were lost
+	verdict string // why this node ends the session, whatever GoBGP says of it
+	shut    bool   // and told the peer to keep nothing
+	rekeyed bool   // the session that is up has a password of before
+	// hard says that the peer keeps routes over a NOTIFICATION that is no hard
+	// reset; false while that is unknown.
+	hard bool
 }
 
 // outbox is one family of one session.
@@ -101,7 +110,10 @@ func (l *ledger) add(p Peer, restarting bool) {
 		s.holds = l.holdsFromNow(p)
 	}
 	if old := l.sessions[p.Address.String()]; old != nil {
-		s.since, s.ended = old.since, old.ended
+		s.since, s.ended, s.flaps = old.since, old.ended, old.flaps
+	}
+	if p.Down {
+		s.trouble = shutWords(p)
 	}
 	l.sessions[p.Address.String()] = s
 	l.wake()
@@ -344,7 +356,7 @@ func (l *ledger) established(address string) (Peer, bool) {
 	if s == nil || s.freed != nil {
 		return Peer{}, false
 	}
-	s.up, s.since, s.negotiated, s.noHelper, s.notice, s.trouble = true, time.Now(), nil, false, "", ""
+	s.up, s.since, s.negotiated, s.noHelper, s.hard, s.notice, s.trouble = true, time.Now(), nil, false, false, "", ""
 	s.opening, s.bitOut = false, false
 	s.out = make(map[Family]*outbox)
 	for _, f := range s.peer.Families {
@@ -370,15 +382,13 @@ func (l *ledger) down(address, reason string) (p Peer, why string, wasUp, news b
 	if s == nil || s.freed != nil {
 		return Peer{}, "", false, false
 	}
-	why = reason
-	if s.notice != "" {
-		why = s.notice
-	}
+	why = cmp.Or(s.verdict, s.notice, reason)
 	wasUp = s.up
 	if wasUp {
 		s.since, s.ended = time.Now(), why
+		s.flaps++
 		switch {
-		case s.noHelper:
+		case s.noHelper, s.shut:
 			s.holds = time.Time{}
 		case s.toldSomething():
 			s.holds = l.holdsFromNow(s.peer)
@@ -388,7 +398,10 @@ func (l *ledger) down(address, reason string) (p Peer, why string, wasUp, news b
 	} else {
 		news, s.trouble = s.trouble != why, why
 	}
-	s.up, s.opening, s.out, s.negotiated, s.notice = false, false, nil, nil, ""
+	s.up, s.opening, s.out, s.negotiated, s.notice, s.verdict, s.shut = false, false, nil, nil, "", "", false
+	if s.rekeyed {
+		l.callTend()
+	}
 	if s.bitOut {
 		s.loseBit(l)
 	}
@@ -444,11 +457,12 @@ func (l *ledger) cannotConnect(address string, err error) (p Peer, why string, n
 }
 
 // overLimit records that GoBGP shut a session for the number of its prefixes.
-func (l *ledger) overLimit(address, notice string) {
+func (l *ledger) overLimit(address string, family any) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if s := l.sessions[address]; s != nil {
-		s.limited, s.notice = time.Now(), notice
+		s.limited = time.Now()
+		s.notice = fmt.Sprintf("the peer sent more than %d prefixes (%v): filter what it announces to this node", s.peer.Accept.most(), family)
 		l.callTend()
 	}
 }
@@ -494,4 +508,66 @@ func (l *ledger) name(address string) string {
 		return s.peer.Name
 	}
 	return address
+}
+
+// rekey marks the session that a peer has as one with a password of before, and
+// says whether there is one.
+func (l *ledger) rekey(address string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.sessions[address]
+	if s == nil || !s.up {
+		return false
+	}
+	s.rekeyed = true
+	return true
+}
+
+// lostKeys takes the peers without a session whose password was changed while
+// they had one.
+func (l *ledger) lostKeys() []Peer {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var peers []Peer
+	for _, s := range l.sessions {
+		if s.rekeyed && !s.up && s.freed == nil {
+			s.rekeyed = false
+			peers = append(peers, s.peer)
+		}
+	}
+	return peers
+}
+
+// shut records why the session of a peer is about to be ended for good. It says
+// whether there is one, and whether the peer has to be told with a hard reset.
+func (l *ledger) shut(address, why string) (hard, up bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.sessions[address]
+	if s == nil {
+		return false, false
+	}
+	if !s.up {
+		s.trouble = why
+		return false, false
+	}
+	s.verdict, s.shut = why, true
+	return s.hard, true
+}
+
+// fail records that the session of the peer of a name is about to be ended. The
+// zero peer is none of that name.
+func (l *ledger) fail(name string) (p Peer, hard, up bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.sessions {
+		if s.peer.Name != name || s.freed != nil {
+			continue
+		}
+		if s.up {
+			s.verdict = bfdDown
+		}
+		return s.peer, s.hard, s.up
+	}
+	return Peer{}, false, false
 }

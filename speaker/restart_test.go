@@ -128,7 +128,7 @@ func TestRestartBitOfFirstRunOnly(t *testing.T) {
 	}
 	comesUp(t, s, "raw")
 	r.forgetOpens()
-	d.Peers[0].HoldTime = 30 * time.Second
+	d.Peers[0].ReceivePaths = true
 	must(t, s.Set(t.Context(), d))
 	if restartBit(r.nextOpen(t)) {
 		t.Error("the restart bit is set after a Cease to this peer")

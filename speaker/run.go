@@ -123,7 +123,7 @@ func (s *Server) start(ctx context.Context, local Local, ends *endpoints) (*run,
 	l.inherited = s.holders
 	options := append(ends.options(), gobgp.LoggerOption(tap{log: s.log, ledger: l}))
 	r := &run{
-		local: local, peers: make(map[netip.Addr]Peer), ceased: make(map[netip.Addr]bool),
+		local: local, peers: make(map[netip.Addr]Peer), told: make(map[netip.Addr]*api.Peer), ceased: make(map[netip.Addr]bool),
 		bgp: gobgp.NewBgpServer(options...), ledger: l, ends: ends, begun: time.Now(),
 	}
 	go r.bgp.Serve()

@@ -59,6 +59,7 @@ type Server struct {
 type run struct {
 	local  Local
 	peers  map[netip.Addr]Peer
+	told   map[netip.Addr]*api.Peer // what GoBGP was told of each of them
 	bgp    *gobgp.BgpServer
 	ledger *ledger
 	ends   *endpoints
@@ -178,8 +179,7 @@ func (r *run) setPeers(ctx context.Context, peers map[netip.Addr]Peer) error {
 	var errs []error
 	for address, old := range r.peers {
 		if p, keep := peers[address]; keep && p.sameSession(old) {
-			r.peers[address] = p
-			r.ledger.rename(p)
+			errs = append(errs, r.adjust(ctx, old, p))
 			continue
 		}
 		errs = append(errs, r.removePeer(ctx, old))
@@ -195,11 +195,12 @@ func (r *run) setPeers(ctx context.Context, peers map[netip.Addr]Peer) error {
 func (r *run) addPeer(ctx context.Context, p Peer) error {
 	restarting := r.restarting() && !r.ceased[p.Address]
 	r.ledger.add(p, restarting)
-	if err := r.bgp.AddPeer(ctx, &api.AddPeerRequest{Peer: peerOf(p, r.local, restarting)}); err != nil {
+	told := peerOf(p, r.local, restarting)
+	if err := r.bgp.AddPeer(ctx, &api.AddPeerRequest{Peer: told}); err != nil {
 		r.ledger.forget(p.Address.String())
 		return fmt.Errorf("peer %s (%s): %w", p.Name, p.Address, err)
 	}
-	r.peers[p.Address] = p
+	r.peers[p.Address], r.told[p.Address] = p, told
 	return nil
 }
 
@@ -220,8 +221,9 @@ func (r *run) removePeer(ctx context.Context, p Peer) error {
 		return fmt.Errorf("peer %s (%s): %w", p.Name, p.Address, err)
 	}
 	delete(r.peers, p.Address)
+	delete(r.told, p.Address)
 	if p.Password != "" && len(r.local.Listen) > 0 {
-		if err := forgetPassword(ctx, r.bgp, p.Address); err != nil {
+		if err := setListenerKey(ctx, r.bgp, p.Address, ""); err != nil {
 			return fmt.Errorf("peer %s (%s): %w", p.Name, p.Address, err)
 		}
 	}

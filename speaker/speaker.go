@@ -58,6 +58,12 @@ type Speaker interface {
 	Flush(ctx context.Context, prefixes []netip.Prefix) error
 	// State reports what is, not what was asked for.
 	State(ctx context.Context) (State, error)
+	// Fail ends the session of a peer (of a router of a Range: by its State's name)
+	// at once, since its router is known to be out of reach: with a Cease "BFD
+	// down" (RFC 9384) that leaves it nothing of this node's to keep, and without
+	// keeping its routes here. The session may come back by itself. Without one
+	// there is nothing to end. An unknown name is ErrUnknownPeer.
+	Fail(ctx context.Context, peer string) error
 	// Close ends the speaker. With Forward the sessions are cut without a
 	// Cease notification, so that peers with graceful restart keep
 	// forwarding to this node; with Withdraw all prefixes are withdrawn and the

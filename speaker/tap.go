@@ -66,8 +66,7 @@ func (t tap) Warn(msg string, f log.Fields) {
 	case linePrefixLimit:
 		level = slog.LevelDebug
 		if _, warning := f["Pct"]; !warning {
-			t.ledger.overLimit(address, fmt.Sprintf("the peer sent more than %d prefixes (%v): filter what it announces to this node",
-				maxPrefixes, f["Family"]))
+			t.ledger.overLimit(address, f["Family"])
 		}
 	case "Closed an accepted connection", "accepted conn is closed to avoid be blocked", "active conn is closed to avoid being blocked":
 		level = slog.LevelDebug // both sides dialled

@@ -78,7 +78,7 @@ func (s *session) negotiate(p *api.Peer) {
 	if s == nil || !s.up || s.negotiated != nil || p.GetState().GetSessionState() != api.PeerState_ESTABLISHED {
 		return
 	}
-	s.negotiated, s.noHelper = carriedBy(p), !helpsRestart(p)
+	s.negotiated, s.noHelper, s.hard = carriedBy(p), !helpsRestart(p), takesHardReset(p)
 }
 
 // State implements Speaker.
@@ -173,6 +173,11 @@ func (s *Server) tendOnce(ctx context.Context, r *run) {
 		}
 		if err := errors.Join(r.removePeer(ctx, p), r.addPeer(ctx, p)); err != nil {
 			s.log.Warn("cannot restore the restart bit", "error", err)
+		}
+	}
+	for _, p := range r.ledger.lostKeys() {
+		if err := errors.Join(r.removePeer(ctx, p), r.addPeer(ctx, p)); err != nil {
+			s.log.Warn("cannot use the new password", "error", err)
 		}
 	}
 	for _, p := range r.ledger.limitsOver(time.Now().Add(-s.limitRetry)) {

@@ -1,0 +1,78 @@
+package speaker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"syscall"
+
+	api "github.com/osrg/gobgp/v3/api"
+	"github.com/osrg/gobgp/v3/pkg/packet/bgp"
+)
+
+// Subcodes of Cease.
+const (
+	ceaseShutdown  = bgp.BGP_ERROR_SUB_ADMINISTRATIVE_SHUTDOWN
+	ceaseHardReset = bgp.BGP_ERROR_SUB_HARD_RESET
+	ceaseBFDDown   = 10 // RFC 9384
+)
+
+// ErrUnknownPeer: no peer of the last Set has this name.
+var ErrUnknownPeer = errors.New("no such BGP peer")
+
+// bfdDown are the words for the end of a session by Fail.
+const bfdDown = "BFD down: the router does not answer"
+
+// Fail implements Speaker. It waits for no other call.
+func (s *Server) Fail(ctx context.Context, peer string) error {
+	r, err := s.current()
+	if err != nil {
+		return err
+	}
+	if r == nil {
+		return fmt.Errorf("peer %s: %w: nothing was set yet", peer, ErrUnknownPeer)
+	}
+	r.negotiate(ctx)
+	p, hard, up := r.ledger.fail(peer)
+	switch {
+	case p.Name == "":
+		return fmt.Errorf("peer %s: %w", peer, ErrUnknownPeer)
+	case !up:
+		return nil
+	}
+	_ = r.sayCease(p, ceaseBFDDown, hard, nil) // the router may well be out of reach
+	// GoBGP drops what the peer announced over a reset of its own, and would
+	// keep it as stale over a connection that was cut.
+	if err := r.bgp.ResetPeer(ctx, &api.ResetPeerRequest{Address: p.Address.String(), Communication: bfdDown}); err != nil {
+		return fmt.Errorf("peer %s (%s): end its session: %w", p.Name, p.Address, err)
+	}
+	return nil
+}
+
+// communication is the data of RFC 9003.
+func communication(words string) []byte {
+	if words == "" {
+		return nil
+	}
+	return append([]byte{byte(len(words))}, words...)
+}
+
+// sayCease writes a Cease on the live connection with a router, which GoBGP can't
+// say: it knows some subcodes only, and does not wrap the one that a hard reset
+// stands for (RFC 8538, section 3). The router ends the session on it; GoBGP is to
+// be told to end it, too. A connection that takes nothing more is an error.
+func (r *run) sayCease(p Peer, subcode uint8, hard bool, data []byte) error {
+	if hard {
+		data = append([]byte{bgp.BGP_ERROR_CEASE, subcode}, data...)
+		subcode = ceaseHardReset
+	}
+	message, err := bgp.NewBGPNotificationMessage(bgp.BGP_ERROR_CEASE, subcode, data).Serialize()
+	if err != nil {
+		return err
+	}
+	return onConnections(netip.AddrPortFrom(p.Address, p.Port), r.local.port(), func(fd int) error {
+		_, err := syscall.Write(fd, message)
+		return err
+	})
+}
