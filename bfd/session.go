@@ -136,12 +136,12 @@ func (s *Session) Tick(now time.Time) Step {
 			s.become(now, Down, DetectionExpired)
 		}
 		s.settle()
+		s.reschedule()
 	}
 	changed := s.status.State != before
 	if changed || !s.quiet() && !now.Before(s.next) {
 		return Step{Send: true, Packet: s.emit(now), Changed: changed}
 	}
-	s.reschedule()
 	return Step{}
 }
 

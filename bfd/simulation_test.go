@@ -223,11 +223,14 @@ func (w *world) shut(i int) {
 	w.settled()
 	before := w.failures()
 	w.send(i, w.sessions[i].Shut(w.now))
-	w.run(5 * longestDelay)
-	if st := w.sessions[1-i].Status(); st.State != Down || st.RemoteState != AdminDown || w.failures() != before {
+	w.run(2 * longestDelay)
+	if st := w.sessions[1-i].Status(); st.State != Down || w.failures() != before {
 		w.fail("the peer of a session that was shut is %+v", st)
 	}
 	w.run(slow) // packets that were overtaken may have told otherwise
+	if st := w.sessions[1-i].Status(); st.State != Down || st.RemoteState != AdminDown {
+		w.fail("the peer of a session that was shut is %+v", st)
+	}
 	if !w.sessions[i].Over(w.now) {
 		w.fail("the session does not know that its peer knows")
 	}
