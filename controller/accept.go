@@ -18,8 +18,8 @@ type standing uint8
 const (
 	// inForce: accepted as it is now written.
 	inForce standing = iota
-	// changed: accepted once, refused or written anew since. Its nodes may hold
-	// blocks, so it keeps others off its addresses whether it is accepted or not.
+	// changed: accepted once, refused or written anew since. What was accepted
+	// then stays in force, and keeps others off its addresses.
 	changed
 	// applying: never accepted.
 	applying
@@ -38,7 +38,12 @@ func standingOf(o *v1alpha1.AddressPool) standing {
 // verdict is what is decided of a pool.
 type verdict struct {
 	standing standing // before the verdict
-	pool     *pools.Pool
+	// pool is what is in force with the verdict: what the spec asks for, or, if
+	// that is refused, what was accepted before. Without either it is what a
+	// refused spec asks for; nil if nobody can say.
+	pool *pools.Pool
+	// serves says whether nodes lease out of pool, were it not for its state.
+	serves   bool
 	accepted bool
 	// reason and message are those of the condition Accepted.
 	reason, message string
@@ -49,31 +54,90 @@ type verdict struct {
 type remains func([]*pools.Pool) []string
 
 // judge decides which pools are accepted, by their UID. It is a function of the
-// pools alone, and of blocks that were left behind: of two that can't stand side
-// by side, the one that is in force wins, then the one that was accepted
-// before, then the older one, then the one whose name is first.
+// pools alone, and of blocks that were left behind. What was accepted stays so.
+// Of two specs that ask for more and can't stand side by side, that of the pool
+// that was accepted before wins, then the older pool's, then the one whose name
+// is first.
 func judge(objects []*v1alpha1.AddressPool, left remains) map[string]verdict {
 	verdicts := make(map[string]verdict, len(objects))
-	var sound []*v1alpha1.AddressPool
-	var defined []*pools.Pool
+	var stand, ask []claim
 	for _, o := range slices.SortedFunc(slices.Values(objects), precedes) {
-		p, err := poolOf(o)
-		if err != nil {
-			verdicts[string(o.UID)] = verdict{standing: standingOf(o), reason: v1alpha1.ReasonInvalid, message: err.Error()}
+		before, wanted, v := examine(o)
+		verdicts[string(o.UID)] = v
+		if before != nil {
+			stand = append(stand, claim{o, before})
+		}
+		if wanted != nil {
+			ask = append(ask, claim{o, wanted})
+		}
+	}
+	against := objections(stand, ask)
+	leftBehind(ask, against, left)
+	for i, c := range ask {
+		v := verdicts[string(c.object.UID)]
+		if against[i] == "" {
+			verdicts[string(c.object.UID)] = v.accept(c.pool)
 			continue
 		}
-		sound, defined = append(sound, o), append(defined, p)
-	}
-	against := objections(sound, defined)
-	leftBehind(sound, defined, against, left)
-	for i, o := range sound {
-		v := verdict{standing: standingOf(o), pool: defined[i], reason: v1alpha1.ReasonOverlaps, message: against[i]}
-		if v.message == "" {
-			v.accepted, v.reason, v.message = true, v1alpha1.ReasonAccepted, "nodes take blocks of the pool"
+		if v.pool == nil {
+			v.pool = c.pool
 		}
-		verdicts[string(o.UID)] = v
+		verdicts[string(c.object.UID)] = v.refuse(v1alpha1.ReasonOverlaps, against[i])
 	}
 	return verdicts
+}
+
+// claim is addresses that a pool has or asks for.
+type claim struct {
+	object *v1alpha1.AddressPool
+	pool   *pools.Pool
+}
+
+// examine looks at a pool by itself. before is what was accepted of it, wanted
+// what its spec asks for if others have a say in that; each is nil if there is
+// no such thing. The verdict is final without wanted.
+func examine(o *v1alpha1.AddressPool) (before, wanted *pools.Pool, v verdict) {
+	v.standing = standingOf(o)
+	before, errBefore := acceptedPool(o)
+	v.pool, v.serves = before, before != nil
+	wanted, err := poolOf(o)
+	_, errSelectors := kube.SelectorsOf(o)
+	switch {
+	case err != nil || errBefore != nil:
+		return before, nil, v.refuse(v1alpha1.ReasonInvalid, cmp.Or(err, errBefore).Error())
+	case errSelectors != nil:
+		v.serves = false
+		return before, nil, v.refuse(v1alpha1.ReasonInvalid, errSelectors.Error()+"; until that is mended the pool serves no new pods: nobody can tell which")
+	case before != nil && sameLeases(before, wanted):
+		return before, nil, v.accept(before)
+	case before == nil && o.DeletionTimestamp != nil:
+		return nil, nil, v.refuse(v1alpha1.ReasonTerminating, "the pool was deleted before it was accepted")
+	}
+	return before, wanted, v
+}
+
+// sameLeases says whether nodes that lease of a may as well lease of b.
+func sameLeases(a, b *pools.Pool) bool {
+	is := a.BlockSize() == b.BlockSize() && a.Addresses().Equal(b.Addresses())
+	for _, f := range b.Families() {
+		is = is && a.Gateway(f) == b.Gateway(f)
+	}
+	return is
+}
+
+func (v verdict) accept(p *pools.Pool) verdict {
+	v.pool, v.serves, v.accepted = p, true, true
+	v.reason, v.message = v1alpha1.ReasonAccepted, "nodes take blocks of the pool"
+	return v
+}
+
+// refuse says what goes on all the same, and the way out.
+func (v verdict) refuse(reason, why string) verdict {
+	v.reason, v.message = reason, why
+	if v.serves {
+		v.message += "; the pool goes on with the addresses that were accepted before (status.addresses), and what was changed since can be taken back"
+	}
+	return v
 }
 
 func precedes(a, b *v1alpha1.AddressPool) int {
@@ -84,40 +148,49 @@ func precedes(a, b *v1alpha1.AddressPool) int {
 	)
 }
 
-// objections is what speaks against each pool, in their order: a pool before
-// it, which is accepted or keeps its place.
-func objections(sound []*v1alpha1.AddressPool, defined []*pools.Pool) map[int]string {
+// objections is what speaks against each of those who ask, in their order: what
+// stands, or one of them before it that is accepted.
+func objections(stand, ask []claim) map[int]string {
 	const most = 3
+	all := slices.Concat(stand, ask)
+	defined := make([]*pools.Pool, len(all))
+	for i, c := range all {
+		defined[i] = c.pool
+	}
 	against := map[int]string{}
-	count := map[int]int{}
-	// They come by their second pool, so what stands before it is decided.
+	clashes := map[int]map[*v1alpha1.AddressPool]bool{}
+	// They come by their second pool, so what is before it is decided.
 	for _, c := range pools.Clashes(defined) {
-		if against[c.A] != "" && standingOf(sound[c.A]) == applying {
-			continue
+		at, other := c.B-len(stand), all[c.A].object
+		switch {
+		case at < 0 || other == all[c.B].object || clashes[at][other]:
+			continue // it was accepted, is its own, or is told already
+		case c.A >= len(stand) && against[c.A-len(stand)] != "":
+			continue // refused itself
 		}
-		if count[c.B]++; count[c.B] <= most {
-			against[c.B] = join(against[c.B], c.Describe(sound[c.A].Name, sound[c.B].Name))
+		if clashes[at] == nil {
+			clashes[at] = map[*v1alpha1.AddressPool]bool{}
+		}
+		if clashes[at][other] = true; len(clashes[at]) <= most {
+			against[at] = join(against[at], c.Describe(other.Name, all[c.B].object.Name))
 		}
 	}
-	for i, n := range count {
-		if n > most {
-			against[i] = join(against[i], fmt.Sprintf("and so for %d more pools", n-most))
-		}
-		if standingOf(sound[i]) != applying {
-			against[i] = join(against[i], "nodes take no new blocks of it and keep those they hold")
+	for at, others := range clashes {
+		if len(others) > most {
+			against[at] = join(against[at], fmt.Sprintf("and so for %d more pools", len(others)-most))
 		}
 	}
 	return against
 }
 
-// leftBehind adds what blocks of pools that are no more say against the pools
-// that nodes hold no blocks of yet, or not of all that is written now.
-func leftBehind(sound []*v1alpha1.AddressPool, defined []*pools.Pool, against map[int]string, left remains) {
+// leftBehind adds what blocks of pools that are no more say against those who
+// ask.
+func leftBehind(ask []claim, against map[int]string, left remains) {
 	var at []int
 	var asked []*pools.Pool
-	for i, o := range sound {
-		if standingOf(o) != inForce && against[i] == "" {
-			at, asked = append(at, i), append(asked, defined[i])
+	for i, c := range ask {
+		if against[i] == "" {
+			at, asked = append(at, i), append(asked, c.pool)
 		}
 	}
 	if len(asked) == 0 {
@@ -130,6 +203,20 @@ func leftBehind(sound []*v1alpha1.AddressPool, defined []*pools.Pool, against ma
 	}
 }
 
+// acceptedPool is what was accepted of a pool, nil if nothing was.
+func acceptedPool(o *v1alpha1.AddressPool) (*pools.Pool, error) {
+	a, ok := kube.Accepted(o)
+	if !ok {
+		return nil, nil
+	}
+	d, err := kube.AcceptedDefinition(o, a)
+	if err != nil {
+		return nil, err
+	}
+	return pools.New(d)
+}
+
+// poolOf is what the spec of a pool asks for.
 func poolOf(o *v1alpha1.AddressPool) (*pools.Pool, error) {
 	d, err := kube.Definition(o)
 	if err != nil {

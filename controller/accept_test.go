@@ -75,24 +75,86 @@ func TestPoolsAreAcceptedInTheirOrder(t *testing.T) {
 	}
 }
 
-func TestAnExtendedPoolIsRefusedButKeepsItsPlace(t *testing.T) {
+// An accepted pool whose change is refused goes on with what was accepted, which
+// nobody else gets; what it asked for beside that is in nobody's way.
+func TestARefusedChangeLeavesWhatWasAccepted(t *testing.T) {
 	a := accepted(aPool("a", 1, "10.0.0.0/24"))
 	b := accepted(aPool("b", 2, "10.0.1.0/24"))
-	a.Spec.Addresses = append(a.Spec.Addresses, "10.0.1.128/25")
+	a.Spec.Addresses = append(a.Spec.Addresses, "10.0.1.128/25", "10.0.2.0/24")
 	a.Generation++
-	c := aPool("c", 3, "10.0.0.64/26")
-	if got, want := outcome([]*v1alpha1.AddressPool{a, b, c}, none), "a:Overlaps b:Accepted c:Overlaps"; got != want {
+	c, d := aPool("c", 3, "10.0.0.64/26"), aPool("d", 4, "10.0.2.0/24")
+	if got, want := outcome([]*v1alpha1.AddressPool{a, b, c, d}, none), "a:Overlaps b:Accepted c:Overlaps d:Accepted"; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
-	v := judge([]*v1alpha1.AddressPool{a, b, c}, none)[string(a.UID)]
-	for _, says := range []string{`pools "b" and "a" both have 10.0.1.128/25`, "take no new blocks"} {
+	v := judge([]*v1alpha1.AddressPool{a, b, c, d}, none)[string(a.UID)]
+	for _, says := range []string{`pools "b" and "a" both have 10.0.1.128/25`, "goes on with the addresses that were accepted before", "can be taken back"} {
 		if !strings.Contains(v.message, says) {
 			t.Errorf("the refusal of a says %q, not %q", v.message, says)
 		}
 	}
-	// And when b is gone.
+	if v.pool.Addresses().Prefixes()[0].String() != "10.0.0.0/24" || len(v.pool.Addresses().Prefixes()) != 1 {
+		t.Errorf("in force is %v", v.pool.Addresses().Ranges())
+	}
+	a.Status = report(a, findings{verdict: v}, day())
+	if a.Status.State != v1alpha1.PoolIsChangeRefused || !slices.Equal(a.Status.Addresses, []string{"10.0.0.0/24"}) || a.Status.Total != 255 {
+		t.Errorf("its status is %+v", a.Status)
+	}
+	// Taken back, it is accepted as it was, whatever others ask for.
+	back := a.DeepCopy()
+	back.Spec.Addresses = back.Spec.Addresses[:1]
+	back.Generation++
+	if got, want := outcome([]*v1alpha1.AddressPool{back, b, c, d}, none), "a:Accepted b:Accepted c:Overlaps d:Accepted"; got != want {
+		t.Errorf("taken back: %s, want %s", got, want)
+	}
+	// When b and d are gone, all of it is.
 	if got, want := outcome([]*v1alpha1.AddressPool{a, c}, none), "a:Accepted c:Overlaps"; got != want {
-		t.Errorf("without b: %s, want %s", got, want)
+		t.Errorf("without b and d: %s, want %s", got, want)
+	}
+}
+
+// What is wrong with a selector only the controller can say.
+func TestAPoolWithAWrongSelectorIsRefused(t *testing.T) {
+	for says, selector := range map[string]*metav1.LabelSelector{
+		"spec.podSelector: key":     {MatchLabels: map[string]string{"no key": "a"}},
+		"spec.podSelector: values":  {MatchLabels: map[string]string{"a": "no value!"}},
+		`spec.podSelector: "Like"`:  {MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "a", Operator: "Like"}}},
+		"values set can't be empty": {MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "a", Operator: metav1.LabelSelectorOpIn}}},
+	} {
+		fresh := aPool("fresh", 1, "10.0.0.0/24")
+		used := accepted(aPool("used", 2, "10.0.1.0/24"))
+		for _, o := range []*v1alpha1.AddressPool{fresh, used} {
+			o.Spec.PodSelector = selector
+			o.Generation++
+			v := judge([]*v1alpha1.AddressPool{o}, none)[string(o.UID)]
+			if v.accepted || v.reason != v1alpha1.ReasonInvalid || !strings.Contains(v.message, says) || !strings.Contains(v.message, "serves no new pods") {
+				t.Errorf("%s: accepted %v, %s: %q; want %q in it", o.Name, v.accepted, v.reason, v.message, says)
+			}
+			o.Status = report(o, findings{verdict: v}, day())
+			if o.Status.State != v1alpha1.PoolIsRefused {
+				t.Errorf("%s is %s", o.Name, o.Status.State)
+			}
+		}
+		// What was accepted stays so all the same.
+		if got, want := outcome([]*v1alpha1.AddressPool{aPool("heir", 0, "10.0.1.0/28"), used}, none), "heir:Overlaps used:Invalid"; got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}
+
+// A pool that an earlier controller accepted, and did not say what, is accepted
+// as it is written if it was not changed since. Otherwise it is judged as a whole.
+func TestPoolsOfEarlierControllers(t *testing.T) {
+	legacy := accepted(aPool("old", 2, "10.0.0.0/24"))
+	legacy.Status.Addresses, legacy.Status.Exclude = nil, nil
+	rival := aPool("rival", 1, "10.0.0.0/28")
+	if got, want := outcome([]*v1alpha1.AddressPool{legacy, rival}, none), "old:Accepted rival:Overlaps"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	other := accepted(aPool("other", 3, "10.0.1.0/24"))
+	legacy.Spec.Addresses = append(legacy.Spec.Addresses, "10.0.1.0/28")
+	legacy.Generation++
+	if got, want := outcome([]*v1alpha1.AddressPool{legacy, other}, none), "old:Overlaps other:Accepted"; got != want {
+		t.Errorf("changed since: %s, want %s", got, want)
 	}
 }
 
@@ -118,8 +180,8 @@ func TestBlocksFromBeforeKeepAPoolOut(t *testing.T) {
 	}
 }
 
-// Accepted pools never clash, in whatever order they come, change and go, and
-// one that is in force is never refused unless somebody changed it.
+// What is accepted never clashes, in whatever order pools come, change and go. It
+// stays accepted, and a pool in force is never refused unless somebody changed it.
 func TestAcceptedPoolsNeverClash(t *testing.T) {
 	for seed := range uint64(60) {
 		r := rand.New(rand.NewPCG(seed, 1))
@@ -134,6 +196,9 @@ func TestAcceptedPoolsNeverClash(t *testing.T) {
 				live[name].Spec.BlockSize = &size
 			case r.IntN(3) == 0:
 				delete(live, name)
+			case r.IntN(3) == 0: // as far as the API server lets anybody
+				o.Spec.Addresses = o.Spec.Addresses[:max(1, len(o.Status.Addresses))]
+				o.Generation++
 			default:
 				o.Spec.Addresses = append(o.Spec.Addresses, some)
 				o.Generation++
@@ -159,17 +224,24 @@ func settle(t *testing.T, seed uint64, live map[string]*v1alpha1.AddressPool, r 
 			t.Fatalf("seed %d: %s was in force and is refused: %s", seed, o.Name, v.message)
 		}
 		if r.IntN(4) > 0 {
+			before := o.Status.Addresses
 			o.Status = report(o, findings{verdict: v}, day())
+			if now := o.Status.Addresses; len(now) < len(before) || !slices.Equal(now[:len(before)], before) {
+				t.Fatalf("seed %d: of %s %v was accepted, and then %v", seed, o.Name, before, now)
+			}
 		}
 	}
 	var inUse []*pools.Pool
 	for _, o := range objects {
-		if standingOf(o) == inForce {
-			p, err := poolOf(o)
-			if err != nil {
-				t.Fatal(err)
-			}
+		p, err := acceptedPool(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p != nil {
 			inUse = append(inUse, p)
+		}
+		if wanted, err := poolOf(o); err != nil || standingOf(o) == inForce && !sameLeases(p, wanted) {
+			t.Fatalf("seed %d: %s asks for %v, and %v of it is in force (%v)", seed, o.Name, wanted.Addresses().Ranges(), p.Addresses().Ranges(), err)
 		}
 	}
 	if c := pools.Clashes(inUse); len(c) > 0 {

@@ -45,6 +45,7 @@ type Controller struct {
 	clients *clients
 	terms   terms
 	every   time.Duration
+	linger  time.Duration // of deleted pools
 	absence time.Duration // after which a node is gone
 
 	election election
@@ -53,7 +54,7 @@ type Controller struct {
 
 // New checks the options. It sends nothing yet.
 func New(o Options) (*Controller, error) {
-	c := &Controller{options: o, log: o.Log, terms: usualTerms(), every: reportEvery, absence: exchange.AbsenceTime}
+	c := &Controller{options: o, log: o.Log, terms: usualTerms(), every: reportEvery, linger: linger, absence: exchange.AbsenceTime}
 	if c.log == nil {
 		c.log = slog.Default()
 	}
@@ -122,6 +123,7 @@ func (c *Controller) register(ctx context.Context, s *cluster) {
 		}
 	}
 	r := newRegistrar(s, c.clients.custodian, c.every, c.log)
+	r.linger = c.linger
 	for first := true; ctx.Err() == nil; first = false {
 		passed := time.Now()
 		err := r.pass(ctx)

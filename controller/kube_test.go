@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -73,6 +74,7 @@ func TestOnAnAPIServer(t *testing.T) {
 	t.Run("numbers", func(t *testing.T) { w.in(t).numbers() })
 	t.Run("exhausted", func(t *testing.T) { w.in(t).exhausted() })
 	t.Run("draining", func(t *testing.T) { w.in(t).draining() })
+	t.Run("deleted", func(t *testing.T) { w.in(t).deleted() })
 	t.Run("node gone", func(t *testing.T) { w.in(t).nodeGone() })
 	t.Run("out of service", func(t *testing.T) { w.in(t).outOfService() })
 	t.Run("newborn", func(t *testing.T) { w.in(t).newborn() })
@@ -106,7 +108,7 @@ func (w *world) start(name string, t terms) (stop func() error) {
 		w.Fatal(err)
 	}
 	c.terms = t
-	c.every = 500 * time.Millisecond
+	c.every, c.linger = 500*time.Millisecond, time.Second
 	c.absence = absenceTime
 	return run(w.T, c.Run)
 }
@@ -296,21 +298,68 @@ func (w *world) acceptance() {
 	if c.Reason != v1alpha1.ReasonOverlaps || !strings.Contains(c.Message, `pools "first" and "second" both have 10.1.0.128/25`) {
 		w.Errorf("the refused pool says %+v", c)
 	}
-	// An older pool can't push a younger one out by growing.
+	// An older pool can't push a younger one out by growing. It goes on as it was.
 	w.pool("third", "10.1.2.0/24")
 	w.awaitState("third", v1alpha1.PoolIsActive)
 	w.patch(v1alpha1.AddressPools, "first", `{"spec":{"addresses":["10.1.0.0/24","10.1.2.0/28"]}}`)
-	w.awaitState("first", v1alpha1.PoolIsRefused)
+	s = w.awaitState("first", v1alpha1.PoolIsChangeRefused)
+	c = apimeta.FindStatusCondition(s.Conditions, v1alpha1.ConditionAccepted)
+	if !slices.Equal(s.Addresses, []string{"10.1.0.0/24"}) || s.Total != 255 || c.Status != metav1.ConditionFalse || !strings.Contains(c.Message, "10.1.2.0/28") {
+		w.Errorf("the pool whose change is refused has the status %+v", s)
+	}
 	if s := w.get("third").Status; s.State != v1alpha1.PoolIsActive {
 		w.Errorf("the pool that was there before is %s", s.State)
 	}
-	// When the cause is gone, so is the refusal.
-	for _, name := range []string{"third", "first"} {
-		if err := w.clients.own.Delete().Resource(v1alpha1.AddressPools).Name(name).Do(w.Context()).Error(); err != nil {
-			w.Fatal(err)
-		}
+	// The change is taken back, and another one made.
+	w.patch(v1alpha1.AddressPools, "first", `{"spec":{"addresses":["10.1.0.0/24"]}}`)
+	w.awaitState("first", v1alpha1.PoolIsActive)
+	w.patch(v1alpha1.AddressPools, "first", `{"spec":{"addresses":["10.1.0.0/24","10.1.3.0/24"]}}`)
+	w.awaitPool("first", "larger", func(s v1alpha1.AddressPoolStatus) bool {
+		return s.State == v1alpha1.PoolIsActive && slices.Equal(s.Addresses, []string{"10.1.0.0/24", "10.1.3.0/24"}) && s.Total == 511 && s.Gateways[0] == "10.1.0.1/21"
+	})
+	w.patch(v1alpha1.AddressPools, "third", `{"spec":{"podSelector":{"matchLabels":{"no key":"a"}}}}`)
+	s = w.awaitState("third", v1alpha1.PoolIsRefused)
+	if c := apimeta.FindStatusCondition(s.Conditions, v1alpha1.ConditionAccepted); c.Reason != v1alpha1.ReasonInvalid || !strings.Contains(c.Message, `spec.podSelector: key: Invalid value: "no key"`) {
+		w.Errorf("a pool with a wrong selector says %+v", c)
 	}
+	// When the cause is gone, so is the refusal.
+	w.removePool("third")
+	w.removePool("first")
 	w.awaitState("second", v1alpha1.PoolIsActive)
+}
+
+func (w *world) removePool(name string) {
+	w.Helper()
+	if err := w.clients.own.Delete().Resource(v1alpha1.AddressPools).Name(name).Do(w.Context()).Error(); err != nil {
+		w.Fatal(err)
+	}
+}
+
+// A deleted pool is there until nothing of it is in use.
+func (w *world) deleted() {
+	w.pool("bye", "10.10.0.0/24")
+	s := w.awaitState("bye", v1alpha1.PoolIsActive)
+	n := w.node("bye-a")
+	b := w.block("bye", n.Name, string(n.UID), "10.10.0.0/28", "")
+	w.awaitPool("bye", "held", func(s v1alpha1.AddressPoolStatus) bool { return s.Blocks == 1 })
+	w.patch(v1alpha1.AddressPools, "bye", `{"metadata":{"annotations":{"a":"b"},"finalizers":["fairway.network/pool-in-use","example.org/other"]}}`)
+	w.removePool("bye")
+	s = w.awaitPool("bye", "terminating", func(s v1alpha1.AddressPoolStatus) bool {
+		return s.State == v1alpha1.PoolIsTerminating && s.Drain != nil && s.Drain.Blocks == 1
+	})
+	if !slices.Equal(s.Addresses, []string{"10.10.0.0/24"}) {
+		w.Errorf("the deleted pool has the status %+v", s)
+	}
+	w.pool("heir", "10.10.0.0/24")
+	w.awaitState("heir", v1alpha1.PoolIsRefused)
+	w.decoys("bye")
+	w.remove(n.Name, b.Prefix)
+	w.await("the finalizer to go", func() (bool, any) {
+		o := w.get("bye")
+		return slices.Equal(o.Finalizers, []string{"example.org/other"}) && o.Annotations["a"] == "b", o
+	})
+	w.patch(v1alpha1.AddressPools, "bye", `{"metadata":{"finalizers":[]}}`)
+	w.awaitState("heir", v1alpha1.PoolIsActive)
 }
 
 func (w *world) numbers() {

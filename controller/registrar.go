@@ -24,6 +24,10 @@ type registry interface {
 	WritePoolStatus(ctx context.Context, o *v1alpha1.AddressPool) (*v1alpha1.AddressPool, error)
 	// Pool returns the pool of that name as it is now, or exchange.ErrGone.
 	Pool(ctx context.Context, name string) (*v1alpha1.AddressPool, error)
+	// WritePoolFinalizers writes those of the pool with o's UID, at o's version.
+	WritePoolFinalizers(ctx context.Context, o *v1alpha1.AddressPool) (*v1alpha1.AddressPool, error)
+	// HasBlocks asks the source whether any block is of that pool.
+	HasBlocks(ctx context.Context, pool string) (bool, error)
 }
 
 // sight is what the registrar sees of the cluster.
@@ -44,6 +48,7 @@ type registrar struct {
 	log      *slog.Logger
 	now      func() time.Time
 	every    time.Duration // between two reports of a pool's numbers
+	linger   time.Duration // of a deleted pool
 
 	turns           map[types.UID]*turn
 	numbers, states budget
@@ -63,7 +68,7 @@ type written struct {
 
 func newRegistrar(s sight, r registry, every time.Duration, log *slog.Logger) *registrar {
 	return &registrar{
-		sight: s, registry: r, log: log, now: time.Now, every: every,
+		sight: s, registry: r, log: log, now: time.Now, every: every, linger: linger,
 		turns: map[types.UID]*turn{}, written: map[types.UID]written{},
 		numbers: budgetOf(numbersShare, numbersSaved), states: budgetOf(statesShare, statesSaved),
 	}
@@ -84,7 +89,7 @@ func (r *registrar) pass(ctx context.Context) error {
 	if r.doubtful != nil {
 		return err
 	}
-	return errors.Join(err, r.report(ctx, objects, verdicts, addresses))
+	return errors.Join(err, r.report(ctx, objects, verdicts, addresses), r.guard(ctx, objects, verdicts, addresses))
 }
 
 // settle finds out what became of a doubtful acceptance, by making the very
@@ -134,6 +139,14 @@ func (r *registrar) rule(ctx context.Context, objects []*v1alpha1.AddressPool, v
 		v := verdicts[string(o.UID)]
 		if ruled(o, v) {
 			continue
+		}
+		if v.accepted {
+			is, err := r.protect(ctx, o)
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			o = is
 		}
 		out := o.DeepCopy()
 		out.Status = report(o, r.find(v, addresses), r.now())

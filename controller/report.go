@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/fairway-network/fairway/api/v1alpha1"
+	"github.com/fairway-network/fairway/pools/kube"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -31,12 +32,7 @@ func report(o *v1alpha1.AddressPool, f findings, now time.Time) v1alpha1.Address
 	s := *o.Status.DeepCopy()
 	s.ObservedGeneration = o.Generation
 	if f.accepted {
-		size := int32(f.pool.BlockSize())
-		s.BlockSize = &size
-		s.Gateways = nil
-		for _, family := range f.pool.Families() {
-			s.Gateways = append(s.Gateways, v1alpha1.Gateway(f.pool.Gateway(family).String()))
-		}
+		kube.Accept(o, &s, f.pool)
 	}
 	count(&s, f)
 	set := func(kind string, is bool, reason, message string) {
@@ -104,9 +100,14 @@ func (f findings) exhausted(families []v1alpha1.FamilyUse) string {
 	return ""
 }
 
-// drain fills in how far a Draining pool is, and takes that away from others.
+// leaves says whether the pool serves no new pods, and is to be empty one day.
+func leaves(o *v1alpha1.AddressPool) bool {
+	return o.Spec.State == v1alpha1.PoolDraining || o.DeletionTimestamp != nil
+}
+
+// drain fills in how far a pool is that leaves, and takes that away from others.
 func drain(s *v1alpha1.AddressPoolStatus, o *v1alpha1.AddressPool, f findings, now time.Time, set func(kind string, is bool, reason, message string)) {
-	if o.Spec.State != v1alpha1.PoolDraining {
+	if !leaves(o) {
 		s.Drain = nil
 		apimeta.RemoveStatusCondition(&s.Conditions, v1alpha1.ConditionDrained)
 		return
@@ -115,10 +116,7 @@ func drain(s *v1alpha1.AddressPoolStatus, o *v1alpha1.AddressPool, f findings, n
 	if s.Drain != nil {
 		since = s.Drain.Since
 	}
-	leases := int64(0)
-	for _, n := range s.Families {
-		leases += n.Used
-	}
+	leases := f.leases()
 	s.Drain = &v1alpha1.DrainProgress{Since: since, Leases: leases, Blocks: s.Blocks, Nodes: s.Nodes}
 	if leases == 0 && f.blocks+f.vacant == 0 {
 		set(v1alpha1.ConditionDrained, true, v1alpha1.ReasonEmpty, "no pod has an address of the pool and no node a block: it can be deleted")
@@ -131,12 +129,16 @@ func drain(s *v1alpha1.AddressPoolStatus, o *v1alpha1.AddressPool, f findings, n
 // state is the pool in a word.
 func state(o *v1alpha1.AddressPool, f findings, s v1alpha1.AddressPoolStatus) string {
 	switch draining := o.Spec.State == v1alpha1.PoolDraining; {
-	case !f.accepted && (f.standing == applying || !draining):
+	case o.DeletionTimestamp != nil:
+		return v1alpha1.PoolIsTerminating
+	case !f.accepted && !f.serves && (f.standing == applying || !draining):
 		return v1alpha1.PoolIsRefused
 	case draining && apimeta.IsStatusConditionTrue(s.Conditions, v1alpha1.ConditionDrained):
 		return v1alpha1.PoolIsDrained
 	case draining:
 		return v1alpha1.PoolIsDraining
+	case !f.accepted:
+		return v1alpha1.PoolIsChangeRefused
 	case apimeta.IsStatusConditionTrue(s.Conditions, v1alpha1.ConditionExhausted):
 		return v1alpha1.PoolIsExhausted
 	}

@@ -2,6 +2,11 @@ package v1alpha1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+// The rules of a pool protect what was accepted of it, and nothing else. They
+// look at the status as it was before the change: the API server keeps it while
+// the spec is written. Where the status says that the pool was accepted but not
+// what, as older controllers left it, that is all of the spec as it was.
+
 // AddressPool is a fixed set of routable addresses, IPv4, IPv6 or both, that
 // the pods of one application, namespace or tenant draw from. Nodes take the
 // addresses block by block and announce to the network what they hold, so that
@@ -13,7 +18,12 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // choose it, else the pool named "default".
 //
 // A pool counts once the controller has accepted it (condition Accepted): one
-// that shares addresses with another pool is not.
+// that shares addresses with another pool is not. What was accepted stands in
+// its status. It stays in use when a later change of the spec is refused, and
+// that change can be taken back.
+//
+// A pool that is deleted while it is in use stays until no pod has an address
+// of it, like a Draining one.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
@@ -31,7 +41,12 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:validation:XValidation:rule="size(self.metadata.name) <= 63 && !self.metadata.name.contains('.')",message="the name stands in labels and annotations: use 1 to 63 lower-case letters, digits and inner hyphens",fieldPath=.metadata
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.blockSize) || has(self.status) && has(self.status.blockSize) && self.status.blockSize == oldSelf.status.blockSize",message="blockSize can't be changed once it is chosen: nodes hold blocks of that size",fieldPath=.status
-// +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.gateways) || has(self.status) && has(self.status.gateways) && oldSelf.status.gateways.all(g, g in self.status.gateways)",message="gateways can't be changed once they are chosen: pods use them",fieldPath=.status
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.gateways) || has(self.status) && has(self.status.gateways) && oldSelf.status.gateways.all(g, self.status.gateways.exists(h, isCIDR(h) && isCIDR(g) && cidr(h).ip() == cidr(g).ip()))",message="gateways can't be changed once they are chosen, but for their prefix length: pods use them",fieldPath=.status
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.addresses) || has(self.status) && has(self.status.addresses) && oldSelf.status.addresses.all(a, a in self.status.addresses)",message="addresses can't be taken back once they are accepted: pods may have them",fieldPath=.status
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.blockSize) || (has(oldSelf.status.addresses) ? oldSelf.status.addresses.all(a, a in self.spec.addresses) : oldSelf.spec.addresses.all(a, a in self.spec.addresses))",message="what was accepted (status.addresses) can't be removed or changed, pods may have it: keep these entries as they were written. To give a pool's addresses up, set state: Draining and delete it when it is drained",fieldPath=.spec.addresses
+// +kubebuilder:validation:XValidation:rule="!has(self.spec.exclude) || !has(oldSelf.status) || !has(oldSelf.status.blockSize) || self.spec.exclude.all(e, has(oldSelf.status.addresses) ? has(oldSelf.status.exclude) && e in oldSelf.status.exclude : has(oldSelf.spec.exclude) && e in oldSelf.spec.exclude)",message="nothing can be excluded once the pool is accepted, pods may have the addresses already: exclude can only lose entries (status.exclude has those that were accepted). Add addresses with a gap as two ranges",fieldPath=.spec.exclude
+// +kubebuilder:validation:XValidation:rule="!has(self.spec.blockSize) || !has(oldSelf.status) || !has(oldSelf.status.blockSize) || self.spec.blockSize == oldSelf.status.blockSize",message="blockSize can't be changed once the pool is accepted (status.blockSize): nodes hold blocks of that size. Make another pool, and set this one to state: Draining",fieldPath=.spec.blockSize
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.gateways) || oldSelf.status.gateways.all(h, (!has(self.spec.gateways) || self.spec.gateways.all(g, g.contains(':') != h.contains(':') || !isCIDR(g) || !isCIDR(h) || cidr(g).ip() == cidr(h).ip())) && (!has(oldSelf.spec.gateways) || !oldSelf.spec.gateways.exists(g, g.contains(':') == h.contains(':')) || has(self.spec.gateways) && self.spec.gateways.exists(g, g.contains(':') == h.contains(':'))))",message="gateways can't be changed or removed once they are accepted (status.gateways), but for their prefix length: pods use them. Make another pool, and set this one to state: Draining",fieldPath=.spec.gateways
 type AddressPool struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -41,6 +56,7 @@ type AddressPool struct {
 	Spec AddressPoolSpec `json:"spec"`
 	// What has become of it. The controller writes it.
 	// +optional
+	// +kubebuilder:default={}
 	Status AddressPoolStatus `json:"status,omitempty"`
 }
 
@@ -54,6 +70,9 @@ type AddressPoolList struct {
 	Items []AddressPool `json:"items"`
 }
 
+// A range runs backwards if, at the first bit in which its ends differ, the one
+// of the first end is set. That reads the same for IPv4 and IPv6.
+
 // AddressRange is a set of adjacent addresses: a CIDR ("10.244.120.0/24",
 // "fd00:7::/64"), a range with both ends in it ("10.244.121.10-10.244.121.20")
 // or one address ("10.244.122.7").
@@ -62,9 +81,6 @@ type AddressPoolList struct {
 // +kubebuilder:validation:XValidation:rule="self.contains('/') ? isCIDR(self) : self.split('-').size() <= 2 && self.split('-').all(a, isIP(a))",message="is not an address range: write a CIDR (10.0.0.0/24, fd00::/64), a range (10.0.0.10-10.0.0.20) or one address (10.0.0.7), without spaces and zones, and IPv4 addresses as IPv4"
 // +kubebuilder:validation:XValidation:rule="!isCIDR(self) || cidr(self.split('/')[0] + (self.contains(':') ? '/128' : '/32')).containsIP(cidr(self).masked().ip())",message="has host bits set: write the network's first address",messageExpression="'has host bits set: write ' + self.split('/')[0] + ' for the one address, or the first address of the network before /' + self.split('/')[1]"
 // +kubebuilder:validation:XValidation:rule="self.split('-').size() != 2 || self.split('-')[0].contains(':') == self.split('-')[1].contains(':')",message="mixes IPv4 and IPv6: write one range for each"
-//
-// Backwards is a range if, at the first bit in which its ends differ, the one
-// of the first end is set. That reads the same for IPv4 and IPv6.
 // +kubebuilder:validation:XValidation:rule="self.split('-').size() != 2 || !isIP(self.split('-')[0]) || !isIP(self.split('-')[1]) || self.split('-')[0].contains(':') != self.split('-')[1].contains(':') || ['0,1', '1,2', '2,3', '3,4', '4,5', '5,6', '6,7', '7,8', '8,9', '9,10', '10,11', '11,12', '12,13', '13,14', '14,15', '15,16', '16,17', '17,18', '18,19', '19,20', '20,21', '21,22', '22,23', '23,24', '24,25', '25,26', '26,27', '27,28', '28,29', '29,30', '30,31', '31,32', '32,33,v6', '33,34,v6', '34,35,v6', '35,36,v6', '36,37,v6', '37,38,v6', '38,39,v6', '39,40,v6', '40,41,v6', '41,42,v6', '42,43,v6', '43,44,v6', '44,45,v6', '45,46,v6', '46,47,v6', '47,48,v6', '48,49,v6', '49,50,v6', '50,51,v6', '51,52,v6', '52,53,v6', '53,54,v6', '54,55,v6', '55,56,v6', '56,57,v6', '57,58,v6', '58,59,v6', '59,60,v6', '60,61,v6', '61,62,v6', '62,63,v6', '63,64,v6', '64,65,v6', '65,66,v6', '66,67,v6', '67,68,v6', '68,69,v6', '69,70,v6', '70,71,v6', '71,72,v6', '72,73,v6', '73,74,v6', '74,75,v6', '75,76,v6', '76,77,v6', '77,78,v6', '78,79,v6', '79,80,v6', '80,81,v6', '81,82,v6', '82,83,v6', '83,84,v6', '84,85,v6', '85,86,v6', '86,87,v6', '87,88,v6', '88,89,v6', '89,90,v6', '90,91,v6', '91,92,v6', '92,93,v6', '93,94,v6', '94,95,v6', '95,96,v6', '96,97,v6', '97,98,v6', '98,99,v6', '99,100,v6', '100,101,v6', '101,102,v6', '102,103,v6', '103,104,v6', '104,105,v6', '105,106,v6', '106,107,v6', '107,108,v6', '108,109,v6', '109,110,v6', '110,111,v6', '111,112,v6', '112,113,v6', '113,114,v6', '114,115,v6', '115,116,v6', '116,117,v6', '117,118,v6', '118,119,v6', '119,120,v6', '120,121,v6', '121,122,v6', '122,123,v6', '123,124,v6', '124,125,v6', '125,126,v6', '126,127,v6', '127,128,v6'].all(n, n.endsWith('v6') && !self.contains(':') || !cidr(self.split('-')[0] + '/' + n.split(',')[0]).containsIP(self.split('-')[1]) || cidr(self.split('-')[0] + '/' + n.split(',')[1]).containsIP(self.split('-')[1]) || cidr(self.split('-')[0] + '/' + n.split(',')[1]).containsIP(cidr(self.split('-')[0] + '/' + n.split(',')[0]).masked().ip()))",message="runs backwards: swap its ends",messageExpression="'runs backwards: write ' + self.split('-')[1] + '-' + self.split('-')[0]"
 // +kubebuilder:validation:XValidation:rule="['0.0.0.0/8', '127.0.0.0/8', '169.254.0.0/16', '224.0.0.0/4', '255.255.255.255/32', '::/127', 'fe80::/10', 'ff00::/8'].all(s, isCIDR(self) ? !cidr(s).containsIP(cidr(self).ip()) && !cidr(self).containsIP(cidr(s).ip()) : (!isIP(self.split('-')[0]) || !cidr(s).containsIP(self.split('-')[0])) && (self.split('-').size() != 2 || !isIP(self.split('-')[1]) || !cidr(s).containsIP(self.split('-')[1])))",message="has addresses that no pod can have: leave out 0.0.0.0/8, 127.0.0.0/8, 169.254.0.0/16, 224.0.0.0/4, 255.255.255.255, ::, ::1, fe80::/10 and ff00::/8"
 type AddressRange string
@@ -90,12 +106,8 @@ const (
 
 // AddressPoolSpec is what a person decides about a pool. Addresses can be added
 // while the pool is in use; what would take an address from under a pod is
-// refused.
+// refused. Of a pool that was never accepted everything can be changed.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.blockSize) == has(oldSelf.blockSize) && (!has(self.blockSize) || self.blockSize == oldSelf.blockSize)",message="blockSize can't be changed, added or removed: nodes hold blocks of that size. Make another pool, and set this one to state: Draining",fieldPath=.blockSize
-// +kubebuilder:validation:XValidation:rule="oldSelf.addresses.all(a, a in self.addresses)",message="addresses can only be added: keep every old entry as it was written. To give a pool's addresses up, set state: Draining and delete it when it is drained",fieldPath=.addresses
-// +kubebuilder:validation:XValidation:rule="!has(self.exclude) || self.exclude.all(e, has(oldSelf.exclude) && e in oldSelf.exclude)",message="nothing can be excluded later, pods may have the addresses already: exclude can only lose entries. Add addresses with a gap as two ranges",fieldPath=.exclude
-// +kubebuilder:validation:XValidation:rule="(!has(oldSelf.gateways) || oldSelf.gateways.all(g, has(self.gateways) && g in self.gateways)) && (!has(self.gateways) || self.gateways.all(g, has(oldSelf.gateways) && g in oldSelf.gateways || !oldSelf.addresses.exists(a, a.contains(':') == g.contains(':'))))",message="gateways can't be changed, pods use them already: one can only be added for a family that the pool had no addresses of. Make another pool, and set this one to state: Draining",fieldPath=.gateways
 // +kubebuilder:validation:XValidation:rule="!has(self.exclude) || self.exclude.all(e, self.addresses.exists(a, a.contains(':') == e.contains(':')))",message="has an entry of a family (IPv4, IPv6) that the pool has no addresses of: remove it",fieldPath=.exclude
 // +kubebuilder:validation:XValidation:rule="!has(self.gateways) || self.gateways.filter(g, g.contains(':')).size() <= 1 && self.gateways.filter(g, !g.contains(':')).size() <= 1",message="has two gateways of one family (IPv4, IPv6): give at most one for each",fieldPath=.gateways
 // +kubebuilder:validation:XValidation:rule="!has(self.gateways) || self.gateways.all(g, self.addresses.exists(a, a.contains(':') == g.contains(':')))",message="has a gateway of a family (IPv4, IPv6) that the pool has no addresses of: remove it",fieldPath=.gateways
@@ -106,9 +118,9 @@ const (
 type AddressPoolSpec struct {
 	// The pool's addresses, of one family or both: CIDRs ("10.244.120.0/24"),
 	// ranges with both ends in them ("10.244.121.10-10.244.121.20") and single
-	// addresses. Entries can be added later, and none can be removed or
-	// changed: drain the pool and delete it instead. No two pools may share an
-	// address.
+	// addresses. Entries can be added at any time. Those that the controller has
+	// accepted (status.addresses) can't be removed or changed: drain the pool
+	// and delete it instead. No two pools may share an address.
 	//
 	// +required
 	// +listType=set
@@ -117,8 +129,9 @@ type AddressPoolSpec struct {
 	Addresses []AddressRange `json:"addresses"`
 
 	// Addresses that no pod gets, written in the same ways. Entries can be
-	// removed later, which adds their addresses to the pool, and none can be
-	// added.
+	// removed later, which adds their addresses to the pool. Once the pool is
+	// accepted none can be added, but one that was removed and is still in
+	// status.exclude.
 	//
 	// +optional
 	// +listType=set
@@ -129,7 +142,8 @@ type AddressPoolSpec struct {
 	// 65536. It counts addresses, not bits: 64 is a /26 or a /122. Without it
 	// the controller chooses what lets about 32 nodes have a block each: 64
 	// for pools of 2048 addresses and more, and less for smaller ones; what it
-	// chose stands in status.blockSize. It can't be changed.
+	// chose stands in status.blockSize. It can't be changed once the pool is
+	// accepted.
 	//
 	// +optional
 	// +kubebuilder:validation:XValidation:rule="self in [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536]",message="is no block size: it counts addresses, a power of two from 1 to 65536 (64 is a /26 or a /122)"
@@ -140,7 +154,8 @@ type AddressPoolSpec struct {
 	// prefix must hold all addresses of the family. A gateway that is an
 	// address of the pool is given to no pod. Without one, IPv4 pods use an
 	// address of the pool, which stands in status.gateways, and IPv6 pods use
-	// fe80::1.
+	// fe80::1. Once a family's addresses are accepted, its gateway can't be
+	// changed but for the prefix length, which may have to hold more addresses.
 	//
 	// +optional
 	// +listType=set
@@ -217,6 +232,8 @@ const (
 	ReasonOverlaps = "Overlaps"
 	// ReasonInvalid: the spec has a mistake that the schema can't see.
 	ReasonInvalid = "Invalid"
+	// ReasonTerminating: the pool was deleted before it was accepted.
+	ReasonTerminating = "Terminating"
 	// ReasonNoFreeAddress: all addresses are used or rest.
 	ReasonNoFreeAddress = "NoFreeAddress"
 	// ReasonFreeAddresses: there are addresses for new pods.
@@ -229,13 +246,19 @@ const (
 
 // Words for status.state of a pool.
 const (
-	PoolIsPending   = "Pending"   // not yet looked at
-	PoolIsRefused   = "Refused"   // not Accepted
-	PoolIsActive    = "Active"    // serves pods
-	PoolIsExhausted = "Exhausted" // serves pods, but has no address left
-	PoolIsDraining  = "Draining"  // serves no new pods
-	PoolIsDrained   = "Drained"   // can be deleted
+	PoolIsPending       = "Pending"       // not yet looked at
+	PoolIsRefused       = "Refused"       // never accepted, and serves nobody
+	PoolIsActive        = "Active"        // serves pods
+	PoolIsChangeRefused = "ChangeRefused" // serves pods as it was accepted before
+	PoolIsExhausted     = "Exhausted"     // serves pods, but has no address left
+	PoolIsDraining      = "Draining"      // serves no new pods
+	PoolIsDrained       = "Drained"       // can be deleted
+	PoolIsTerminating   = "Terminating"   // was deleted, and goes with its last block
 )
+
+// PoolFinalizer keeps a pool that nodes may hold blocks of until they hold none.
+// The controller sets it before it accepts the pool.
+const PoolFinalizer = "fairway.network/pool-in-use"
 
 // ManyAddresses stands in a status for any larger number of addresses: 2^53-1,
 // the largest number that every reader of JSON understands.
@@ -248,12 +271,37 @@ type AddressPoolStatus struct {
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// What the pool does at present, in a word: Pending, Refused, Active,
-	// Exhausted, Draining or Drained. The conditions say why.
+	// What the pool does at present, in a word. Pending: the controller has not
+	// looked at it. Refused: it serves nobody. Active: it serves pods.
+	// ChangeRefused: it serves pods as it was accepted before, its last change is
+	// refused. Exhausted: all addresses are taken. Draining, Drained: it serves
+	// no new pods, and none at all any more. Terminating: it was deleted, and
+	// goes when nothing of it is in use. The conditions say why.
 	//
 	// +optional
+	// +kubebuilder:default=Pending
 	// +kubebuilder:validation:MaxLength=32
 	State string `json:"state,omitempty"`
+
+	// The entries of spec.addresses that were accepted. Nodes take blocks of
+	// these, less status.exclude, and of nothing else, also while a later change
+	// of the spec is not looked at yet or is refused. Empty: the pool was never
+	// accepted.
+	//
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=48
+	// +kubebuilder:validation:items:MaxLength=79
+	Addresses []string `json:"addresses,omitempty"`
+
+	// What was left out of status.addresses when they were accepted: the entries
+	// of spec.exclude at that time.
+	//
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=48
+	// +kubebuilder:validation:items:MaxLength=79
+	Exclude []string `json:"exclude,omitempty"`
 
 	// How many addresses a block has: spec.blockSize, or what was chosen when
 	// the pool was accepted. Nodes take blocks of this size.
@@ -308,12 +356,13 @@ type AddressPoolStatus struct {
 	// +kubebuilder:validation:MaxItems=2
 	Families []FamilyUse `json:"families,omitempty"`
 
-	// How far a Draining pool is.
+	// How far a pool is that drains, or that was deleted.
 	// +optional
 	Drain *DrainProgress `json:"drain,omitempty"`
 
-	// Accepted: nodes may take blocks of the pool. False with reason Overlaps
-	// or Invalid, and a message that says what to change.
+	// Accepted: nodes may take blocks of the pool as the spec says. False with
+	// reason Overlaps or Invalid, and a message that says what to change; what
+	// was accepted before, if anything was, stays in use.
 	// Exhausted: a new pod would get no address.
 	// Drained: the last pod of a Draining pool has ended, and it can be deleted.
 	//
@@ -346,9 +395,9 @@ type FamilyUse struct {
 	Free int64 `json:"free"`
 }
 
-// DrainProgress is how far a Draining pool is.
+// DrainProgress is how far a pool is that drains, or that was deleted.
 type DrainProgress struct {
-	// When draining began.
+	// When the controller saw that it began.
 	Since metav1.Time `json:"since"`
 	// How many addresses pods still have.
 	Leases int64 `json:"leases"`

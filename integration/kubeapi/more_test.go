@@ -84,6 +84,10 @@ func fullPool(t *testing.T, s *stage) {
 	if got := s.do(t.Context(), step{admin, "create", "AddressPool", "full", body}); got != taken {
 		t.Errorf("a full pool: %s", got)
 	}
+	accepted := fmt.Sprintf("{blockSize: 64, addresses: [%s], exclude: [%s], gateways: ['fd00::1/8']}", strings.Join(addresses, ", "), strings.Join(exclude, ", "))
+	if got := s.do(t.Context(), step{admin, "status", "AddressPool", "full", accepted}); got != taken {
+		t.Errorf("a full pool is accepted: %s", got)
+	}
 	changed := strings.Replace(body, "gateways", "state: Draining, gateways", 1)
 	if got := s.do(t.Context(), step{admin, "replace", "AddressPool", "full", changed}); got != taken {
 		t.Errorf("a change of a full pool: %s", got)
@@ -108,6 +112,7 @@ func everyField(t *testing.T, s *stage) {
 			NamespaceSelector: selector, PodSelector: selector, NodeSelector: selector,
 		}, &v1alpha1.AddressPoolStatus{
 			ObservedGeneration: 1, State: v1alpha1.PoolIsDraining, BlockSize: &size, Gateways: []v1alpha1.Gateway{"10.0.0.1/24"},
+			Addresses: []string{"10.0.0.0/24"}, Exclude: []string{"10.0.0.7"},
 			Total: v1alpha1.ManyAddresses, Used: 1, Free: 1, Blocks: 1, Nodes: 1, Routes: 1,
 			Families:   []v1alpha1.FamilyUse{{Family: v1alpha1.IPv4, Total: 1, Used: 1, Free: 1}},
 			Drain:      &v1alpha1.DrainProgress{Since: since, Leases: 1, Blocks: 1, Nodes: 1},

@@ -3,6 +3,7 @@ package kube
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/fairway-network/fairway/api/v1alpha1"
@@ -15,23 +16,103 @@ import (
 // defaultReuseAfter is what the schema fills in.
 const defaultReuseAfter = 60 * time.Second
 
-// InForce says whether the pool is accepted as it is now written. Nodes take
-// blocks of such pools alone: what was changed since it was accepted is not
-// looked at yet, or refused.
+// InForce says whether the pool is accepted as it is now written. What was
+// changed since it was accepted is not looked at yet, or refused: see Accepted.
 func InForce(o *v1alpha1.AddressPool) bool {
 	c := apimeta.FindStatusCondition(o.Status.Conditions, v1alpha1.ConditionAccepted)
 	return c != nil && c.Status == metav1.ConditionTrue && c.ObservedGeneration == o.Generation && o.Status.BlockSize != nil
 }
 
+// Acceptance is what the controller has accepted of a pool last. It stays in
+// force while a later spec is not looked at yet, or is refused. It is shared with
+// the object: change nothing in it.
+type Acceptance struct {
+	Addresses, Exclude []string
+	Gateways           []v1alpha1.Gateway
+	BlockSize          int32
+}
+
+// Equal says whether a and b are the same, as they are written.
+func (a Acceptance) Equal(b Acceptance) bool {
+	return a.BlockSize == b.BlockSize && slices.Equal(a.Gateways, b.Gateways) &&
+		slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Exclude, b.Exclude)
+}
+
+// Accepted is what was accepted of a pool; false if nothing ever was. A pool
+// whose status does not say what, but that it is accepted as it is now written,
+// is by a controller from before status.addresses, and accepted as a whole.
+func Accepted(o *v1alpha1.AddressPool) (Acceptance, bool) {
+	s := &o.Status
+	switch {
+	case s.BlockSize == nil:
+		return Acceptance{}, false
+	case len(s.Addresses) > 0:
+		return Acceptance{s.Addresses, s.Exclude, s.Gateways, *s.BlockSize}, true
+	case InForce(o):
+		a := Acceptance{written(o.Spec.Addresses), written(o.Spec.Exclude), s.Gateways, *s.BlockSize}
+		if len(a.Gateways) == 0 {
+			a.Gateways = o.Spec.Gateways
+		}
+		return a, true
+	}
+	return Acceptance{}, false
+}
+
+// Accept writes into the status of o that its spec is accepted as p, which was
+// made of o's Definition.
+func Accept(o *v1alpha1.AddressPool, s *v1alpha1.AddressPoolStatus, p *pools.Pool) {
+	size := int32(p.BlockSize())
+	s.BlockSize, s.Gateways = &size, nil
+	for _, f := range p.Families() {
+		s.Gateways = append(s.Gateways, v1alpha1.Gateway(p.Gateway(f).String()))
+	}
+	s.Addresses, s.Exclude = written(o.Spec.Addresses), written(o.Spec.Exclude)
+}
+
+func written(ranges []v1alpha1.AddressRange) []string {
+	var out []string
+	for _, r := range ranges {
+		out = append(out, string(r))
+	}
+	return out
+}
+
+// AcceptedDefinition is the pool that was accepted of an object, with all that
+// was chosen then, and with what of its spec counts at once. It is right:
+// pools.New takes it. The error names the field.
+func AcceptedDefinition(o *v1alpha1.AddressPool, a Acceptance) (pools.Definition, error) {
+	d := pools.Definition{Name: o.Name, BlockSize: int(a.BlockSize), ReuseAfter: reuseAfter(o)}
+	var err error
+	if d.Ranges, err = rangesOf("status.addresses", a.Addresses); err != nil {
+		return d, err
+	}
+	if d.Exclude, err = rangesOf("status.exclude", a.Exclude); err != nil {
+		return d, err
+	}
+	given, err := gatewaysOf("status.gateways", a.Gateways)
+	if err != nil {
+		return d, err
+	}
+	for _, g := range given {
+		// Pods of IPv6 pools without a gateway have a link-local one, which is
+		// in no pool's prefix.
+		if !g.IsSingleIP() || !g.Addr().IsLinkLocalUnicast() {
+			d.Gateways = append(d.Gateways, g)
+		}
+	}
+	_, err = pools.New(d)
+	return d, err
+}
+
 // definitionOf is what the spec of a pool says, and status.blockSize. Without a
 // block size of either kind, BlockSize is 0. The error names the field.
 func definitionOf(o *v1alpha1.AddressPool) (pools.Definition, error) {
-	d := pools.Definition{Name: o.Name, ReuseAfter: defaultReuseAfter}
+	d := pools.Definition{Name: o.Name, ReuseAfter: reuseAfter(o)}
 	var err error
-	if d.Ranges, err = rangesOf("addresses", o.Spec.Addresses); err != nil {
+	if d.Ranges, err = rangesOf("spec.addresses", written(o.Spec.Addresses)); err != nil {
 		return d, err
 	}
-	if d.Exclude, err = rangesOf("exclude", o.Spec.Exclude); err != nil {
+	if d.Exclude, err = rangesOf("spec.exclude", written(o.Spec.Exclude)); err != nil {
 		return d, err
 	}
 	if d.Gateways, err = gatewaysOf("spec.gateways", o.Spec.Gateways); err != nil {
@@ -43,18 +124,22 @@ func definitionOf(o *v1alpha1.AddressPool) (pools.Definition, error) {
 	case o.Spec.BlockSize != nil:
 		d.BlockSize = int(*o.Spec.BlockSize)
 	}
-	if o.Spec.ReuseAfter != nil {
-		d.ReuseAfter = o.Spec.ReuseAfter.Duration
-	}
 	return d, nil
 }
 
-func rangesOf(field string, written []v1alpha1.AddressRange) ([]netipx.IPRange, error) {
+func reuseAfter(o *v1alpha1.AddressPool) time.Duration {
+	if o.Spec.ReuseAfter == nil {
+		return defaultReuseAfter
+	}
+	return o.Spec.ReuseAfter.Duration
+}
+
+func rangesOf(field string, written []string) ([]netipx.IPRange, error) {
 	out := make([]netipx.IPRange, len(written))
 	for i, s := range written {
 		var err error
-		if out[i], err = pools.ParseRange(string(s)); err != nil {
-			return nil, fmt.Errorf("spec.%s[%d]: %w", field, i, err)
+		if out[i], err = pools.ParseRange(s); err != nil {
+			return nil, fmt.Errorf("%s[%d]: %w", field, i, err)
 		}
 	}
 	return out, nil
@@ -71,11 +156,11 @@ func gatewaysOf(field string, written []v1alpha1.Gateway) ([]netip.Prefix, error
 	return out, nil
 }
 
-// Definition is the pool of an object, with what its spec leaves open chosen.
+// Definition is the pool that the spec of an object asks for, with what it
+// leaves open chosen.
 // What was chosen when it was accepted (status.blockSize, status.gateways)
-// stays: pods use that gateway, and nodes hold blocks of that size. The
-// controller and all nodes come to the same one. It is right: pools.New takes it.
-// The error names the field.
+// stays: pods use that gateway, and nodes hold blocks of that size. It is right:
+// pools.New takes it. The error names the field.
 func Definition(o *v1alpha1.AddressPool) (pools.Definition, error) {
 	d, err := definitionOf(o)
 	if err != nil {

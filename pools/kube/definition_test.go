@@ -21,11 +21,7 @@ func took(t *testing.T, o *v1alpha1.AddressPool) *pools.Pool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	size := int32(p.BlockSize())
-	o.Status.BlockSize, o.Status.Gateways = &size, nil
-	for _, f := range p.Families() {
-		o.Status.Gateways = append(o.Status.Gateways, v1alpha1.Gateway(p.Gateway(f).String()))
-	}
+	Accept(o, &o.Status, p)
 	return p
 }
 
@@ -59,6 +55,57 @@ func TestWhatWasChosenStays(t *testing.T) {
 	o.Spec.Gateways = []v1alpha1.Gateway{"10.0.4.9/21"}
 	if g := took(t, o).Gateway(pools.IPv4).String(); g != "10.0.4.9/21" {
 		t.Errorf("of the spec, the gateway is %s", g)
+	}
+}
+
+// What nodes read in the status is what the controller accepted, whatever the
+// spec says since.
+func TestTheAcceptedPoolIsTheOneThatWasTaken(t *testing.T) {
+	for name, o := range map[string]*v1alpha1.AddressPool{
+		"both families":        poolNamed("10.0.5.0/28", "fd00::/124"),
+		"a gateway outside":    poolNamed("10.0.5.7"),
+		"gateways of its own":  poolNamed("10.0.5.0/28", "fd00::/124"),
+		"some are left out":    poolNamed("10.0.5.0/24", "fd00::/64"),
+		"of one IPv6 address":  poolNamed("fd00::7"),
+		"in several entries":   poolNamed("10.0.5.0-10.0.5.9", "10.0.7.1", "10.0.6.0/25"),
+		"of a chosen block":    poolNamed("10.0.0.0/16"),
+		"with a common prefix": poolNamed("10.0.5.255", "10.0.6.0"),
+	} {
+		switch name {
+		case "a gateway outside":
+			o.Spec.Gateways = []v1alpha1.Gateway{"10.0.5.1/24"}
+		case "gateways of its own":
+			o.Spec.Gateways = []v1alpha1.Gateway{"10.0.5.3/24", "fd00::1/64"}
+		case "some are left out":
+			o.Spec.Exclude = []v1alpha1.AddressRange{"10.0.5.1", "fd00::/80"}
+		case "of a chosen block":
+			size := int32(256)
+			o.Spec.BlockSize = &size
+		}
+		if _, ok := Accepted(o); ok {
+			t.Errorf("%s: accepted before anybody looked", name)
+		}
+		want := took(t, o)
+		o.Spec.Addresses, o.Spec.Exclude = append(o.Spec.Addresses, "10.9.0.0/24"), nil
+		o.Generation++
+		a, ok := Accepted(o)
+		d, err := AcceptedDefinition(o, a)
+		if !ok || err != nil {
+			t.Errorf("%s: %v, %v", name, ok, err)
+			continue
+		}
+		got, err := pools.New(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !got.Addresses().Equal(want.Addresses()) || got.BlockSize() != want.BlockSize() {
+			t.Errorf("%s: %v in blocks of %d, want %v in blocks of %d", name, got.Addresses().Ranges(), got.BlockSize(), want.Addresses().Ranges(), want.BlockSize())
+		}
+		for _, f := range want.Families() {
+			if got.Gateway(f) != want.Gateway(f) {
+				t.Errorf("%s: gateway %s, want %s", name, got.Gateway(f), want.Gateway(f))
+			}
+		}
 	}
 }
 
