@@ -64,7 +64,8 @@ type Pool struct {
 	Name                                         string
 	NamespaceSelector, PodSelector, NodeSelector labels.Selector
 	State                                        State
-	// Why says, in a sentence, why a Refused pool is refused.
+	// Why says, in a sentence, why a Refused pool is refused, and why a Draining
+	// one drains if nobody wrote that it should.
 	Why string
 }
 

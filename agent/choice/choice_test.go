@@ -179,6 +179,7 @@ func refused(t testing.TB) []struct {
 		{"draining", asked{nsNotes: pool("older"), ns: set{"team": "old"}}, quiet, choice.ErrDraining},
 		{"draining by selectors", asked{ns: set{"team": "old", "tier": "web"}}, quiet, choice.ErrDraining},
 		{"draining by selectors, nothing else", asked{ns: set{"team": "old"}}, few, choice.ErrDraining},
+		{"deleted", asked{podNotes: pool("gone")}, append([]choice.Pool{{Name: "gone", State: choice.Draining, Why: "it was deleted"}}, quiet...), choice.ErrDraining},
 		{"two pools", asked{pod: set{"colour": "blue"}}, all, choice.ErrAmbiguous},
 		{"seven pools", asked{}, wide, choice.ErrAmbiguous},
 		{"empty addresses", asked{podNotes: addresses(" ")}, all, choice.ErrUnreadable},

@@ -81,6 +81,9 @@ func (q *question) notReady(p *Pool, by Rule) error {
 	cause := q.cause(p.Name, by)
 	switch p.State {
 	case Draining:
+		if p.Why != "" {
+			return q.refuse(ErrDraining, "%s, but the pool serves no new pods (%s): %s", cause, shown(p.Why, maxWhy), either(q.instead(), "make it anew when it is gone"))
+		}
 		return q.refuse(ErrDraining, "%s, but the pool is Draining and serves no new pods: %s", cause, either(q.instead(), "set the pool's state to Active"))
 	case Refused:
 		why := p.Why
