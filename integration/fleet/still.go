@@ -32,4 +32,6 @@ func (stillSpeaker) Flush(_ context.Context, prefixes []netip.Prefix) error {
 
 func (stillSpeaker) State(context.Context) (speaker.State, error) { return speaker.State{}, nil }
 
+func (stillSpeaker) Fail(context.Context, string) error { return nil }
+
 func (stillSpeaker) Close(context.Context, speaker.Stop) error { return nil }
