@@ -50,7 +50,7 @@ type noSpeaker struct{}
 func (noSpeaker) Set(context.Context, speaker.Desired) error   { return nil }
 func (noSpeaker) Flush(context.Context, []netip.Prefix) error  { return nil }
 func (noSpeaker) State(context.Context) (speaker.State, error) { return speaker.State{}, nil }
-func (noSpeaker) Fail(context.Context, string) error             { return nil }
+func (noSpeaker) Fail(context.Context, string) error           { return nil }
 func (noSpeaker) Close(context.Context, speaker.Stop) error    { return nil }
 
 func runChild(dir string) error {
