@@ -65,7 +65,7 @@ type Prefix string
 //
 // +kubebuilder:validation:XValidation:rule="self.prefix == oldSelf.prefix && self.pool == oldSelf.pool && self.lender == oldSelf.lender",message="prefix, pool and lender of a block can't be changed: delete it and make another"
 // +kubebuilder:validation:XValidation:rule=`self.node == oldSelf.node || self.node == "" || oldSelf.node == ""`,message="a block does not go from one node to another: the controller makes it vacant (node is empty) when its node is gone, then another can take it",fieldPath=.node
-// +kubebuilder:validation:XValidation:rule=`self.tenure == oldSelf.tenure + (self.node != "" && (oldSelf.node == "" || self.nodeUID != oldSelf.nodeUID) ? 1 : 0)`,message="tenure goes up by one when a node takes the block, and never else",fieldPath=.tenure
+// +kubebuilder:validation:XValidation:rule=`self.tenure == oldSelf.tenure + 1 ? self.node != "" : self.tenure == oldSelf.tenure && (self.node == "" || oldSelf.node != "" && self.nodeUID == oldSelf.nodeUID)`,message="tenure goes up by one when a node takes the block, and never else",fieldPath=.tenure
 // +kubebuilder:validation:XValidation:rule=`self.node != "" || self.nodeUID == ""`,message="a vacant block has no nodeUID: remove it together with node",fieldPath=.nodeUID
 // +kubebuilder:validation:XValidation:rule=`oldSelf.hasValue() || self.node != "" && self.node != self.lender && self.tenure == 0`,message="a new block has a node, which is not its lender, and tenure 0",optionalOldSelf=true
 type AddressBlockSpec struct {
