@@ -1,10 +1,15 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
+	"net/netip"
 	"reflect"
 	"slices"
 	"time"
+
+	"github.com/fairway-network/fairway/agent/cni"
+	"github.com/fairway-network/fairway/pools"
 )
 
 // admit makes wanted the pools, beside those of now of which something is held:
@@ -19,7 +24,7 @@ func (a *Agent) admit(wanted []Pool) {
 	if samePools(now, s.Pools) {
 		return
 	}
-	if err := a.desk.setPools(&s); err == nil {
+	if err := a.desk.admitPools(&s); err == nil {
 		clear(a.misfits)
 	} else if s.Pools = a.admitEach(a.desk, s, wanted, drained(now, held)); samePools(now, s.Pools) {
 		return
@@ -43,7 +48,7 @@ func (a *Agent) admitEach(d *desk, s Settings, wanted, keep []Pool) []Pool {
 	})
 	a.misfits = misfits
 	s.Pools = in
-	if err := d.setPools(&s); err != nil {
+	if err := d.admitPools(&s); err != nil {
 		a.Log.Error("the pools stay as they were", "err", err)
 	}
 	return in
@@ -56,7 +61,7 @@ func (d *desk) admitSome(s Settings, wanted, in []Pool, misfit func(Pool, error)
 		return in
 	}
 	s.Pools = beside(wanted, in)
-	err := d.setPools(&s)
+	err := d.admitPools(&s)
 	switch {
 	case err == nil:
 		return s.Pools
@@ -70,12 +75,15 @@ func (d *desk) admitSome(s Settings, wanted, in []Pool, misfit func(Pool, error)
 }
 
 // whyUnusable is what keeps a pool that the cluster has from being used here,
-// or else err.
+// which will end, or else err.
 func (a *Agent) whyUnusable(pool string, err error) error {
 	a.reload.Lock()
 	defer a.reload.Unlock()
 	if why := a.misfits[pool]; why != "" {
-		return fmt.Errorf("pool %q can't be used on this node now: %s", pool, why)
+		return fmt.Errorf("%w: pool %q can't be used on this node now: %s", cni.ErrTryAgain, pool, why)
+	}
+	if errors.Is(err, pools.ErrUnknownPool) {
+		return fmt.Errorf("%w: %w", cni.ErrTryAgain, err)
 	}
 	return err
 }
@@ -105,6 +113,49 @@ func (a *Agent) dropUnheld() {
 	if len(a.misfits) > 0 || len(beside(state.Pools, a.settings.Load().Pools)) > len(state.Pools) {
 		a.admit(state.Pools)
 	}
+}
+
+// admitPools makes the pools of s the desk's, or changes nothing.
+func (d *desk) admitPools(s *Settings) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.keepsBlocks(s.cores()); err != nil {
+		return err
+	}
+	return d.becomePools(s)
+}
+
+// keepsBlocks names a block held some addresses of which are not to be its
+// pool's any more: they would leave the kernel before the network knows. It is
+// returned first, as one of a pool that leases nothing new. The lock is held.
+func (d *desk) keepsBlocks(next []*pools.Pool) error {
+	byName := make(map[string]*pools.Pool, len(next))
+	for _, p := range next {
+		byName[p.Name()] = p
+	}
+	for _, b := range d.ledger.Blocks() {
+		is, err := d.ledger.Pool(b.Pool)
+		will := byName[b.Pool]
+		if err != nil || will == nil || will == is {
+			continue
+		}
+		held := common(setOf([]netip.Prefix{b.Prefix}), is.Addresses())
+		if !common(held, will.Addresses()).Equal(held) {
+			return fmt.Errorf("pool %q does not have all of block %s any more, which this node still holds%s", b.Pool, b.Prefix, d.endOf(b.Prefix))
+		}
+	}
+	return nil
+}
+
+// endOf says when a block that is not to be leased from any more will be
+// returned. The lock is held.
+func (d *desk) endOf(block netip.Prefix) string {
+	for _, g := range d.ledger.Grants() {
+		if slices.ContainsFunc(g.Addrs, block.Contains) {
+			return fmt.Sprintf(" for %s: wait until that pod is gone", g.Owner)
+		}
+	}
+	return ": wait until it is returned"
 }
 
 // ended is another number whenever leases or blocks may have ended.

@@ -59,12 +59,13 @@ func (c *counter) Lease(ctx context.Context, r pools.Request) (cni.Grant, error)
 // lease serves from a pool that the cluster has, which may be news to the desk.
 func (c *counter) lease(ctx context.Context, r pools.Request) (cni.Grant, error) {
 	grant, err := c.desk.Lease(ctx, r)
-	if !errors.Is(err, pools.ErrUnknownPool) {
-		return grant, err
+	if errors.Is(err, pools.ErrUnknownPool) {
+		c.agent.follow()
+		grant, err = c.desk.Lease(ctx, r)
 	}
-	c.agent.follow()
-	if grant, err = c.desk.Lease(ctx, r); errors.Is(err, pools.ErrUnknownPool) {
-		err = fmt.Errorf("%w: %w", cni.ErrTryAgain, c.agent.whyUnusable(r.Pool, err))
+	// One that the cluster has otherwise than what is held of it drains here.
+	if errors.Is(err, pools.ErrUnknownPool) || errors.Is(err, exchange.ErrDraining) {
+		err = c.agent.whyUnusable(r.Pool, err)
 	}
 	return grant, err
 }

@@ -110,24 +110,24 @@ func (a *Agent) holdAll(ctx context.Context, d *desk, history []pools.Record) (u
 	}
 	shared, ok := d.store.(exchange.Exchange)
 	if !ok {
-		own, inside, err := d.store.Own(ctx)
+		own, err := d.store.Own(ctx)
 		if err != nil {
 			return nil, err
 		}
-		return d.node.Found(nil, own, inside, d.now())
+		return d.node.Found(nil, own, d.now())
 	}
 	var requests []exchange.Request
-	var own, inside []exchange.Stored
+	var own []exchange.Stored
 	err = a.persist(ctx, "read the blocks of node "+a.Node, func() (err error) {
 		if requests, err = shared.Requests(ctx); err == nil {
-			own, inside, err = shared.Own(ctx)
+			own, err = shared.Own(ctx)
 		}
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	return d.node.Found(requests, own, inside, d.now())
+	return d.node.Found(requests, own, d.now())
 }
 
 // reclaim claims the blocks around a standing lease that no block held has,
@@ -179,6 +179,11 @@ func (d *desk) regain(ctx context.Context, pool *pools.Pool, a netip.Addr) (exch
 func (d *desk) setPools(s *Settings) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	return d.becomePools(s)
+}
+
+// becomePools is setPools. The lock is held.
+func (d *desk) becomePools(s *Settings) error {
 	if err := d.ledger.SetPools(s.cores()); err != nil {
 		return err
 	}
