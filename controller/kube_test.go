@@ -352,7 +352,6 @@ func (w *world) deleted() {
 	}
 	w.pool("heir", "10.10.0.0/24")
 	w.awaitState("heir", v1alpha1.PoolIsRefused)
-	w.decoys("bye")
 	w.remove(n.Name, b.Prefix)
 	w.await("the finalizer to go", func() (bool, any) {
 		o := w.get("bye")
