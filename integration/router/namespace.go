@@ -36,6 +36,10 @@ func NewNamespace(t testing.TB) Namespace {
 	return n
 }
 
+// PID is the process that holds the namespace: a number that no other has at the
+// time. It is 0 for the test's own.
+func (n Namespace) PID() int { return n.pid }
+
 // Command implements Host.
 func (n Namespace) Command(ctx context.Context, argv ...string) *exec.Cmd {
 	if n.pid != 0 {
