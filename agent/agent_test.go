@@ -116,7 +116,7 @@ func TestIdleBlockIsReturned(t *testing.T) {
 	a.call()
 	h.await("the block is withdrawn and out of the kernel", func() bool { return len(h.kernel.Ranges()) == 0 && len(h.peer.Ranges()) == 0 })
 	eventually(t, "the block is returned", func() bool {
-		bs, _, err := a.Store.Own(t.Context())
+		bs, err := a.Store.Own(t.Context())
 		return err == nil && len(bs) == 0 && a.desk.count() == 0
 	})
 	lease(t, a, request("web", 2))

@@ -76,18 +76,17 @@ type manyBlocks struct {
 	held           int
 }
 
-func (m manyBlocks) Own(context.Context) (own, inside []exchange.Stored, err error) {
+func (m manyBlocks) Own(context.Context) (own []exchange.Stored, err error) {
 	cell := m.pool.Cell(m.pool.Addresses().Ranges()[0].From())
 	for range m.held {
 		own = append(own, exchange.Stored{Block: pools.Block{Prefix: cell, Pool: m.pool.Name(), Node: "n1"}})
 		cell = m.pool.Cell(netipx.PrefixLastIP(cell).Next())
 	}
-	return own, nil, nil
+	return own, nil
 }
 
 func (m manyBlocks) List(ctx context.Context, _ string) ([]exchange.Stored, error) {
-	own, _, err := m.Own(ctx)
-	return own, err
+	return m.Own(ctx)
 }
 
 func (manyBlocks) Create(context.Context, pools.Block) (exchange.Stored, error) {

@@ -194,12 +194,12 @@ func TestNoReturnBeforeTheWithdrawalLeft(t *testing.T) {
 	a.call()
 	h.await("the withdrawal is handed over", func() bool { return !h.bgp.Contains(addr) })
 	h.await("the loop has waited twice", func() bool { return h.unflushed >= 2 })
-	if bs, _, err := a.Store.Own(t.Context()); err != nil || len(bs) != 1 || !h.delivers(addr) {
+	if bs, err := a.Store.Own(t.Context()); err != nil || len(bs) != 1 || !h.delivers(addr) {
 		t.Errorf("blocks %v (%v), kernel delivers: %v", bs, err, h.delivers(addr))
 	}
 	h.update(func() { h.established = true })
 	eventually(t, "the block is returned", func() bool {
-		bs, _, err := a.Store.Own(t.Context())
+		bs, err := a.Store.Own(t.Context())
 		return err == nil && len(bs) == 0
 	})
 }
@@ -385,7 +385,7 @@ func TestClaimRightAfterTheReturn(t *testing.T) {
 	if err := <-claimed; err != nil {
 		t.Error(err)
 	}
-	held, _, err := store.Own(t.Context())
+	held, err := store.Own(t.Context())
 	if err != nil || len(held) != 1 || a.desk.count() != 1 {
 		t.Errorf("the store has %v (%v), the agent %d blocks", held, err, a.desk.count())
 	}

@@ -27,7 +27,7 @@ func leftBehind(t *testing.T, web Pool) (*host, netip.Addr) {
 // held are the blocks of a pool that the store has for this node.
 func (a running) held(t *testing.T, pool string) []pools.Block {
 	t.Helper()
-	own, _, err := a.Store.Own(t.Context())
+	own, err := a.Store.Own(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -262,7 +262,7 @@ func TestPoolComesBackTooLate(t *testing.T) {
 	if err := a.pass(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if bs, _, err := store.Own(t.Context()); err != nil || len(bs) != 2 || len(a.desk.ledger.Blocks()) != 2 || len(a.desk.unfit) != 0 {
+	if bs, err := store.Own(t.Context()); err != nil || len(bs) != 2 || len(a.desk.ledger.Blocks()) != 2 || len(a.desk.unfit) != 0 {
 		t.Errorf("the store has %v (%v), the agent %v and %v", bs, err, a.desk.ledger.Blocks(), a.desk.unfit)
 	}
 }

@@ -250,7 +250,7 @@ func callsOfAgents(ctx context.Context, c *kube.Cluster, out io.Writer) error {
 		{"read one block", func() error { _, err := s.Block(ctx, cellOf(140)); return err }},
 		{"a pool's blocks, before a first claim (all of them)", func() error { _, err := s.List(ctx, "many"); return err }},
 		{"a pool's blocks, of a pool with none", func() error { _, err := s.List(ctx, "few"); return err }},
-		{"own blocks and what is inside, at a start or an audit", func() error { _, _, err := s.Own(ctx); return err }},
+		{"own blocks, at a start or an audit", func() error { _, err := s.Own(ctx); return err }},
 		{"what is inside a block", func() error { _, err := s.Inside(ctx, cellOf(140)); return err }},
 	} {
 		sizes.bytes.Store(0)

@@ -20,9 +20,8 @@ func (s *Store) List(_ context.Context, pool string) ([]exchange.Stored, error) 
 }
 
 // Own implements exchange.Store: all blocks are this node's.
-func (s *Store) Own(context.Context) (own, inside []exchange.Stored, err error) {
-	own, err = s.those(func(pools.Block) bool { return true })
-	return own, nil, err
+func (s *Store) Own(context.Context) ([]exchange.Stored, error) {
+	return s.those(func(pools.Block) bool { return true })
 }
 
 // Inside implements exchange.Store.

@@ -79,7 +79,7 @@ func TestBlocksOfAFormerName(t *testing.T) {
 
 func own(t *testing.T, s *embedded.Store) (out []pools.Block) {
 	t.Helper()
-	stored, _, err := s.Own(t.Context())
+	stored, err := s.Own(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -529,7 +529,7 @@ func TestFlowOfAReboot(t *testing.T) {
 	s.store.create("c", pools.Block{Prefix: netip.MustParsePrefix("10.0.0.4/30"), Pool: "a", Node: "c"})
 	s.store.create("a", pools.Block{Prefix: netip.MustParsePrefix("10.0.0.5/32"), Pool: "a", Node: "a", Machine: "a.1", Lender: "c"})
 	a := s.enter(t, "a", "a.2")
-	if _, err := a.Found(nil, s.store.own("a"), nil, s.now); err != nil {
+	if _, err := a.Found(nil, s.store.own("a"), s.now); err != nil {
 		t.Fatal(err)
 	}
 	a.does("Take 10.0.0.0/30", "Delete 10.0.0.5/32")

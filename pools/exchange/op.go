@@ -72,7 +72,6 @@ func (o *Op) String() string {
 type Result struct {
 	Block    Stored
 	Blocks   []Stored
-	Inside   []Stored // of Own
 	Request  Request
 	Requests []Request
 	Presence Presence
@@ -91,7 +90,7 @@ func Run(ctx context.Context, s Store, o *Op) (r Result) {
 	case List:
 		r.Blocks, r.Err = s.List(ctx, o.Pool)
 	case Own:
-		r.Blocks, r.Inside, r.Err = s.Own(ctx)
+		r.Blocks, r.Err = s.Own(ctx)
 	case Inside:
 		r.Blocks, r.Err = s.Inside(ctx, o.Block.Prefix)
 	case Look:

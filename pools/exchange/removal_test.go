@@ -165,7 +165,7 @@ func TestLateRemoval(t *testing.T) {
 	l.emptied(&late)
 	l.guest = nil // it crashes
 	g := l.joins("n", 8, "10.0.0.0/29")
-	if _, err := g.node.Found(nil, l.store.own("n"), nil, l.now); err != nil {
+	if _, err := g.node.Found(nil, l.store.own("n"), l.now); err != nil {
 		t.Fatal(err)
 	}
 	l.pass(2 * Settle)

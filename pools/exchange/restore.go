@@ -68,7 +68,7 @@ func isUnfit(err error) bool {
 // the store is shared the others are held as soon as they are taken anew: what
 // an earlier life has promised of them is void then, and whoever takes the node
 // for gone is too late. It returns what Restore does.
-func (n *Node) Found(requests []Request, own, _ []Stored, now time.Time) (unfit []Stored, err error) {
+func (n *Node) Found(requests []Request, own []Stored, now time.Time) (unfit []Stored, err error) {
 	n.at(now)
 	n.Disown(requests)
 	var errs []error

@@ -141,7 +141,7 @@ func (a *agent) find() {
 	a.ask(Op{Kind: Requests}, func(requests Result) {
 		a.ask(Op{Kind: Own}, func(own Result) {
 			var err error
-			if a.unfit, err = a.node.Found(requests.Requests, own.Blocks, own.Inside, a.w.now); err != nil {
+			if a.unfit, err = a.node.Found(requests.Requests, own.Blocks, a.w.now); err != nil {
 				a.w.say("%s: found: %v", a.name, err)
 				a.crash()
 				return

@@ -70,7 +70,6 @@ type call struct {
 	machine  *machine
 	deadline time.Time
 	effected bool
-	half     bool // of an Own, whose second list is still to be read
 	result   Result
 	answer   func(Result)
 	alive    func() bool
@@ -267,8 +266,6 @@ func (w *world) progress() {
 
 func (w *world) further(c *call) {
 	switch {
-	case c.half:
-		w.secondHalf(c)
 	case c.effected:
 		if c.op.Kind.Writes() && w.chance(w.faults.unheard) {
 			w.say("%s: %v was done, and the answer lost", c.who, c.op)
@@ -326,20 +323,8 @@ func (w *world) effect(c *call) {
 	} else {
 		c.result = w.store.do(c.node, c.op)
 	}
-	c.effected, c.half = true, c.op.Kind == Own
+	c.effected = true
 	w.say("%s: store does %v: %s", c.who, c.op, result(c.op, c.result))
-}
-
-// secondHalf reads what is inside of a node's own blocks.
-func (w *world) secondHalf(c *call) {
-	c.half = false
-	for _, b := range w.store.blocks {
-		if b.Node != c.node && slices.ContainsFunc(c.result.Blocks, func(o Stored) bool {
-			return o.Prefix.Bits() < b.Prefix.Bits() && o.Prefix.Contains(b.Prefix.Addr())
-		}) {
-			c.result.Inside = append(c.result.Inside, b)
-		}
-	}
 }
 
 // agoOrNow is the past that a late reader sees.
@@ -382,8 +367,8 @@ func result(o *Op, r Result) string {
 	switch {
 	case r.Err != nil:
 		return r.Err.Error()
-	case len(r.Blocks)+len(r.Inside) > 0:
-		return describe(append(slices.Clone(r.Blocks), r.Inside...))
+	case len(r.Blocks) > 0:
+		return describe(r.Blocks)
 	case r.Block.Prefix.IsValid():
 		return describe([]Stored{r.Block})
 	case r.Request.Name != "":

@@ -72,9 +72,8 @@ type Store interface {
 	// List returns blocks of a pool, vacant ones and all nodes' own, perhaps
 	// out of date.
 	List(ctx context.Context, pool string) ([]Stored, error)
-	// Own returns the blocks of this node, and in inside those of other nodes
-	// and the vacant ones that lie in them.
-	Own(ctx context.Context) (own, inside []Stored, err error)
+	// Own returns the blocks of this node.
+	Own(ctx context.Context) ([]Stored, error)
 	// Inside returns the blocks that lie in p, p itself left out.
 	Inside(ctx context.Context, p netip.Prefix) ([]Stored, error)
 	// Block returns the block p, or ErrGone.

@@ -3,7 +3,6 @@ package kube
 import (
 	"math/rand/v2"
 	"net/netip"
-	"slices"
 	"strings"
 	"testing"
 
@@ -82,7 +81,7 @@ func TestSelections(t *testing.T) {
 		return p
 	}
 	for range 2000 {
-		outer := []netip.Prefix{random(largeBits), random(8), random(4)}
+		outer := random([]int{largeBits, 8, 4}[r.IntN(3)])
 		inner := random(12)
 		chosen, times := 0, 0
 		for _, s := range selections(outer) {
@@ -94,9 +93,9 @@ func TestSelections(t *testing.T) {
 				times++
 			}
 		}
-		near := slices.ContainsFunc(outer, func(p netip.Prefix) bool { return p.Overlaps(around(inner.Addr())) })
-		inside := slices.ContainsFunc(outer, func(p netip.Prefix) bool { return p.Bits() <= inner.Bits() && p.Overlaps(inner) })
-		if inside && times != 1 || !near && times != 0 || chosen > 3 {
+		near := outer.Overlaps(around(inner.Addr()))
+		inside := outer.Bits() <= inner.Bits() && outer.Overlaps(inner)
+		if inside && times != 1 || !near && times != 0 || chosen > 2 {
 			t.Fatalf("%v is selected %d times by the %d selectors of %v", inner, times, chosen, outer)
 		}
 	}
@@ -114,13 +113,10 @@ func TestSelectionsAtTheEdges(t *testing.T) {
 		{"10.0.0.0/8", ""},
 		{"::/0", ""},
 	} {
-		got := selections([]netip.Prefix{netip.MustParsePrefix(c.prefix)})
+		got := selections(netip.MustParsePrefix(c.prefix))
 		if len(got) != 1 || got[0] != c.want {
 			t.Errorf("%s is selected by %q, want %q", c.prefix, got, c.want)
 		}
-	}
-	if got := selections(nil); len(got) != 0 {
-		t.Errorf("no prefixes are selected by %q", got)
 	}
 }
 

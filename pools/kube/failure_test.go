@@ -241,7 +241,7 @@ func TestWhatTheFailureOfAReadMeans(t *testing.T) {
 		s := client(t, config).Store("n1")
 		for name, call := range map[string]func() error{
 			"List":     func() error { _, err := s.List(t.Context(), "web"); return err },
-			"Own":      func() error { _, _, err := s.Own(t.Context()); return err },
+			"Own":      func() error { _, err := s.Own(t.Context()); return err },
 			"Inside":   func() error { _, err := s.Inside(t.Context(), stored().Prefix); return err },
 			"Block":    func() error { _, err := s.Block(t.Context(), stored().Prefix); return err },
 			"Requests": func() error { _, err := s.Requests(t.Context()); return err },

@@ -23,20 +23,17 @@ func around(a netip.Addr) netip.Prefix {
 	return netip.PrefixFrom(a, a.BitLen()-placeBits).Masked()
 }
 
-// selections are label selectors that together find all blocks in the prefixes,
-// each of them once, and others nearby.
-func selections(prefixes []netip.Prefix) (selectors []string) {
-	var places []string
-	for _, p := range prefixes {
-		if p.Addr().BitLen()-p.Bits() > largeBits {
-			return []string{""}
-		}
-		for a := p.Addr(); a.IsValid() && p.Contains(a); a = after(around(a)) {
-			places = append(places, v1alpha1.BlockName(around(a)))
-		}
+// selections are label selectors that together find all blocks in p, each of
+// them once, and others nearby.
+func selections(p netip.Prefix) (selectors []string) {
+	if p.Addr().BitLen()-p.Bits() > largeBits {
+		return []string{""}
 	}
-	slices.Sort(places)
-	for names := range slices.Chunk(slices.Compact(places), placesAtOnce) {
+	var places []string
+	for a := p.Addr(); a.IsValid() && p.Contains(a); a = after(around(a)) {
+		places = append(places, v1alpha1.BlockName(around(a)))
+	}
+	for names := range slices.Chunk(places, placesAtOnce) {
 		selectors = append(selectors, v1alpha1.LabelAround+" in ("+strings.Join(names, ",")+")")
 	}
 	return selectors

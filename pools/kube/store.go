@@ -40,38 +40,26 @@ func (s *Store) List(ctx context.Context, pool string) ([]exchange.Stored, error
 	return slices.DeleteFunc(stored, func(b exchange.Stored) bool { return b.Pool != pool }), nil
 }
 
-// Own makes one request, and if the node has blocks a second one.
-func (s *Store) Own(ctx context.Context) (own, inside []exchange.Stored, err error) {
+// Own makes one request.
+func (s *Store) Own(ctx context.Context) ([]exchange.Stored, error) {
 	blocks, err := s.listBlocks(ctx, "list the blocks of node "+s.node, metav1.ListOptions{
 		LabelSelector: equals(v1alpha1.LabelNode, v1alpha1.NodeLabel(s.node)),
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	own, err = allOf(blocks, storedOf)
+	own, err := allOf(blocks, storedOf)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	own = slices.DeleteFunc(own, func(b exchange.Stored) bool { return b.Node != s.node })
-	prefixes := make([]netip.Prefix, len(own))
-	for i, b := range own {
-		prefixes[i] = b.Prefix
-	}
-	inside, err = s.within(ctx, prefixes)
-	inside = slices.DeleteFunc(inside, func(b exchange.Stored) bool { return b.Node == s.node })
-	return own, inside, err
+	return slices.DeleteFunc(own, func(b exchange.Stored) bool { return b.Node != s.node }), nil
 }
 
 // Inside makes one request, or two for more than half of the largest cell there
 // can be.
-func (s *Store) Inside(ctx context.Context, p netip.Prefix) ([]exchange.Stored, error) {
-	return s.within(ctx, []netip.Prefix{p})
-}
-
-// within returns the blocks that lie in some of the prefixes, as they are now.
-func (s *Store) within(ctx context.Context, prefixes []netip.Prefix) (all []exchange.Stored, err error) {
-	for _, places := range selections(prefixes) {
-		blocks, err := s.listBlocks(ctx, "list the blocks inside others", metav1.ListOptions{LabelSelector: places})
+func (s *Store) Inside(ctx context.Context, p netip.Prefix) (all []exchange.Stored, err error) {
+	for _, places := range selections(p) {
+		blocks, err := s.listBlocks(ctx, "list the blocks inside "+p.String(), metav1.ListOptions{LabelSelector: places})
 		if err != nil {
 			return nil, err
 		}
@@ -82,9 +70,7 @@ func (s *Store) within(ctx context.Context, prefixes []netip.Prefix) (all []exch
 		all = append(all, stored...)
 	}
 	return slices.DeleteFunc(all, func(b exchange.Stored) bool {
-		return !slices.ContainsFunc(prefixes, func(p netip.Prefix) bool {
-			return p.Bits() < b.Prefix.Bits() && p.Contains(b.Prefix.Addr())
-		})
+		return b.Prefix.Bits() <= p.Bits() || !p.Contains(b.Prefix.Addr())
 	}), nil
 }
 
