@@ -76,7 +76,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 		Pools: func(all []v1alpha1.AddressPool) {
 			c.update(func() { c.objects, c.listed.pools = all, true })
 		},
-		// Both objects change often in what is none of our business.
+		// It is shown again whether it has changed or not.
 		Node: func(n kube.Node) {
 			if now, listed := c.current(); !listed || !reflect.DeepEqual(n, now) {
 				c.update(func() { c.node, c.listed.node = n, true })
@@ -88,7 +88,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 				c.update(func() { c.state.Fence, c.state.Orders = fence, orders })
 			}
 		},
-		Pods: c.signal, Namespaces: c.signal,
+		Pods: c.signal,
 	})
 }
 
@@ -167,12 +167,12 @@ func (c *Cluster) Place(ctx context.Context, o pools.Owner, named string) (agent
 	if err != nil {
 		return agent.Placement{}, fmt.Errorf("%w: the API server does not say what pod %s/%s is: %w", cni.ErrTryAgain, o.Namespace, o.Pod, err)
 	}
-	ns, err := c.namespace(ctx, o.Namespace)
+	ns, node, err := c.around(ctx, o.Namespace)
 	if err != nil {
-		return agent.Placement{}, fmt.Errorf("%w: the API server does not say what namespace %s is: %w", cni.ErrTryAgain, o.Namespace, err)
+		return agent.Placement{}, fmt.Errorf("%w: the API server does not say what namespace %s and node %s are: %w", cni.ErrTryAgain, o.Namespace, c.Node, err)
 	}
 	c.mu.Lock()
-	offers, node := c.offers, c.node
+	offers := c.offers
 	known := c.listed.pools && c.listed.node || c.past != nil
 	c.mu.Unlock()
 	if !known {
@@ -204,15 +204,17 @@ func (c *Cluster) pod(ctx context.Context, o pools.Owner) (kube.Pod, error) {
 	return c.watcher.Pod(ctx, o.Namespace, o.Pod, o.PodUID)
 }
 
-func (c *Cluster) namespace(ctx context.Context, name string) (kube.Namespace, error) {
+// around is the namespace of a pod, and this node.
+func (c *Cluster) around(ctx context.Context, namespace string) (kube.Namespace, kube.Node, error) {
 	if past := c.unlessReady(); past != nil {
 		for _, n := range past.Namespaces {
-			if n.Name == name {
-				return n, nil
+			if n.Name == namespace {
+				node, _ := c.current()
+				return n, node, nil
 			}
 		}
 	}
-	return c.watcher.Namespace(ctx, name)
+	return c.watcher.Around(ctx, namespace)
 }
 
 // unlessReady is what an earlier agent saw, until this one has seen it all.

@@ -29,6 +29,7 @@ func TestOnARealAPIServer(t *testing.T) {
 	t.Run("fenced while the agent was down", s.fencedMeanwhile)
 	t.Run("the Node object is away", s.nodeAway)
 	t.Run("a chosen address", s.chosen)
+	t.Run("what was just said counts", s.justSaid)
 	t.Run("pods that are gone", s.gone)
 	t.Run("API server away", s.away) // stops and starts it
 	s.sound(t)
@@ -217,24 +218,26 @@ func (s *stage) otherNode(t *testing.T) {
 		t.Fatal(err)
 	}
 	uid := s.makeNode(t, "f1")
+	two := s.pod(t, "f1", "machine-2", inPool("machine")) // when a pod comes the agent looks at the Node
 	await(t, "the block has the name of the new machine", func() bool {
 		b, err := s.resource("addressblocks").Get(t.Context(), blockName(t, n), metav1.GetOptions{})
 		return err == nil && b.Object["spec"].(map[string]any)["nodeUID"] == string(uid)
 	})
-	cordon := func(yes bool) {
+	cordon := func(yes bool, pod string) *core.Pod {
 		t.Helper()
 		if _, err := nodes.Patch(t.Context(), "f1", types.MergePatchType, fmt.Appendf(nil, `{"spec":{"unschedulable":%t}}`, yes), metav1.PatchOptions{}); err != nil {
 			t.Fatal(err)
 		}
+		p := s.pod(t, "f1", pod, inPool("machine"))
 		await(t, "the agent knows", func() bool { return n.status(t).Cordoned == yes })
+		return p
 	}
-	cordon(true)
-	n.add(t, s.pod(t, "f1", "machine-2", inPool("machine")))
-	three := s.pod(t, "f1", "machine-3", inPool("machine"))
+	three := cordon(true, "machine-3")
+	n.add(t, two)
 	if _, err := n.cni("ADD", three); err == nil || !strings.Contains(err.Error(), "cordoned") {
 		t.Errorf("a new block on a cordoned node: %v", err)
 	}
-	cordon(false)
+	cordon(false, "machine-4")
 	n.add(t, three)
 }
 

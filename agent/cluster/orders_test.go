@@ -134,6 +134,7 @@ func (s *stage) nodeAway(t *testing.T) {
 	if err := s.admin.CoreV1().Nodes().Delete(t.Context(), "l1", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
+	s.pod(t, "l1", "absent-4", nil) // when a pod comes the agent looks at the Node
 	await(t, "the agent knows", func() bool { return n.cluster.State().Machine == "" })
 	n.add(t, second)
 	if err := n.stop(); err != nil {
@@ -146,6 +147,7 @@ func (s *stage) nodeAway(t *testing.T) {
 	n.add(t, third) // in a block of its own
 	blocks := s.blocks(t, "absent")
 	uid := s.makeNode(t, "l1")
+	s.pod(t, "l1", "absent-5", nil)
 	await(t, "all blocks have the name of the new machine", func() bool {
 		for _, b := range blocks {
 			name := strings.NewReplacer(".", "-", "/", "-").Replace(strings.Fields(b)[0])

@@ -97,8 +97,8 @@ func (c *Cluster) sight(ctx context.Context) sight {
 			continue
 		}
 		seen[p.Namespace] = true
-		if ns, err := c.watcher.Namespace(ctx, p.Namespace); err == nil {
-			s.Namespaces = append(s.Namespaces, ns)
+		if ns, now, err := c.watcher.Around(ctx, p.Namespace); err == nil {
+			s.Namespaces, s.Node = append(s.Namespaces, ns), now
 		}
 	}
 	return s

@@ -31,7 +31,7 @@ type price struct{ claim, loan time.Duration }
 // kubeWatches measures what idle agents cost the API server.
 func kubeWatches(ctx context.Context, _ *bench, out io.Writer) error {
 	agents := idleAgents()
-	fmt.Fprintf(out, "\n### %d idle agents\n\nEach with its own token, its own connection and its %d watches, made by the agent's own code: requests, pools, namespaces, pods of its node, its Node, its NodeSpeaker. Processor time of the API server, with all that it does meanwhile.\n\n", agents, fleet.WatchesEach)
+	fmt.Fprintf(out, "\n### %d idle agents\n\nEach with its own token, its own connection and its %d watches, made by the agent's own code: requests, pools, pods of its node, its NodeSpeaker. Processor time of the API server, with all that it does meanwhile.\n\n", agents, fleet.WatchesEach)
 	return ground(ctx, func(c *kube.Cluster) error {
 		m := &meter{c: c}
 		// A restart that nobody disturbs.

@@ -28,6 +28,7 @@ type Crowd struct {
 	watches atomic.Int64 // that are open
 	opened  atomic.Int64 // that ever were
 	want    atomic.Int64 // how many there are to be
+	dialed  atomic.Int64 // connections that ever were
 	mu      sync.Mutex
 	conns   map[net.Conn]bool
 	end     context.CancelFunc
@@ -39,7 +40,7 @@ type Crowd struct {
 const atATime = 250
 
 // WatchesEach is how many watches an agent has.
-const WatchesEach = 6
+const WatchesEach = 4
 
 // Gather connects the agents of so many nodes and returns when all their watches
 // are open. Close must follow, unless with an error.
@@ -113,6 +114,9 @@ func (c *Crowd) Cut() {
 // Opened is how many watches were ever opened.
 func (c *Crowd) Opened() int { return int(c.opened.Load()) }
 
+// Dialed is how many connections there ever were.
+func (c *Crowd) Dialed() int { return int(c.dialed.Load()) }
+
 // Close ends all watches.
 func (c *Crowd) Close() {
 	c.end()
@@ -123,6 +127,7 @@ func (c *Crowd) Close() {
 func (c *Crowd) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	conn, err := new(net.Dialer).DialContext(ctx, network, address)
 	if err == nil {
+		c.dialed.Add(1)
 		c.mu.Lock()
 		c.conns[conn] = true
 		c.mu.Unlock()

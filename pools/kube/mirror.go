@@ -72,32 +72,18 @@ func (m *mirror[T]) follow(ctx context.Context, from *cache.ListWatch, kind runt
 	}
 }
 
-// logged logs what fails, once, again after a minute, and when it is over.
+// logged logs what fails.
 func (m *mirror[T]) logged(from *cache.ListWatch) *cache.ListWatch {
-	var mu sync.Mutex
-	var last string
-	var at time.Time
-	tell := func(ctx context.Context, err error) {
-		mu.Lock()
-		defer mu.Unlock()
-		switch why := reasonOf(err); {
-		case err == nil && last != "":
-			m.log.Info("the API server shows objects again", "objects", m.what)
-			last = ""
-		case err != nil && ctx.Err() == nil && (why != last || time.Since(at) >= time.Minute):
-			m.log.Warn("the API server does not show objects; retrying", "objects", m.what, "err", why)
-			last, at = why, time.Now()
-		}
-	}
+	v := &voice{what: m.what, log: m.log}
 	return &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			list, err := from.ListWithContextFunc(ctx, o)
-			tell(ctx, err)
+			v.tell(ctx, err)
 			return list, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			w, err := from.WatchFuncWithContext(ctx, o)
-			tell(ctx, err)
+			v.tell(ctx, err)
 			return w, err
 		},
 	}

@@ -59,81 +59,128 @@ type Node struct {
 }
 
 // Sight is told what has changed. Its functions are called one at a time for
-// each kind of object, first when the kind was listed; nil ones are left out.
+// each kind of object, first when the kind was seen; nil ones are left out.
 type Sight struct {
 	// Pools gets all pools, in the order of their names. They are shared with
 	// the Watcher: change nothing in them.
 	Pools func([]v1alpha1.AddressPool)
-	// Node gets the node, or the zero Node when there is none.
+	// Node gets the node, or the zero Node when there is none, each time that
+	// it was read.
 	Node func(Node)
 	// Speaker gets the node's own NodeSpeaker, or nil when there is none.
 	Speaker func(*v1alpha1.NodeSpeaker)
-	// Pods says that pods of this node came, changed or went, and Namespaces
-	// the same of namespaces.
-	Pods, Namespaces func()
+	// Pods says that pods of this node came, changed or went, and that their
+	// namespaces were read.
+	Pods func()
 }
 
 // Watcher keeps what a node's agent has to know of the cluster, beside the
-// requests that its Store watches: the pods of its node, all namespaces and
-// pools, its Node and its NodeSpeaker. What it saw last stays while the API
-// server is away. It is safe for concurrent use.
+// requests that its Store watches. It watches the pods of its node, all pools and
+// its NodeSpeaker; it reads its Node about once a minute, and with the pod's
+// namespace whenever a pod comes. What it saw last stays while the API server is
+// away. It is safe for concurrent use.
 type Watcher struct {
 	*Client
-	node       string
-	pods       *mirror[Pod]
-	namespaces *mirror[Namespace]
-	pools      *mirror[v1alpha1.AddressPool]
-	self       *mirror[Node]
-	speaker    *mirror[v1alpha1.NodeSpeaker]
-	ready      chan struct{}
+	node    string
+	pods    *mirror[Pod]
+	pools   *mirror[v1alpha1.AddressPool]
+	speaker *mirror[v1alpha1.NodeSpeaker]
+	around  *surroundings
+	ready   chan struct{}
 }
 
 // Watcher returns one for a node, which has seen nothing until it runs.
 func (c *Client) Watcher(node string) *Watcher {
-	return &Watcher{
+	w := &Watcher{
 		Client: c, node: node, ready: make(chan struct{}),
-		pods:       newMirror("pods", c.log, podOf),
-		namespaces: newMirror("namespaces", c.log, namespaceOf),
-		pools:      newMirror("pools", c.log, poolOf),
-		self:       newMirror("nodes", c.log, nodeOf),
-		speaker:    newMirror("node speakers", c.log, speakerOf),
+		pools:   newMirror("pools", c.log, poolOf),
+		speaker: newMirror("node speakers", c.log, speakerOf),
+		around:  newSurroundings(c, node),
 	}
+	w.pods = newMirror("pods", c.log, w.come)
+	return w
 }
 
 // Run watches until ctx ends, whose error it returns. It runs once.
 func (w *Watcher) Run(ctx context.Context, s Sight) error {
 	var missing sync.WaitGroup
-	missing.Add(5)
+	missing.Add(3)
 	go func() {
 		missing.Wait()
 		close(w.ready)
 	}()
-	// first marks the first call, with which a kind has been listed.
-	first := func(tell func()) func() {
-		var once sync.Once
-		return func() {
-			tell()
-			once.Do(missing.Done)
-		}
-	}
+	listed := make(chan struct{})
 	var watches sync.WaitGroup
 	watches.Go(func() {
-		_ = w.pods.follow(ctx, outlines(w.podsMeta(metav1.NamespaceAll), "spec.nodeName="+w.node), outline("v1", "Pod"), first(told(s.Pods)))
+		_ = w.pods.follow(ctx, outlines(w.podsMeta(metav1.NamespaceAll), "spec.nodeName="+w.node), outline("v1", "Pod"), then(w.around.wake, func() { close(listed) }))
 	})
 	watches.Go(func() {
-		_ = w.namespaces.follow(ctx, outlines(w.namespacesMeta(), ""), outline("v1", "Namespace"), first(told(s.Namespaces)))
+		_ = w.pools.follow(ctx, every(w.own, v1alpha1.AddressPools), &v1alpha1.AddressPool{}, then(shown(s.Pools, w.Pools), missing.Done))
 	})
 	watches.Go(func() {
-		_ = w.pools.follow(ctx, every(w.own, v1alpha1.AddressPools), &v1alpha1.AddressPool{}, first(shown(s.Pools, w.Pools)))
+		_ = w.speaker.follow(ctx, one(w.own, v1alpha1.NodeSpeakers, w.node), &v1alpha1.NodeSpeaker{}, then(w.ordered(shown(s.Speaker, w.Speaker)), missing.Done))
 	})
 	watches.Go(func() {
-		_ = w.self.follow(ctx, one(w.core, "nodes", w.node), &core.Node{}, first(shown(s.Node, w.Node)))
-	})
-	watches.Go(func() {
-		_ = w.speaker.follow(ctx, one(w.own, v1alpha1.NodeSpeakers, w.node), &v1alpha1.NodeSpeaker{}, first(shown(s.Speaker, w.Speaker)))
+		select {
+		case <-listed:
+			w.lookAround(ctx, shown(s.Node, w.Node), told(s.Pods), missing.Done)
+		case <-ctx.Done():
+		}
 	})
 	watches.Wait()
 	return ctx.Err()
+}
+
+// then is tell, with which after is called once, after the first time.
+func then(tell, after func()) func() {
+	var once sync.Once
+	return func() {
+		tell()
+		once.Do(after)
+	}
+}
+
+// ordered is tell, with which the Node is read if the controller has changed
+// something here: it may have its reason there.
+func (w *Watcher) ordered(tell func()) func() {
+	before, started := "", false
+	return func() {
+		orders := ""
+		if s := w.Speaker(); s != nil {
+			orders = fmt.Sprint(s.UID, s.Generation)
+		}
+		if started && orders != before {
+			w.around.stir()
+		}
+		before, started = orders, true
+		tell()
+	}
+}
+
+// lookAround reads the Node and the namespaces of the pods, as needed, until ctx
+// ends. seen is called when all of it is known.
+func (w *Watcher) lookAround(ctx context.Context, tellNode, tellPods, seen func()) {
+	var once sync.Once
+	_ = w.around.follow(ctx, w.spaces, func(err error) {
+		if _, known := w.around.self.now(); known {
+			tellNode()
+		}
+		tellPods()
+		if err == nil {
+			once.Do(seen)
+		}
+	})
+}
+
+// spaces are the names of the namespaces of the pods.
+func (w *Watcher) spaces() []string {
+	var names []string
+	for _, p := range w.pods.all() { // in their order
+		if len(names) == 0 || names[len(names)-1] != p.Namespace {
+			names = append(names, p.Namespace)
+		}
+	}
+	return names
 }
 
 func told(tell func()) func() {
@@ -150,7 +197,7 @@ func shown[T any](tell func(T), get func() T) func() {
 	return func() { tell(get()) }
 }
 
-// Ready is closed when all kinds were listed once and the Sight knows them.
+// Ready is closed when all kinds were seen once and the Sight knows them.
 func (w *Watcher) Ready() <-chan struct{} { return w.ready }
 
 // Pods returns the pods of this node, as far as the Watcher knows.
@@ -159,9 +206,10 @@ func (w *Watcher) Pods() []Pod { return w.pods.all() }
 // Pools returns all pools, as far as the Watcher knows. They are shared.
 func (w *Watcher) Pools() []v1alpha1.AddressPool { return w.pools.all() }
 
-// Node returns this node, or the zero Node when the Watcher knows of none.
+// Node returns this node as it was read last, or the zero Node when the Watcher
+// knows of none.
 func (w *Watcher) Node() Node {
-	n, _ := w.self.get("", w.node)
+	n, _ := w.around.self.now()
 	return n
 }
 
@@ -193,42 +241,30 @@ func (w *Watcher) Pod(ctx context.Context, namespace, name, uid string) (Pod, er
 	if p, err = podOf(o); err != nil {
 		return Pod{}, err
 	}
+	w.around.pod(namespace)
 	if !p.Is(uid) {
 		return Pod{}, fmt.Errorf("%s: %w: its UID is %s, not %s", what, ErrOtherPod, p.UID, uid)
 	}
 	return p, nil
 }
 
-// Namespace returns a namespace. It asks the API server, once, only when the
-// Watcher does not know it.
-func (w *Watcher) Namespace(ctx context.Context, name string) (Namespace, error) {
-	if ns, ok := w.namespaces.get("", name); ok {
-		return ns, nil
-	}
-	o, err := outlined(ctx, "namespace "+name, w.namespacesMeta(), name)
+// Around returns the namespace of a pod of this node, and the node, as they were
+// when a pod of the namespace came last, or later. It asks the API server, once
+// for each, only when the Watcher has not done so since. While the API server is
+// away what was read before has to do, if something was.
+func (w *Watcher) Around(ctx context.Context, namespace string) (Namespace, Node, error) {
+	space := w.around.space(namespace)
+	w.around.self.begin(ctx)
+	ns, err := space.get(ctx)
 	if err != nil {
-		return Namespace{}, err
+		return Namespace{}, Node{}, err
 	}
-	return namespaceOf(o)
-}
-
-// outlined reads the metadata of one object.
-func outlined(ctx context.Context, what string, from metadata.ResourceInterface, name string) (*metav1.PartialObjectMetadata, error) {
-	ctx, cancel := context.WithTimeout(ctx, writeTime)
-	defer cancel()
-	o, err := from.Get(ctx, name, metav1.GetOptions{})
-	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", what, err)
-	}
-	return o, nil
+	node, err := w.around.self.get(ctx)
+	return ns, node, err
 }
 
 func (w *Watcher) podsMeta(namespace string) metadata.ResourceInterface {
 	return w.meta.Resource(core.SchemeGroupVersion.WithResource("pods")).Namespace(namespace)
-}
-
-func (w *Watcher) namespacesMeta() metadata.ResourceInterface {
-	return w.meta.Resource(core.SchemeGroupVersion.WithResource("namespaces"))
 }
 
 // outline is an example of the metadata of an object of that kind.
@@ -248,12 +284,17 @@ func podOf(o any) (Pod, error) {
 	return p, nil
 }
 
-func namespaceOf(o any) (Namespace, error) {
-	m, ok := o.(*metav1.PartialObjectMetadata)
-	if !ok {
-		return Namespace{}, fmt.Errorf("a namespace is no %T", o)
+// come is podOf, and looks around if the pod is one that the Watcher does not
+// know yet.
+func (w *Watcher) come(o any) (Pod, error) {
+	p, err := podOf(o)
+	if err != nil {
+		return p, err
 	}
-	return Namespace{Name: m.Name, Labels: m.Labels, Annotations: ours(m.Annotations)}, nil
+	if old, known := w.pods.get(p.Namespace, p.Name); !known || old.UID != p.UID {
+		w.around.pod(p.Namespace)
+	}
+	return p, nil
 }
 
 func poolOf(o any) (v1alpha1.AddressPool, error) {
