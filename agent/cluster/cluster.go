@@ -44,7 +44,6 @@ type Cluster struct {
 	node     kube.Node
 	listed   struct{ pools, node bool }
 	read     map[string]readPool // by name
-	inForce  map[string]inForce  // pools as they were accepted last, by name
 	offers   []choice.Pool       // never changed
 	state    agent.ClusterState
 	problems map[string]string // of pools that can't be used
@@ -54,7 +53,7 @@ type Cluster struct {
 func New(c Config) *Cluster {
 	cluster := &Cluster{
 		Config: c, watcher: c.Client.Watcher(c.Node), news: make(chan struct{}, 1), changed: make(chan struct{}),
-		inForce: map[string]inForce{}, problems: map[string]string{},
+		problems: map[string]string{},
 	}
 	past, err := recall(c.RunDir, c.Boot)
 	if err != nil {

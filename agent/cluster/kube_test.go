@@ -185,6 +185,32 @@ func (s *stage) changedPool(t *testing.T) {
 	patch(`{"addresses":["10.5.0.0/31","10.5.0.4/31"]}`)
 	n.del(t, pods[1])
 	n.add(t, pods[1]) // not looked at again yet: it serves as it did
+	s.refuse(t, "grow")
+	await(t, "the refusal is known", func() bool {
+		kept, err := os.ReadFile(filepath.Join(n.dir, "cluster.json"))
+		return err == nil && strings.Contains(string(kept), "no more of it")
+	})
+	n.del(t, pods[1])
+	n.add(t, pods[1]) // refused: the same
+	if _, err := n.cni("ADD", pods[2]); err == nil || !strings.Contains(err.Error(), `pool "grow" has no free IPv4 address: size 2, 2 leased`) {
+		t.Errorf("a third pod of two accepted addresses: %v", err)
+	}
+	if err := n.stop(); err != nil {
+		t.Fatal(err)
+	}
+	// A new agent, also one that remembers nothing of it.
+	if err := os.Remove(filepath.Join(n.dir, "cluster.json")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(n.dir, "pools.json")); err != nil {
+		t.Fatal(err)
+	}
+	n.start(t)
+	n.knows(t, "grow")
+	n.add(t, pods[1])
+	if _, err := n.cni("ADD", pods[2]); err == nil || !strings.Contains(err.Error(), `pool "grow" has no free IPv4 address: size 2, 2 leased`) {
+		t.Errorf("a third pod of two accepted addresses, after a restart: %v", err)
+	}
 	s.accept(t, "grow", 2)
 	await(t, "the new addresses serve", func() bool {
 		_, err := n.cni("ADD", pods[2])
@@ -204,6 +230,19 @@ func (s *stage) changedPool(t *testing.T) {
 		n.del(t, p)
 	}
 	await(t, "no block is left", func() bool { return len(s.blocks(t, "grow")) == 0 })
+}
+
+// refuse refuses what was changed of a pool, as the controller would.
+func (s *stage) refuse(t *testing.T, name string) {
+	t.Helper()
+	pool, err := s.resource("addresspools").Get(t.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	status := fmt.Sprintf(`{"status":{"conditions":[{"type":"Accepted","status":"False","reason":"Overlaps","message":"no more of it","observedGeneration":%d,"lastTransitionTime":"2026-01-01T00:00:00Z"}]}}`, pool.GetGeneration())
+	if _, err := s.resource("addresspools").Patch(t.Context(), name, types.MergePatchType, []byte(status), metav1.PatchOptions{}, "status"); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (s *stage) otherNode(t *testing.T) {

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/fairway-network/fairway/agent"
@@ -19,17 +18,11 @@ import (
 // defaultIdleAfter is what the schema fills in.
 const defaultIdleAfter = 5 * time.Minute
 
-// inForce is a pool as it was when it was accepted.
-type inForce struct {
-	uid  types.UID
-	pool agent.Pool
-}
-
 // readPool is what a pool says, read once: its status changes much more often.
 type readPool struct {
 	key                         poolKey
-	namespaces, pods, nodes     labels.Selector
-	pool                        *pools.Pool // nil if it is not in force
+	selectors                   kube.Selectors
+	pool                        *pools.Pool // as it was accepted; nil if it was not
 	errSelectors, errDefinition error
 }
 
@@ -37,48 +30,35 @@ type readPool struct {
 type poolKey struct {
 	uid        types.UID
 	generation int64
-	inForce    bool
-	chosen     string // by the controller
+	accepted   bool
+	acceptance kube.Acceptance
 }
 
 func keyOf(o *v1alpha1.AddressPool) poolKey {
-	k := poolKey{uid: o.UID, generation: o.Generation, inForce: kube.InForce(o)}
-	if k.inForce {
-		k.chosen = fmt.Sprint(*o.Status.BlockSize, o.Status.Gateways)
-	}
+	k := poolKey{uid: o.UID, generation: o.Generation}
+	k.acceptance, k.accepted = kube.Accepted(o)
 	return k
+}
+
+func (k poolKey) equal(other poolKey) bool {
+	return k.uid == other.uid && k.generation == other.generation && k.accepted == other.accepted && k.acceptance.Equal(other.acceptance)
 }
 
 func readOf(o *v1alpha1.AddressPool) readPool {
 	r := readPool{key: keyOf(o)}
-	var errs [3]error
-	r.namespaces, errs[0] = selector("namespaceSelector", o.Spec.NamespaceSelector)
-	r.pods, errs[1] = selector("podSelector", o.Spec.PodSelector)
-	r.nodes, errs[2] = selector("nodeSelector", o.Spec.NodeSelector)
-	if r.errSelectors = errors.Join(errs[:]...); r.errSelectors != nil {
+	if r.selectors, r.errSelectors = kube.SelectorsOf(o); r.errSelectors != nil {
 		// Nobody knows whom it serves: it is to serve nobody.
-		r.namespaces = labels.Nothing()
+		r.selectors.Namespaces = labels.Nothing()
 	}
-	if !r.key.inForce {
+	if !r.key.accepted {
 		return r
 	}
-	d, err := kube.Definition(o)
+	d, err := kube.AcceptedDefinition(o, r.key.acceptance)
 	if err == nil {
 		r.pool, err = pools.New(d)
 	}
 	r.errDefinition = err
 	return r
-}
-
-func selector(field string, s *metav1.LabelSelector) (labels.Selector, error) {
-	if s == nil {
-		return nil, nil
-	}
-	out, err := metav1.LabelSelectorAsSelector(s)
-	if err != nil {
-		return nil, fmt.Errorf("spec.%s: %w", field, err)
-	}
-	return out, nil
 }
 
 // review works out the pools anew. One that can't be used is left out, and
@@ -88,19 +68,19 @@ func (c *Cluster) review() {
 	c.state.Machine, c.state.Addresses, c.state.Cordoned = c.node.UID, c.node.Addresses, c.node.Cordoned
 	c.state.Pools = nil
 	offers := make([]choice.Pool, 0, len(c.objects))
-	readBefore, before := c.read, c.inForce
-	c.read, c.inForce = make(map[string]readPool, len(c.objects)), make(map[string]inForce, len(c.objects))
+	before := c.read
+	c.read = make(map[string]readPool, len(c.objects))
 	problems := map[string]string{}
 	for i := range c.objects {
 		o := &c.objects[i]
-		r, known := readBefore[o.Name]
-		if !known || r.key != keyOf(o) {
+		r, known := before[o.Name]
+		if !known || !r.key.equal(keyOf(o)) {
 			r = readOf(o)
 		}
 		c.read[o.Name] = r
 		offer := offer(o, r)
 		if err := errors.Join(r.errSelectors, r.errDefinition); err == nil {
-			c.use(o, r, &offer, before[o.Name])
+			c.use(o, r, offer)
 		} else {
 			problems[o.Name] = err.Error()
 			if c.problems[o.Name] != err.Error() {
@@ -113,13 +93,16 @@ func (c *Cluster) review() {
 	c.offers, c.problems = offers, problems
 }
 
-// offer is what decides which pods get the pool.
+// offer is what decides which pods get the pool. What was accepted of it serves
+// them, whatever has become of its spec since.
 func offer(o *v1alpha1.AddressPool, r readPool) choice.Pool {
-	p := choice.Pool{Name: o.Name, NamespaceSelector: r.namespaces, PodSelector: r.pods, NodeSelector: r.nodes}
+	p := choice.Pool{Name: o.Name, NamespaceSelector: r.selectors.Namespaces, PodSelector: r.selectors.Pods, NodeSelector: r.selectors.Nodes}
 	switch said := meta.FindStatusCondition(o.Status.Conditions, v1alpha1.ConditionAccepted); {
-	case r.key.inForce && o.Spec.State == v1alpha1.PoolDraining:
+	case o.DeletionTimestamp != nil:
+		p.State, p.Why = choice.Draining, "it was deleted"
+	case r.key.accepted && o.Spec.State == v1alpha1.PoolDraining:
 		p.State = choice.Draining
-	case r.key.inForce:
+	case r.key.accepted:
 		p.State = choice.Active
 	case said != nil && said.Status == metav1.ConditionFalse && said.ObservedGeneration == o.Generation:
 		p.State, p.Why = choice.Refused, said.Message
@@ -127,26 +110,15 @@ func offer(o *v1alpha1.AddressPool, r readPool) choice.Pool {
 	return p
 }
 
-// use adds the pool to those that this node may take blocks of. One that was
-// changed, and that the controller has not looked at again, stays as it was.
-// before is what it was, if it was in force.
-func (c *Cluster) use(o *v1alpha1.AddressPool, r readPool, offer *choice.Pool, before inForce) {
-	used := before
-	switch {
-	case r.pool != nil:
-		used = inForce{o.UID, agent.Pool{Pool: r.pool, IdleAfter: idleAfter(o)}}
-	case offer.State == choice.Pending && before.uid == o.UID && before.pool.Pool != nil:
-		offer.State = choice.Active
-		if before.pool.Draining {
-			offer.State = choice.Draining
-		}
-	default:
+// use adds what was accepted of the pool to what this node may take blocks of.
+func (c *Cluster) use(o *v1alpha1.AddressPool, r readPool, offer choice.Pool) {
+	if r.pool == nil {
 		return
 	}
 	elsewhere := offer.NodeSelector != nil && c.listed.node && !offer.NodeSelector.Matches(labels.Set(c.node.Labels))
-	used.pool.Draining = offer.State == choice.Draining || elsewhere
-	c.inForce[o.Name] = used
-	c.state.Pools = append(c.state.Pools, used.pool)
+	c.state.Pools = append(c.state.Pools, agent.Pool{
+		Pool: r.pool, IdleAfter: idleAfter(o), Draining: offer.State == choice.Draining || elsewhere,
+	})
 }
 
 func idleAfter(o *v1alpha1.AddressPool) time.Duration {

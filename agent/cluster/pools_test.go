@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/fairway-network/fairway/agent"
 	"github.com/fairway-network/fairway/agent/choice"
@@ -37,7 +38,7 @@ func accepted(name, addresses string) v1alpha1.AddressPool {
 	return v1alpha1.AddressPool{
 		ObjectMeta: metav1.ObjectMeta{Name: name, UID: "1", Generation: 1},
 		Spec:       v1alpha1.AddressPoolSpec{Addresses: []v1alpha1.AddressRange{v1alpha1.AddressRange(addresses)}},
-		Status: v1alpha1.AddressPoolStatus{BlockSize: &size, Conditions: []metav1.Condition{
+		Status: v1alpha1.AddressPoolStatus{BlockSize: &size, Addresses: []string{addresses}, Conditions: []metav1.Condition{
 			{Type: v1alpha1.ConditionAccepted, Status: metav1.ConditionTrue, ObservedGeneration: 1},
 		}},
 	}
@@ -70,43 +71,55 @@ func TestPoolsAsTheAgentUsesThem(t *testing.T) {
 		return p
 	}
 	const usual = "web:[10.1.0.0-10.1.0.255] web=active"
+	said := func(status metav1.ConditionStatus, generation int64) []metav1.Condition {
+		return []metav1.Condition{{Type: v1alpha1.ConditionAccepted, Status: status, ObservedGeneration: generation}}
+	}
 	for _, c := range []struct {
 		name  string
 		shown v1alpha1.AddressPool
-		want  string // after usual
-		fresh string // without
+		want  string // after usual, and at first sight
 	}{
-		{"as it was", web(func(*v1alpha1.AddressPool) {}), usual, usual},
-		{"its numbers change", web(func(p *v1alpha1.AddressPool) { p.Status.Used = 7 }), usual, usual},
-		{"it draws on more and nobody has looked", web(func(p *v1alpha1.AddressPool) {
+		{"as it was", web(func(*v1alpha1.AddressPool) {}), usual},
+		{"its numbers change", web(func(p *v1alpha1.AddressPool) { p.Status.Used = 7 }), usual},
+		{"it asks for more and nobody has looked", web(func(p *v1alpha1.AddressPool) {
 			p.Generation, p.Spec.Addresses = 2, append(p.Spec.Addresses, "10.2.0.0/24")
-		}), usual, "web=pending"},
-		{"it draws on more", web(func(p *v1alpha1.AddressPool) {
+		}), usual},
+		{"it asks for more and that is refused", web(func(p *v1alpha1.AddressPool) {
+			p.Generation, p.Spec.Addresses, p.Status.Conditions = 2, append(p.Spec.Addresses, "10.2.0.0/24"), said(metav1.ConditionFalse, 2)
+		}), usual},
+		{"it asks for more and has it", web(func(p *v1alpha1.AddressPool) {
 			p.Generation, p.Spec.Addresses = 2, append(p.Spec.Addresses, "10.2.0.0/24")
-			p.Status.Conditions[0].ObservedGeneration = 2
-		}), "web:[10.1.0.0-10.1.0.255 10.2.0.0-10.2.0.255] web=active", "web:[10.1.0.0-10.1.0.255 10.2.0.0-10.2.0.255] web=active"},
-		{"it is refused", web(func(p *v1alpha1.AddressPool) {
-			p.Generation, p.Status.Conditions[0] = 2, metav1.Condition{Type: v1alpha1.ConditionAccepted, Status: metav1.ConditionFalse, ObservedGeneration: 2}
-		}), "web=refused", "web=refused"},
+			p.Status.Conditions[0].ObservedGeneration, p.Status.Addresses = 2, append(p.Status.Addresses, "10.2.0.0/24")
+		}), "web:[10.1.0.0-10.1.0.255 10.2.0.0-10.2.0.255] web=active"},
+		{"it has what was left out, but for some that is not looked at", web(func(p *v1alpha1.AddressPool) {
+			p.Generation, p.Status.Exclude = 2, []string{"10.1.0.128/25"}
+		}), "web:[10.1.0.0-10.1.0.127] web=active"},
+		{"it was never accepted", web(func(p *v1alpha1.AddressPool) {
+			p.Status = v1alpha1.AddressPoolStatus{State: v1alpha1.PoolIsPending}
+		}), "web=pending"},
+		{"it was never accepted and is refused", web(func(p *v1alpha1.AddressPool) {
+			p.Status = v1alpha1.AddressPoolStatus{Conditions: said(metav1.ConditionFalse, 1)}
+		}), "web=refused"},
+		{"a controller from before has accepted it", web(func(p *v1alpha1.AddressPool) { p.Status.Addresses = nil }), usual},
+		{"and it was changed since", web(func(p *v1alpha1.AddressPool) { p.Status.Addresses, p.Generation = nil, 2 }), "web=pending"},
 		{"it is another one of that name", web(func(p *v1alpha1.AddressPool) {
 			p.UID, p.Status = "2", v1alpha1.AddressPoolStatus{}
-		}), "web=pending", "web=pending"},
-		{"it drains", web(func(p *v1alpha1.AddressPool) {
-			p.Generation, p.Spec.State, p.Status.Conditions[0].ObservedGeneration = 2, v1alpha1.PoolDraining, 2
-		}),
-			"web:[10.1.0.0-10.1.0.255]:draining web=draining", "web:[10.1.0.0-10.1.0.255]:draining web=draining"},
+		}), "web=pending"},
+		{"it drains, though nobody has looked", web(func(p *v1alpha1.AddressPool) {
+			p.Generation, p.Spec.State = 2, v1alpha1.PoolDraining
+		}), "web:[10.1.0.0-10.1.0.255]:draining web=draining"},
+		{"it was deleted and is in use", web(func(p *v1alpha1.AddressPool) {
+			p.Generation, p.DeletionTimestamp = 2, &metav1.Time{Time: time.Unix(1, 0)}
+		}), "web:[10.1.0.0-10.1.0.255]:draining web=draining"},
 		{"it is for other nodes", web(func(p *v1alpha1.AddressPool) {
-			p.Generation, p.Status.Conditions[0].ObservedGeneration = 2, 2
+			p.Generation = 2
 			p.Spec.NodeSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"rack": "b"}}
-		}), "web:[10.1.0.0-10.1.0.255]:draining web=active", "web:[10.1.0.0-10.1.0.255]:draining web=active"},
+		}), "web:[10.1.0.0-10.1.0.255]:draining web=active"},
 		{"its selector can't be read", web(func(p *v1alpha1.AddressPool) {
-			p.Generation, p.Status.Conditions[0].ObservedGeneration = 2, 2
+			p.Generation = 2
 			p.Spec.PodSelector = &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "a", Operator: "Like"}}}
-		}), "web=refused", "web=refused"},
-		{"its addresses can't be read", web(func(p *v1alpha1.AddressPool) {
-			p.Generation, p.Status.Conditions[0].ObservedGeneration = 2, 2
-			p.Spec.Addresses[0] = "10.1.0.1/24"
-		}), "web=refused", "web=refused"},
+		}), "web=refused"},
+		{"its addresses can't be read", web(func(p *v1alpha1.AddressPool) { p.Status.Addresses[0] = "10.1.0.1/24" }), "web=refused"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cluster := unreachable(t, t.TempDir())
@@ -114,8 +127,8 @@ func TestPoolsAsTheAgentUsesThem(t *testing.T) {
 				cluster.node, cluster.listed.node = kube.Node{Name: "n1", UID: "m1", Labels: map[string]string{"rack": "a"}}, true
 			})
 			cluster.show(c.shown)
-			if got := cluster.said(); got != c.fresh {
-				t.Errorf("at first sight: %s\nwant %s", got, c.fresh)
+			if got := cluster.said(); got != c.want {
+				t.Errorf("at first sight: %s\nwant %s", got, c.want)
 			}
 			cluster.show()
 			cluster.show(accepted("web", "10.1.0.0/24"))

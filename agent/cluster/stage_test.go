@@ -88,8 +88,13 @@ func (s *stage) accept(t *testing.T, name string, blockSize int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	status := fmt.Sprintf(`{"status":{"blockSize":%d,"conditions":[{"type":"Accepted","status":"True","reason":"Accepted","message":"","observedGeneration":%d,"lastTransitionTime":"2026-01-01T00:00:00Z"}]}}`,
-		blockSize, pool.GetGeneration())
+	spec := pool.Object["spec"].(map[string]any)
+	addresses, err := json.Marshal(spec["addresses"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	status := fmt.Sprintf(`{"status":{"blockSize":%d,"addresses":%s,"gateways":["10.0.0.1/8"],"conditions":[{"type":"Accepted","status":"True","reason":"Accepted","message":"","observedGeneration":%d,"lastTransitionTime":"2026-01-01T00:00:00Z"}]}}`,
+		blockSize, addresses, pool.GetGeneration())
 	if _, err := s.resource("addresspools").Patch(t.Context(), name, types.MergePatchType, []byte(status), metav1.PatchOptions{}, "status"); err != nil {
 		t.Fatal(err)
 	}
@@ -260,6 +265,7 @@ func (e *endpoint) Flush(context.Context, []netip.Prefix) error { return nil }
 func (e *endpoint) State(context.Context) (speaker.State, error) {
 	return speaker.State{Peers: []speaker.PeerState{{Name: "tor", Session: "Established"}}}, nil
 }
+func (e *endpoint) Fail(context.Context, string) error        { return nil }
 func (e *endpoint) Close(context.Context, speaker.Stop) error { return nil }
 
 // cni has the node's agent do what a plugin asks. The result is the address of
