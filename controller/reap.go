@@ -79,7 +79,7 @@ func (r *reap) run(ctx context.Context) {
 			r.queue = append(r.queue, ops...)
 		}
 		r.start(ctx)
-		look = r.await(ctx, look, lookAgain, next) || look
+		look = r.await(ctx, look, lookAgain, next) || look || r.reaper.Stale()
 	}
 }
 

@@ -27,6 +27,7 @@ type Reaper struct {
 	absences map[string]absence // by node
 	blocks   map[netip.Prefix]*reaping
 	requests map[string]*reapedRequest
+	stale    bool // something was changed by others since it was seen, or before
 	now      time.Time
 	out      []*Op
 }
@@ -36,11 +37,10 @@ type reaping struct {
 	busy    bool
 	due     time.Time
 	stored  Stored
-	sure    bool // its node is gone, as read from the source
-	inside  bool // something stood inside when last seen
-	current bool // still there when last seen
-	// outdated: it was seen otherwise while something was done about it.
-	outdated bool
+	sure    bool   // its node is gone, as read from the source
+	inside  bool   // something stood inside when last seen
+	current bool   // still there when last seen
+	seen    string // the version, if it was seen otherwise while something was done
 }
 
 type reapedRequest struct {
@@ -69,6 +69,7 @@ func NewReaper(absenceTime time.Duration) *Reaper {
 // to take its blocks over, which the caller judges. An empty machine stands
 // for any.
 func (r *Reaper) See(blocks []Stored, requests []Request, gone func(node, machine string) bool) {
+	r.stale = false
 	for _, b := range r.blocks {
 		b.current = false
 	}
@@ -93,7 +94,7 @@ func (r *Reaper) See(blocks []Stored, requests []Request, gone func(node, machin
 		if !b.busy {
 			b.stored = st
 		} else if b.stored.Version != st.Version {
-			b.outdated = true
+			b.seen = st.Version
 		}
 	}
 	for _, q := range requests {
@@ -165,11 +166,22 @@ func (r *Reaper) call(busy *bool, o Op, done func(Result)) {
 func (r *Reaper) callFor(b *reaping, o Op, done func(Result)) {
 	r.call(&b.busy, o, func(res Result) {
 		done(res)
-		if b.outdated && !b.busy {
-			b.outdated, b.current = false, false
+		if b.busy || b.seen == "" {
+			return
 		}
+		if b.seen != b.stored.Version {
+			r.forget(b)
+		}
+		b.seen = ""
 	})
 }
+
+// forget has a block left alone until it is seen anew.
+func (r *Reaper) forget(b *reaping) { b.current, r.stale = false, true }
+
+// Stale says whether something waits to be seen as it is now, though it may have
+// been shown since it was changed.
+func (r *Reaper) Stale() bool { return r.stale }
 
 func (r *Reaper) step(b *reaping) {
 	switch {
@@ -255,7 +267,7 @@ func (r *Reaper) remove(b *reaping, vacant Stored) {
 func (r *Reaper) again(b *reaping, err error) {
 	b.due = r.now.Add(retryReaping)
 	if errors.Is(err, ErrConflict) || errors.Is(err, ErrGone) {
-		b.current = false
+		r.forget(b)
 	}
 }
 

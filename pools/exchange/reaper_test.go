@@ -118,3 +118,31 @@ func TestAnAbsenceBeginsAnew(t *testing.T) {
 		})
 	}
 }
+
+// What it has done itself may be shown before it knows that it has done it; what
+// somebody else has done meanwhile has to be shown again.
+func TestABlockThatIsSeenWhileItIsMadeVacant(t *testing.T) {
+	for _, own := range []bool{true, false} {
+		d := newDeathbed(t)
+		d.see(true)
+		d.read(0, Departed)
+		ops, _ := d.reaper.Advance(d.now)
+		vacant := d.block
+		vacant.Node, vacant.Machine, vacant.Version = "", "", "2"
+		d.block = vacant
+		if !own {
+			d.block.Version = "3"
+		}
+		d.see(false)
+		d.reaper.Done(ops[0], Result{Block: vacant}, d.now)
+		if stale := d.reaper.Stale(); stale == own {
+			t.Errorf("changed by itself: %v; it waits to be shown that: %v", own, stale)
+		}
+		if !own {
+			d.see(false)
+		}
+		if ops, _ := d.reaper.Advance(d.now); len(ops) != 1 || ops[0].Kind != Inside || ops[0].Block.Version != d.block.Version {
+			t.Errorf("changed by itself: %v; it does %v", own, ops)
+		}
+	}
+}
