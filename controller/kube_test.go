@@ -66,6 +66,7 @@ func TestOnAnAPIServer(t *testing.T) {
 	// There always is some node: no node at all says nothing.
 	w.node("steady")
 	t.Run("leader election", func(t *testing.T) { w.in(t).election() })
+	t.Run("a node that is absent", func(t *testing.T) { w.in(t).absence() })
 	w.beforeItsTime()
 	stop := w.start("the-controller", terms{60 * time.Second, 40 * time.Second, 200 * time.Millisecond})
 	// It knows this one from a list, not from a change.
@@ -77,6 +78,7 @@ func TestOnAnAPIServer(t *testing.T) {
 	t.Run("deleted", func(t *testing.T) { w.in(t).deleted() })
 	t.Run("node gone", func(t *testing.T) { w.in(t).nodeGone() })
 	t.Run("out of service", func(t *testing.T) { w.in(t).outOfService() })
+	t.Run("fences", func(t *testing.T) { w.in(t).fences() })
 	t.Run("newborn", func(t *testing.T) { w.in(t).newborn() })
 	t.Run("lent out of a dead node's block", func(t *testing.T) { w.in(t).lentOutOfTheDead() })
 	t.Run("request of a dead node", func(t *testing.T) { w.in(t).requestOfTheDead() })
@@ -100,6 +102,12 @@ func (w *world) asController() *rest.Config {
 // start runs a controller until the function that it returns is called.
 func (w *world) start(name string, t terms) (stop func() error) {
 	w.Helper()
+	return w.startPatient(name, t, absenceTime)
+}
+
+// startPatient is start with a time after which a node is gone.
+func (w *world) startPatient(name string, t terms, absence time.Duration) (stop func() error) {
+	w.Helper()
 	c, err := New(Options{
 		Config: w.asController(), Elect: true, Namespace: namespace, Identity: name,
 		Log: slog.New(slog.NewTextHandler(w.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})).With("who", name),
@@ -109,7 +117,7 @@ func (w *world) start(name string, t terms) (stop func() error) {
 	}
 	c.terms = t
 	c.every, c.linger = 500*time.Millisecond, time.Second
-	c.absence = absenceTime
+	c.absence = absence
 	return run(w.T, c.Run)
 }
 
