@@ -27,6 +27,10 @@ func mutations() []mutation {
 				"\tcase !b.sure:", "\tcase false:",
 			},
 			{
+				"reaper: an absent node is gone at once", "pools/exchange/reaper.go",
+				"\t\treturn !begun.Before(r.proof(node)), r.proof(node)", "\t\treturn true, time.Time{}",
+			},
+			{
 				"release: without owner", "pools/grant.go",
 				"\tif !owner.Owns(g.Owner) {\n\t\treturn Record{}, false", "\tif false {\n\t\treturn Record{}, false",
 			},
