@@ -14,7 +14,7 @@ func Account() kube.Account {
 	return kube.Account{Namespace: "fairway-system", Name: "fairway-agent"}
 }
 
-// Install gives a cluster Fairway's definitions, roles and admission policies.
+// Install gives a cluster Fairway's definitions, roles, admission policies and priorities.
 func Install(ctx context.Context, c *kube.Cluster) error {
 	root, err := checkout()
 	if err != nil {
@@ -24,7 +24,7 @@ func Install(ctx context.Context, c *kube.Cluster) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{"00-namespace.yaml", "rbac.yaml", "admission.yaml"} {
+	for _, name := range []string{"00-namespace.yaml", "rbac.yaml", "admission.yaml", "flowcontrol.yaml"} {
 		files = append(files, filepath.Join(root, "deploy/kubernetes", name))
 	}
 	return c.ApplyFiles(ctx, files...)

@@ -1,0 +1,91 @@
+package fleet_test
+
+import (
+	"fmt"
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/fairway-network/fairway/api/v1alpha1"
+	"github.com/fairway-network/fairway/integration/fleet"
+	"github.com/fairway-network/fairway/integration/kube"
+	flowcontrol "k8s.io/api/flowcontrol/v1"
+	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+)
+
+// queues notes which flow schema each answer names.
+type queues struct {
+	next http.RoundTripper
+	mu   sync.Mutex
+	last string
+}
+
+func (q *queues) RoundTrip(r *http.Request) (*http.Response, error) {
+	answer, err := q.next.RoundTrip(r)
+	if err == nil {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		q.last = answer.Header.Get(flowcontrol.ResponseHeaderMatchedFlowSchemaUID)
+	}
+	return answer, err
+}
+
+// What pods wait for does not stand in one queue with what agents do besides.
+func TestClaimsHaveAQueueOfTheirOwn(t *testing.T) {
+	c := kube.Start(t, kube.Options{})
+	if err := fleet.Install(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	admin, err := kubernetes.NewForConfig(c.Config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	uid := func(name string) string {
+		t.Helper()
+		f, err := admin.FlowcontrolV1().FlowSchemas().Get(t.Context(), name, meta.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(f.UID)
+	}
+	claims, watches := uid("fairway-claims"), uid("fairway-watches")
+	config, err := c.NodeAgentConfig(t.Context(), fleet.Account(), "n1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := &queues{}
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper {
+		q.next = next
+		return q
+	})
+	agent, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := agent.RESTClient().(*rest.RESTClient)
+	root := "/apis/" + v1alpha1.GroupVersion().String() + "/"
+	for _, call := range []struct{ verb, path, want string }{
+		{http.MethodGet, root + "addressblocks?resourceVersion=0", claims},
+		{http.MethodPost, root + "addressblocks", claims},
+		{http.MethodGet, root + "addresspools", watches},
+		{http.MethodGet, root + "addressrequests?watch=true&timeoutSeconds=1", watches},
+		{http.MethodGet, "/api/v1/nodes/n1", watches},
+		{http.MethodGet, "/api/v1/pods?fieldSelector=spec.nodeName%3Dn1", watches},
+	} {
+		what := fmt.Sprintf("%s %s", call.verb, call.path)
+		// The API server takes new schemas up a moment after they were made.
+		for deadline := time.Now().Add(30 * time.Second); ; {
+			_ = own.Verb(call.verb).RequestURI(call.path).Do(t.Context()).Error() // also a refusal has a queue
+			if q.last == call.want {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: flow schema %q, want %q (fairway-claims %q, fairway-watches %q)", what, q.last, call.want, claims, watches)
+			}
+			<-time.After(20 * time.Millisecond)
+		}
+	}
+}
