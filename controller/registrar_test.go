@@ -249,7 +249,12 @@ func (k *kept) edit(seed uint64, step int) {
 		o.CreationTimestamp = metav1.NewTime(k.now.Truncate(time.Second))
 		k.put(o)
 	case k.r.IntN(3) == 0:
-		delete(k.pools, name)
+		k.remove(name)
+	case k.r.IntN(3) == 0: // takes back what was not accepted
+		o = o.DeepCopy()
+		o.Spec.Addresses = o.Spec.Addresses[:max(1, len(o.Status.Addresses))]
+		o.Generation++
+		k.put(o)
 	default:
 		o = o.DeepCopy()
 		o.Spec.Addresses = append(o.Spec.Addresses, some)
@@ -270,11 +275,14 @@ func (k *kept) check(seed uint64) {
 	k.t.Helper()
 	var inUse []*pools.Pool
 	for _, o := range k.pools {
-		if standingOf(o) == inForce {
-			p, err := poolOf(o)
-			if err != nil {
-				k.t.Fatal(err)
-			}
+		p, err := acceptedPool(o)
+		if err != nil {
+			k.t.Fatal(err)
+		}
+		if p != nil && !protected(o) {
+			k.t.Fatalf("seed %d: accepted pool %s is not protected", seed, o.Name)
+		}
+		if p != nil {
 			inUse = append(inUse, p)
 		}
 	}

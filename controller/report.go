@@ -119,7 +119,11 @@ func drain(s *v1alpha1.AddressPoolStatus, o *v1alpha1.AddressPool, f findings, n
 	leases := f.leases()
 	s.Drain = &v1alpha1.DrainProgress{Since: since, Leases: leases, Blocks: s.Blocks, Nodes: s.Nodes}
 	if leases == 0 && f.blocks+f.vacant == 0 {
-		set(v1alpha1.ConditionDrained, true, v1alpha1.ReasonEmpty, "no pod has an address of the pool and no node a block: it can be deleted")
+		then := "it can be deleted"
+		if o.DeletionTimestamp != nil {
+			then = "it goes within the minute"
+		}
+		set(v1alpha1.ConditionDrained, true, v1alpha1.ReasonEmpty, "no pod has an address of the pool and no node a block: "+then)
 		return
 	}
 	set(v1alpha1.ConditionDrained, false, v1alpha1.ReasonInUse,
