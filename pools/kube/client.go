@@ -36,6 +36,7 @@ type Client struct {
 	core rest.Interface     // of Kubernetes
 	meta metadata.Interface // of both, without spec and status
 	log  *slog.Logger
+	told recounts
 }
 
 // NewClient returns a client with the rights and the server of config, which it

@@ -21,24 +21,37 @@ import (
 const maxMessage = 1024
 
 // Warn makes a Warning event about a pod, in the name of this client's program
-// on a node. reason is one word in CamelCase.
+// on a node. reason is one word in CamelCase. If there is one of that reason
+// already, it is counted up and gets the message, not more often than every
+// eventPause.
 func (c *Client) Warn(ctx context.Context, pod Pod, node, reason, message string) error {
 	if len(message) > maxMessage {
 		message = message[:maxMessage-3] + "..."
 	}
-	now := metav1.NewTime(time.Now())
-	e := &core.Event{
-		ObjectMeta: metav1.ObjectMeta{GenerateName: pod.Name + ".", Namespace: pod.Namespace},
-		InvolvedObject: core.ObjectReference{
-			APIVersion: "v1", Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name, UID: types.UID(pod.UID),
-		},
-		Type: core.EventTypeWarning, Reason: reason, Message: message, Count: 1,
-		FirstTimestamp: now, LastTimestamp: now,
-		Source:              core.EventSource{Component: userAgent, Host: node},
-		ReportingController: v1alpha1.Group + "/agent", ReportingInstance: node,
+	now := time.Now()
+	o := occasion{pod.Namespace, pod.Name, pod.UID, node, reason}
+	name, count, due := c.told.again(o, now)
+	if !due {
+		return nil
 	}
+	e := o.event(message, count, metav1.NewTime(now))
 	what := fmt.Sprintf("tell pod %s/%s", pod.Namespace, pod.Name)
-	return write(ctx, what, c.core.Post().Namespace(pod.Namespace).Resource("events").Body(e), &core.Event{})
+	if name != "" {
+		patch, err := countUp(e)
+		if err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		r := c.core.Patch(types.MergePatchType).Namespace(pod.Namespace).Resource("events").Name(name).Body(patch)
+		if err := write(ctx, what, r, &core.Event{}); !errors.Is(err, exchange.ErrGone) {
+			return err
+		}
+	}
+	var made core.Event
+	err := write(ctx, what, c.core.Post().Namespace(pod.Namespace).Resource("events").Body(e), &made)
+	if err == nil {
+		c.told.keep(o, made.Name)
+	}
+	return err
 }
 
 // Report makes status that of a node's NodeSpeaker, which it makes if there is
