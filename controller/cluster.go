@@ -126,6 +126,26 @@ func (s *cluster) addresses() (out []netip.Addr) {
 
 func (s *cluster) waiting(now time.Time) map[string]wait { return s.requests.waiting(now) }
 
+// vanished returns whether there is no Node of a name and no block in it. Where
+// there is no Node at all, none has vanished.
+func (s *cluster) vanished() func(node string) bool {
+	there, some := map[string]bool{}, false
+	s.blocks.read(func(t blocks) {
+		for _, of := range t {
+			for _, b := range of {
+				there[b.node.Value()] = true
+			}
+		}
+		s.nodes.read(func(t nodes) {
+			some = len(t) > 0
+			for name := range t {
+				there[name] = true
+			}
+		})
+	})
+	return func(node string) bool { return some && !there[node] }
+}
+
 // back says whether the fence of a node's machine has nothing to say any more:
 // the node is there and in service.
 func (s *cluster) back(name, _ string) (is bool) {

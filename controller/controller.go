@@ -38,6 +38,10 @@ type Options struct {
 // reportEvery is the time between two reports of a pool's numbers.
 const reportEvery = 5 * time.Second
 
+// forgetEvery is the time between two looks for NodeSpeakers without a Node: the
+// second that finds one removes it.
+const forgetEvery = 10 * time.Minute
+
 // Controller looks after pools and blocks.
 type Controller struct {
 	options Options
@@ -47,6 +51,7 @@ type Controller struct {
 	every   time.Duration
 	linger  time.Duration // of deleted pools
 	absence time.Duration // after which a node is gone
+	forget  time.Duration // between two looks for what nodes that are no more have left
 
 	election election
 	cluster  atomic.Pointer[cluster] // of the leader
@@ -54,7 +59,10 @@ type Controller struct {
 
 // New checks the options. It sends nothing yet.
 func New(o Options) (*Controller, error) {
-	c := &Controller{options: o, log: o.Log, terms: usualTerms(), every: reportEvery, linger: linger, absence: exchange.AbsenceTime}
+	c := &Controller{
+		options: o, log: o.Log, terms: usualTerms(),
+		every: reportEvery, linger: linger, absence: exchange.AbsenceTime, forget: forgetEvery,
+	}
 	if c.log == nil {
 		c.log = slog.Default()
 	}
@@ -107,6 +115,7 @@ func (c *Controller) work(ctx context.Context) error {
 		r.run(ctx)
 	})
 	all.Go(func() { c.unfence(ctx, s) })
+	all.Go(func() { c.forgetNodes(ctx, s) })
 	all.Wait()
 	return nil
 }
@@ -181,5 +190,28 @@ func (c *Controller) unfence(ctx context.Context, s *cluster) {
 		case <-ctx.Done():
 		case <-time.After(wait):
 		}
+	}
+}
+
+// forgetNodes removes the NodeSpeakers of nodes that are no more.
+func (c *Controller) forgetNodes(ctx context.Context, s *cluster) {
+	var before map[string]bool // what had vanished at the last look
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(c.forget):
+		}
+		now, vanished := map[string]bool{}, s.vanished()
+		err := c.clients.custodian.Forget(ctx, func(node string) bool {
+			if vanished(node) {
+				now[node] = true
+			}
+			return now[node] && before[node]
+		})
+		if err != nil && ctx.Err() == nil {
+			c.log.Warn("NodeSpeakers of nodes that are no more; retrying", "err", err)
+		}
+		before = now
 	}
 }

@@ -79,6 +79,7 @@ func TestOnAnAPIServer(t *testing.T) {
 	t.Run("node gone", func(t *testing.T) { w.in(t).nodeGone() })
 	t.Run("out of service", func(t *testing.T) { w.in(t).outOfService() })
 	t.Run("fences", func(t *testing.T) { w.in(t).fences() })
+	t.Run("forgotten", func(t *testing.T) { w.in(t).forgotten() })
 	t.Run("newborn", func(t *testing.T) { w.in(t).newborn() })
 	t.Run("lent out of a dead node's block", func(t *testing.T) { w.in(t).lentOutOfTheDead() })
 	t.Run("request of a dead node", func(t *testing.T) { w.in(t).requestOfTheDead() })
@@ -118,6 +119,8 @@ func (w *world) startPatient(name string, t terms, absence time.Duration) (stop 
 	c.terms = t
 	c.every, c.linger = 500*time.Millisecond, time.Second
 	c.absence = absence
+	c.absence = absenceTime
+	c.forget = 100 * time.Millisecond
 	return run(w.T, c.Run)
 }
 
@@ -488,6 +491,40 @@ func (w *world) outOfService() {
 		w.Errorf("the fence is %+v", f)
 	}
 	w.removeNode(n.Name)
+}
+
+// forgotten: the NodeSpeaker of a node goes when nothing of the node is left, and
+// not while somebody may need it.
+func (w *world) forgotten() {
+	there, vanished, fenced := w.node("forget-there"), w.node("forget-vanished"), w.node("forget-fenced")
+	for _, n := range []*core.Node{there, vanished, fenced} {
+		w.speaker(n.Name)
+	}
+	w.patch(v1alpha1.NodeSpeakers, fenced.Name, fmt.Sprintf(`{"spec":{"fence":{"nodeUID":%q,"since":%q,"reason":"a test"}}}`,
+		fenced.UID, time.Now().UTC().Format(time.RFC3339)))
+	for _, n := range []*core.Node{vanished, fenced} {
+		w.removeNode(n.Name)
+	}
+	w.awaitSpeaker(vanished.Name, false)
+	// As long again: whoever is to stay has been looked at several times.
+	w.speaker(vanished.Name)
+	w.awaitSpeaker(vanished.Name, false)
+	for _, n := range []*core.Node{there, fenced} {
+		w.awaitSpeaker(n.Name, true)
+	}
+	// A fence that nobody has asked for in a day is of no use.
+	w.patch(v1alpha1.NodeSpeakers, fenced.Name, fmt.Sprintf(`{"spec":{"fence":{"since":%q}}}`,
+		time.Now().Add(-store.FenceKept).UTC().Format(time.RFC3339)))
+	w.awaitSpeaker(fenced.Name, false)
+}
+
+// awaitSpeaker waits until a NodeSpeaker is there, or until it is not.
+func (w *world) awaitSpeaker(node string, there bool) {
+	w.Helper()
+	w.await(fmt.Sprintf("NodeSpeaker %s to be there: %v", node, there), func() (bool, any) {
+		err := w.clients.own.Get().Resource(v1alpha1.NodeSpeakers).Name(node).Do(w.Context()).Error()
+		return there && err == nil || !there && apierrors.IsNotFound(err), err
+	})
 }
 
 func (w *world) speaker(node string) {

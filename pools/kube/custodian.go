@@ -258,26 +258,13 @@ func (c *Custodian) fences(ctx context.Context) (map[string]string, error) {
 }
 
 func (c *Custodian) listFences(ctx context.Context) (map[string]string, error) {
-	ctx, cancel := context.WithTimeout(ctx, readTime)
-	defer cancel()
 	out := map[string]string{}
-	for token := ""; ; {
-		var list v1alpha1.NodeSpeakerList
-		const limit = 500
-		o := metav1.ListOptions{Limit: limit, Continue: token}
-		r := c.own.Get().Resource(v1alpha1.NodeSpeakers).VersionedParams(&o, metav1.ParameterCodec)
-		if err := read(ctx, "list the NodeSpeakers", r, &list); err != nil {
-			return nil, err
+	err := c.eachSpeaker(ctx, func(s *v1alpha1.NodeSpeaker) {
+		if s.Spec.Fence != nil {
+			out[s.Name] = string(s.Spec.Fence.NodeUID)
 		}
-		for _, s := range list.Items {
-			if s.Spec.Fence != nil {
-				out[s.Name] = string(s.Spec.Fence.NodeUID)
-			}
-		}
-		if token = list.Continue; token == "" {
-			return out, nil
-		}
-	}
+	})
+	return out, err
 }
 
 var _ exchange.Custodian = (*Custodian)(nil)
