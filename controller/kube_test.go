@@ -119,7 +119,6 @@ func (w *world) startPatient(name string, t terms, absence time.Duration) (stop 
 	c.terms = t
 	c.every, c.linger = 500*time.Millisecond, time.Second
 	c.absence = absence
-	c.absence = absenceTime
 	c.forget = 100 * time.Millisecond
 	return run(w.T, c.Run)
 }
