@@ -146,14 +146,16 @@ func carriedBy(p *api.Peer) map[Family]bool {
 	return families
 }
 
+// restartNotification is the N bit of the graceful restart capability.
+const restartNotification = 0x04
+
 // takesHardReset says whether a peer keeps this node's routes over a NOTIFICATION
 // that is no hard reset (RFC 8538), which it offers with the N bit.
 func takesHardReset(p *api.Peer) bool {
-	const notification = 0x04
 	for _, c := range p.GetState().GetRemoteCap() {
 		var gr api.GracefulRestartCapability
 		if c.UnmarshalTo(&gr) == nil {
-			return gr.Flags&notification != 0
+			return gr.Flags&restartNotification != 0
 		}
 	}
 	return false

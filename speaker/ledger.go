@@ -53,6 +53,7 @@ type session struct {
 	negotiated map[Family]bool
 	out        map[Family]*outbox
 
+	within  string // the name of the Range that the peer came by; empty for a Peer
 	flaps   int    // sessions that were lost
 	verdict string // why this node ends the session, whatever GoBGP says of it
 	shut    bool   // and told the peer to keep nothing
@@ -334,12 +335,16 @@ func (s *session) settled() bool {
 	return true
 }
 
-// why there is no session, or why there was none for a while.
+// why there is no session, or why there was none for a while: how the last one
+// ended, which often says what is behind the trouble since.
 func (s *session) why() string {
-	if !s.up && s.trouble != "" {
+	switch {
+	case s.up || s.trouble == "" || s.trouble == s.ended:
+		return s.ended
+	case s.ended == "":
 		return s.trouble
 	}
-	return s.ended
+	return s.ended + "; since then: " + s.trouble
 }
 
 // carries says whether the session takes the family; a family counts as

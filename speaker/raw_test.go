@@ -14,15 +14,18 @@ import (
 // A raw router speaks just enough BGP to be believed, and then says what a
 // test wants to say.
 type raw struct {
-	peer     Peer
-	hold     uint16        // seconds, as in its OPEN
-	helps    bool          // it offers graceful restart
-	sessions chan net.Conn // each after the OPEN and the KEEPALIVE
-	opens    chan *bgp.BGPOpen
-	assent   chan struct{} // it answers an OPEN once this is closed; nil for at once
-	gate     chan struct{} // it reads on once this is closed
-	heard    atomic.Int64  // prefixes announced to it
-	ended    chan struct{} // one for each End-of-RIB that it was sent
+	peer  Peer
+	hold  uint16 // seconds, as in its OPEN
+	helps bool   // it offers graceful restart
+	// notifications says that it keeps routes over them, too (RFC 8538).
+	notifications bool
+	sessions      chan net.Conn // each after the OPEN and the KEEPALIVE
+	opens         chan *bgp.BGPOpen
+	assent        chan struct{} // it answers an OPEN once this is closed; nil for at once
+	gate          chan struct{} // it reads on once this is closed
+	heard         atomic.Int64  // prefixes announced to it
+	ended         chan struct{} // one for each End-of-RIB that it was sent
+	notes         chan *bgp.BGPNotification
 }
 
 func startRaw(t *testing.T, name, address string) *raw {
@@ -43,6 +46,7 @@ func newRaw(t *testing.T, name, address string) *raw {
 		opens:    make(chan *bgp.BGPOpen, 8),
 		gate:     make(chan struct{}),
 		ended:    make(chan struct{}, 8),
+		notes:    make(chan *bgp.BGPNotification, 8),
 	}
 }
 
@@ -68,7 +72,7 @@ func (r *raw) listen(t *testing.T) net.Listener {
 func (r *raw) greet(conn net.Conn) {
 	offers := []bgp.ParameterCapabilityInterface{bgp.NewCapMultiProtocol(bgp.RF_IPv4_UC), bgp.NewCapFourOctetASNumber(routerASN)}
 	if r.helps {
-		offers = append(offers, bgp.NewCapGracefulRestart(false, false, 60,
+		offers = append(offers, bgp.NewCapGracefulRestart(false, r.notifications, 60,
 			[]*bgp.CapGracefulRestartTuple{bgp.NewCapGracefulRestartTuple(bgp.RF_IPv4_UC, true)}))
 	}
 	open := bgp.NewBGPOpenMessage(routerASN, r.hold, "192.0.2.44", []bgp.OptionParameterInterface{
@@ -96,6 +100,9 @@ func (r *raw) greet(conn net.Conn) {
 		m, err := readMessage(conn)
 		if err != nil {
 			return
+		}
+		if n, is := m.Body.(*bgp.BGPNotification); is {
+			offer(r.notes, n)
 		}
 		if u, is := m.Body.(*bgp.BGPUpdate); is {
 			r.heard.Add(int64(len(u.NLRI)))

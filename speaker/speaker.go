@@ -95,9 +95,30 @@ type PeerState struct {
 	ASN        uint32
 	Session    string    // of RFC 4271 section 8: Idle, Connect, Active, OpenSent, OpenConfirm, Established
 	Since      time.Time // when the session reached or left Established; zero if never
-	Received   int
+	Received   int       // prefixes, accepted or not
 	Advertised int
 	LastError  string // why the last session ended, in words; empty if none did
+
+	// Range is the name of the Range that the router came by; empty for a Peer.
+	Range string
+	Flaps int // how many sessions were lost
+
+	// What follows is about the session that is established.
+
+	RouterID netip.Addr    // the router's
+	HoldTime time.Duration // as agreed
+	Families []FamilyState // those that both sides carry, by name
+	// Capabilities are what the router offered in its OPEN beside families, in
+	// words for people, sorted.
+	Capabilities []string
+}
+
+// FamilyState is one family of an established session, in numbers of prefixes.
+type FamilyState struct {
+	Family     Family
+	Received   int
+	Accepted   int // of the received
+	Advertised int // written to the router
 }
 
 // Established says whether routes flow.

@@ -198,14 +198,14 @@ func reasonWords(reason string, was any) string {
 func notificationWords(f log.Fields) string {
 	code, ok := f["Code"].(uint8)
 	subcode, _ := f["Subcode"].(uint8)
-	detail := ""
 	if e, is := f["Data"].(*bgp.MessageError); !ok && is {
-		code, subcode, detail = e.TypeCode, e.SubTypeCode, ": "+e.Message
+		return "NOTIFICATION " + bgp.NewNotificationErrorCode(e.TypeCode, e.SubTypeCode).String() + ": " + e.Message
 	}
+	data, _ := f["Data"].([]byte)
 	if said, is := f["Communicated-Reason"].(string); is && said != "" {
-		detail = ": " + said
+		data = communication(said) // which GoBGP has taken apart
 	}
-	return "NOTIFICATION " + bgp.NewNotificationErrorCode(code, subcode).String() + detail
+	return "NOTIFICATION " + ceaseWords(code, subcode, data)
 }
 
 func keyOf(f log.Fields) string {

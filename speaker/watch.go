@@ -119,12 +119,7 @@ func (l *ledger) state(peers map[string]*api.Peer) State {
 				ps.Session = sessionWords(api.PeerState_ESTABLISHED)
 			}
 		}
-		for _, a := range p.GetAfiSafis() {
-			ps.Received += int(a.GetState().GetReceived())
-		}
-		for _, o := range s.out {
-			ps.Advertised += len(o.sent)
-		}
+		s.describe(&ps, p)
 		if !s.up && ps.LastError != "" && proposedNoHoldTime(p) {
 			ps.LastError += "; the peer proposes hold time 0 (no keepalives), which this speaker can't hold: set one of at least 3 s there"
 		}

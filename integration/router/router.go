@@ -256,7 +256,7 @@ func Start(t testing.TB, i Implementation, host Host, c Config) *Router {
 // Again starts a router anew that was killed, with its Config as it is now.
 func (r *Router) Again(t testing.TB) {
 	t.Helper()
-	if err := r.place(); err != nil {
+	if err := r.place(`rm -f "$1/ctl"`); err != nil {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
@@ -288,9 +288,18 @@ func (r *Router) Again(t testing.TB) {
 	}
 }
 
-// place writes the configuration where the host sees it.
-func (r *Router) place() error {
-	const script = `mkdir -p "$1" /run/openbgpd && rm -f "$1/ctl" && umask 077 && cat >"$1/conf"`
+// Configure writes the router's Config as it is now; the router reads it when it
+// is told to, or starts.
+func (r *Router) Configure(t testing.TB) {
+	t.Helper()
+	if err := r.place("true"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// place runs a command and writes the configuration where the host sees it.
+func (r *Router) place(before string) error {
+	script := `mkdir -p "$1" /run/openbgpd && ` + before + ` && umask 077 && cat >"$1/conf"`
 	cmd := r.host.Command(context.Background(), "sh", "-c", script, "sh", r.dir)
 	cmd.Stdin = strings.NewReader(r.driver.file(r.Config, r.dir))
 	if out, err := cmd.CombinedOutput(); err != nil {
