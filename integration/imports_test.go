@@ -66,7 +66,7 @@ func rooms() []room {
 		{"cmd/fairway-controller", []string{"controller", "github.com/spf13/cobra", client, "k8s.io/klog/v2"}, nil},
 		{"cmd/fairway", []string{
 			"agent/...", "api/...", "config", "pools/...", "routes/...", "speaker", "internal/...",
-			"github.com/spf13/cobra", machine, client, kinds, sys,
+			"github.com/spf13/cobra", machine, client, kinds, sys, "k8s.io/klog/v2",
 		}, []string{lab, sys, netns, cni}},
 		{"cmd/fairway-ipam", []string{"agent/wire"}, nil},
 		{"integration/...", []string{

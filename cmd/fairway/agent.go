@@ -22,6 +22,7 @@ import (
 	"github.com/fairway-network/fairway/speaker"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+	"k8s.io/klog/v2"
 )
 
 func agentCommand() *cobra.Command {
@@ -70,6 +71,7 @@ func runAgent(ctx context.Context, file string, stderr io.Writer) (err error) {
 		return err
 	}
 	log, level := logger(c.Log, stderr)
+	klog.SetSlogLogger(log) // client-go speaks through it
 	warn(log, c)
 	host, err := hostAddresses()
 	if err != nil {
