@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/fairway-network/fairway/agent/journal"
@@ -20,13 +21,20 @@ const journalFile = "leases.journal"
 // recover reads the journal and the blocks and makes the desk of them.
 func (a *Agent) recover(ctx context.Context, s *Settings) (*desk, error) {
 	path := filepath.Join(a.RunDir, journalFile)
-	j, found, err := journal.Open(path, a.Boot)
-	if err != nil {
-		return nil, err
+	var own []exchange.Stored
+	var ownErr error
+	var reading sync.WaitGroup
+	if _, shared := a.Store.(exchange.Exchange); !shared {
+		// Pods wait for both, and they take as long as each other.
+		reading.Go(func() { own, ownErr = a.Store.Own(ctx) })
 	}
-	folded, err := pools.Fold(found.Records)
+	j, found, folded, err := a.readJournal(path)
+	reading.Wait()
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("lease journal %s: %w: %w: drain the node (or reboot it), remove the file and start again", path, journal.ErrCorrupt, err), j.Close())
+		return nil, errors.Join(err, ownErr)
+	}
+	if ownErr != nil {
+		return nil, errors.Join(ownErr, j.Close())
 	}
 	a.door = newDoor(ctx, a.socket, folded, a.Cluster != nil, a.Log)
 	if a.Cluster != nil {
@@ -35,7 +43,7 @@ func (a *Agent) recover(ctx context.Context, s *Settings) (*desk, error) {
 		}
 	}
 	d := newDesk(ctx, a, j)
-	if err := a.restore(ctx, d, s, folded); err != nil {
+	if err := a.restore(ctx, d, s, folded, own); err != nil {
 		return nil, errors.Join(fmt.Errorf("lease journal %s: %w", path, err), j.Close())
 	}
 	if len(found.Records) > 2*len(folded) {
@@ -50,14 +58,28 @@ func (a *Agent) recover(ctx context.Context, s *Settings) (*desk, error) {
 	return d, nil
 }
 
-// restore brings d to what a folded history says.
-func (a *Agent) restore(ctx context.Context, d *desk, s *Settings, folded []pools.Record) error {
+// readJournal opens the journal and folds what is in it.
+func (a *Agent) readJournal(path string) (*journal.Journal, journal.Opened, []pools.Record, error) {
+	j, found, err := journal.Open(path, a.Boot)
+	if err != nil {
+		return nil, found, nil, err
+	}
+	folded, err := pools.Fold(found.Records)
+	if err != nil {
+		return nil, found, nil, errors.Join(fmt.Errorf("lease journal %s: %w: %w: drain the node (or reboot it), remove the file and start again", path, journal.ErrCorrupt, err), j.Close())
+	}
+	return j, found, folded, nil
+}
+
+// restore brings d to what a folded history says, and to the node's own blocks of
+// a store that it does not share.
+func (a *Agent) restore(ctx context.Context, d *desk, s *Settings, folded []pools.Record, own []exchange.Stored) error {
 	if err := d.setPools(s); err != nil && a.Cluster == nil {
 		return err
 	} else if err != nil {
 		s.Pools = a.admitEach(d, *s, s.Pools, nil)
 	}
-	unfit, err := a.holdAll(ctx, d, folded)
+	unfit, err := a.holdAll(ctx, d, folded, own)
 	if err != nil {
 		return err
 	}
@@ -103,21 +125,16 @@ func newDesk(ctx context.Context, a *Agent, j *journal.Journal) *desk {
 // holdAll takes in the blocks of this node, and returns those that no pool has
 // any more. A journal that knows of blocks is believed: it costs the store
 // nothing, and an audit later finds what it missed.
-func (a *Agent) holdAll(ctx context.Context, d *desk, history []pools.Record) (unfit []exchange.Stored, err error) {
+func (a *Agent) holdAll(ctx context.Context, d *desk, history []pools.Record, own []exchange.Stored) (unfit []exchange.Stored, err error) {
 	if slices.ContainsFunc(history, func(rec pools.Record) bool { return rec.Op == pools.Claimed }) {
 		d.replayed = true
 		return d.node.Restore(history)
 	}
 	shared, ok := d.store.(exchange.Exchange)
 	if !ok {
-		own, err := d.store.Own(ctx)
-		if err != nil {
-			return nil, err
-		}
 		return d.node.Found(nil, own, d.now())
 	}
 	var requests []exchange.Request
-	var own []exchange.Stored
 	err = a.persist(ctx, "read the blocks of node "+a.Node, func() (err error) {
 		if requests, err = shared.Requests(ctx); err == nil {
 			own, err = shared.Own(ctx)
@@ -208,5 +225,5 @@ func (d *desk) becomePools(s *Settings) error {
 func (d *desk) count() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return len(d.ledger.Blocks())
+	return d.ledger.BlockCount()
 }

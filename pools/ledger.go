@@ -325,16 +325,28 @@ type Held struct {
 
 // Blocks of this node, by prefix.
 func (l *Ledger) Blocks() []Held {
-	var out []Held
+	all := make([]*block, 0, l.BlockCount())
 	for _, s := range l.shares {
 		for _, lot := range s.lots {
-			for _, b := range lot.blocks {
-				out = append(out, Held{b.Block, b.closed, b.leased()})
-			}
+			all = slices.AppendSeq(all, maps.Values(lot.blocks))
 		}
 	}
-	slices.SortFunc(out, func(a, b Held) int { return netipx.ComparePrefix(a.Prefix, b.Prefix) })
+	slices.SortFunc(all, func(a, b *block) int { return netipx.ComparePrefix(a.Prefix, b.Prefix) })
+	out := make([]Held, len(all))
+	for i, b := range all {
+		out[i] = Held{b.Block, b.closed, b.leased()}
+	}
 	return out
+}
+
+// BlockCount is how many Blocks there are.
+func (l *Ledger) BlockCount() (n int) {
+	for _, s := range l.shares {
+		for _, lot := range s.lots {
+			n += len(lot.blocks)
+		}
+	}
+	return n
 }
 
 // Effective is the effective set in one pool of the blocks that keep says yes
