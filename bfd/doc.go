@@ -26,6 +26,11 @@
 //     wait for BFD;
 //   - a peer that leaves the desired state: the Server says AdminDown itself.
 //
+// A program that stops but leaves its routes with its peers (graceful restart)
+// cuts its BGP sessions first and calls Close after that, and one that starts
+// calls Set before it dials BGP: routers take AdminDown, and the Down of a new
+// session, for a failure if BGP is up (docs/bfd.md says which).
+//
 // A change of a peer's Timers keeps the session up. A change of its addresses
 // or interface makes another session, which begins Down with Failures at 0.
 package bfd
