@@ -88,10 +88,11 @@ type cadence struct {
 	lost       time.Duration // between two looks for pods whose DEL was lost
 	report     time.Duration
 	tell       time.Duration // before a pod is told the same again
+	peace      time.Duration // without a concern before requests are watched no more; much longer than exchange.Settle
 }
 
 func usualCadence() cadence {
-	return cadence{firstAudit: 10 * time.Minute, settled: exchange.Settle, fenced: time.Second, audit: time.Hour, lost: 3 * time.Minute, report: 30 * time.Second, tell: time.Minute}
+	return cadence{firstAudit: 10 * time.Minute, settled: exchange.Settle, fenced: time.Second, audit: time.Hour, lost: 3 * time.Minute, report: 30 * time.Second, tell: time.Minute, peace: time.Minute}
 }
 
 // joinCluster learns what the agent needs before it can read its journal: its

@@ -3,21 +3,90 @@ package agent
 import (
 	"context"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"github.com/fairway-network/fairway/pools/exchange"
 )
 
-// watchRequests tells the desk what nodes ask for, until ctx ends.
+// watchRequests tells the desk what nodes ask for, until ctx ends. It watches at
+// the start and for as long as requests concern this node; thousands of nodes
+// without a block then hear nothing of what others ask for.
 func (a *Agent) watchRequests(ctx context.Context) {
 	shared, ok := a.Store.(exchange.Exchange)
 	if !ok {
 		return
 	}
+	concerned := concern(a.desk.concerned)
 	for ctx.Err() == nil {
-		if err := shared.Watch(ctx, a.desk.seen); ctx.Err() == nil {
+		watching, stop := context.WithCancel(ctx)
+		var peace sync.WaitGroup
+		peace.Go(func() {
+			concerned.outlast(watching, a.every.peace)
+			stop()
+		})
+		err := shared.Watch(watching, a.desk.seen)
+		over := watching.Err() != nil
+		stop()
+		peace.Wait()
+		if ctx.Err() != nil {
+			return
+		}
+		if !over {
 			a.Log.Warn("the requests of other nodes are not watched; trying again", "err", err, "in", retry)
 			pause(ctx, retry)
+			continue
+		}
+		a.desk.seen(nil) // what was seen gets old
+		concerned.await(ctx)
+	}
+}
+
+// concern says whether requests concern a node, and when to ask again.
+type concern func() (yes bool, turned <-chan struct{})
+
+// concerned is a concern.
+func (d *desk) concerned() (yes bool, turned <-chan struct{}) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.node.Concerned(), d.turned
+}
+
+// await returns when there is a concern, or ctx ends.
+func (c concern) await(ctx context.Context) {
+	for {
+		yes, turned := c()
+		if yes {
+			return
+		}
+		select {
+		case <-turned:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// outlast returns when there was no concern for as long as peace, or ctx ends.
+func (c concern) outlast(ctx context.Context, peace time.Duration) {
+	calm := time.NewTimer(peace)
+	defer calm.Stop()
+	var over <-chan time.Time // nil while there is a concern
+	for {
+		yes, turned := c()
+		switch {
+		case yes:
+			over = nil
+		case over == nil:
+			calm.Reset(peace)
+			over = calm.C
+		}
+		select {
+		case <-turned:
+		case <-over:
+			return
+		case <-ctx.Done():
+			return
 		}
 	}
 }
