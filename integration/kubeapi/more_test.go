@@ -192,7 +192,7 @@ func columns(t *testing.T, s *stage) {
 		`as n1 status AddressRequest web-1 {grant: {lender: n1, prefix: 10.244.120.2/31, outer: 10.244.120.0/29, outerUID: a}}`,
 		`as n2 create AddressRequest web-2 {pool: web, node: n2, family: IPv4, want: 10.244.120.7}`,
 		`as n1 create NodeSpeaker n1 {}`,
-		`as n1 status NodeSpeaker n1 {version: v0.3.0, asn: 64512, routerID: 10.9.0.1, peerCount: 2, establishedCount: 1, blocks: 4, routes: 2, conditions: [{type: Ready, status: "True", reason: Serving, message: "", lastTransitionTime: "2020-01-01T00:00:00Z"}]}`,
+		`as n1 patchstatus NodeSpeaker n1 {version: v0.3.0, asn: 64512, routerID: 10.9.0.1, peerCount: 2, establishedCount: 1, blocks: 4, routes: 2, conditions: [{type: Ready, status: "True", reason: Serving, message: "", lastTransitionTime: "2020-01-01T00:00:00Z"}]}`,
 	} {
 		if got := s.do(t.Context(), parseStep(line)); got != taken {
 			t.Fatalf("%s: %s", line, got)

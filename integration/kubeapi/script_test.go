@@ -2,6 +2,7 @@ package kubeapi
 
 import (
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"net/netip"
@@ -15,6 +16,7 @@ import (
 	"github.com/fairway-network/fairway/integration/kube"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
@@ -197,6 +199,10 @@ func (s *stage) act(ctx context.Context, objects dynamic.ResourceInterface, st s
 		} else if err = st.change(o, "status"); err == nil {
 			_, err = objects.UpdateStatus(ctx, o, options)
 		}
+	case "patch":
+		err = st.patch(ctx, objects, "spec", dry)
+	case "patchstatus":
+		err = st.patch(ctx, objects, "status", dry, "status")
 	case "delete":
 		err = objects.Delete(ctx, st.name, metav1.DeleteOptions{DryRun: dry})
 	case "deleteall":
@@ -214,6 +220,21 @@ func (s *stage) act(ctx context.Context, objects dynamic.ResourceInterface, st s
 	default:
 		err = fmt.Errorf("the script has an unknown verb: %s", st.verb)
 	}
+	return err
+}
+
+// patch merges the body into a part of the object.
+func (st step) patch(ctx context.Context, objects dynamic.ResourceInterface, part string, dry []string, subresource ...string) error {
+	body := map[string]any{}
+	if err := yaml.Unmarshal([]byte(st.body), &body); err != nil {
+		return fmt.Errorf("the script has a wrong body: %w", err)
+	}
+	text, err := json.Marshal(map[string]any{part: body})
+	if err != nil {
+		return err
+	}
+	options := metav1.PatchOptions{DryRun: dry, FieldValidation: metav1.FieldValidationStrict}
+	_, err = objects.Patch(ctx, st.name, types.MergePatchType, text, options, subresource...)
 	return err
 }
 
