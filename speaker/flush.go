@@ -203,11 +203,16 @@ func (l *ledger) unflushed(f *flush, cause error) error {
 
 // configure records which families the peers carry by configuration, those
 // included whose settings were refused.
-func (l *ledger) configure(peers []Peer) {
+func (l *ledger) configure(peers []Peer, ranges []Range) {
 	families := make(map[Family]bool)
 	for _, p := range peers {
 		for _, f := range p.withDefaults().Families {
 			families[f] = families[f] || !p.Down
+		}
+	}
+	for _, rg := range ranges {
+		for _, f := range rg.Session.withDefaults(rg.Network.Addr()).Families {
+			families[f] = families[f] || !rg.Down
 		}
 	}
 	l.carry(families)

@@ -17,6 +17,8 @@ type ledger struct {
 	mu       sync.Mutex
 	want     map[netip.Prefix]struct{}
 	sessions map[string]*session  // by the address, as GoBGP writes it
+	ranges   map[string]Range     // that routers may come by
+	refusals map[string]time.Time // when the log said last that one is full
 	families map[Family]bool      // that some peer of the last Set carries by configuration; nil until that is known
 	awaited  map[netip.Prefix]int // how many flushes look again when a prefix is written
 	comings  int                  // sessions that came up so far
@@ -54,6 +56,9 @@ type session struct {
 	out        map[Family]*outbox
 
 	within  string // the name of the Range that the peer came by; empty for a Peer
+	came    bool   // there was a session since it came
+	failed  bool   // an attempt at one came to nothing
+	excess  bool   // it is one too many for the Range
 	flaps   int    // sessions that were lost
 	verdict string // why this node ends the session, whatever GoBGP says of it
 	shut    bool   // and told the peer to keep nothing
@@ -79,6 +84,8 @@ func newLedger(g GracefulRestart) *ledger {
 	l := &ledger{
 		want:     make(map[netip.Prefix]struct{}),
 		sessions: make(map[string]*session),
+		ranges:   make(map[string]Range),
+		refusals: make(map[string]time.Time),
 		awaited:  make(map[netip.Prefix]int),
 		changed:  make(chan struct{}),
 		tend:     make(chan struct{}, 1),
@@ -362,7 +369,7 @@ func (l *ledger) established(address string) (Peer, bool) {
 		return Peer{}, false
 	}
 	s.up, s.since, s.negotiated, s.noHelper, s.hard, s.notice, s.trouble = true, time.Now(), nil, false, false, "", ""
-	s.opening, s.bitOut = false, false
+	s.opening, s.bitOut, s.came = false, false, true
 	s.out = make(map[Family]*outbox)
 	for _, f := range s.peer.Families {
 		s.out[f] = &outbox{sent: make(map[netip.Prefix]struct{}), extra: make(map[netip.Prefix]int)}
@@ -402,6 +409,9 @@ func (l *ledger) down(address, reason string) (p Peer, why string, wasUp, news b
 		}
 	} else {
 		news, s.trouble = s.trouble != why, why
+		if s.failed = true; s.within != "" && !s.came {
+			l.callTend()
+		}
 	}
 	s.up, s.opening, s.out, s.negotiated, s.notice, s.verdict, s.shut = false, false, nil, nil, "", "", false
 	if s.rekeyed {

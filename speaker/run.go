@@ -114,7 +114,7 @@ func (s *Server) revive(ctx context.Context, old *run) (*run, error) {
 	}
 	prefixes, families := old.ledger.wanted()
 	r.ledger.carry(families)
-	return r, errors.Join(r.setPrefixes(ctx, prefixes), r.setPeers(ctx, old.peers))
+	return r, errors.Join(r.setPrefixes(ctx, prefixes), r.setPeers(ctx, old.peers), r.setRanges(ctx, old.ranges))
 }
 
 func (s *Server) start(ctx context.Context, local Local, ends *endpoints) (*run, error) {
@@ -123,7 +123,8 @@ func (s *Server) start(ctx context.Context, local Local, ends *endpoints) (*run,
 	l.inherited = s.holders
 	options := append(ends.options(), gobgp.LoggerOption(tap{log: s.log, ledger: l}))
 	r := &run{
-		local: local, peers: make(map[netip.Addr]Peer), told: make(map[netip.Addr]*api.Peer), ceased: make(map[netip.Addr]bool),
+		local: local, peers: make(map[netip.Addr]Peer), told: make(map[netip.Addr]*api.Peer),
+		ranges: make(map[string]Range), ceased: make(map[netip.Addr]bool),
 		bgp: gobgp.NewBgpServer(options...), ledger: l, ends: ends, begun: time.Now(),
 	}
 	go r.bgp.Serve()

@@ -60,6 +60,7 @@ type run struct {
 	local  Local
 	peers  map[netip.Addr]Peer
 	told   map[netip.Addr]*api.Peer // what GoBGP was told of each of them
+	ranges map[string]Range
 	bgp    *gobgp.BgpServer
 	ledger *ledger
 	ends   *endpoints
@@ -116,9 +117,11 @@ func (s *Server) Set(ctx context.Context, d Desired) error {
 	}
 	peers, peersErr := checkPeers(d.Peers, d.Local)
 	r.keepRefused(d.Peers, peers)
-	r.ledger.configure(d.Peers)
+	ranges, rangesErr := checkRanges(d.Ranges, d.Peers, d.Local)
+	r.keepRefusedRanges(d.Ranges, ranges)
+	r.ledger.configure(d.Peers, d.Ranges)
 	prefixesErr := r.setPrefixes(ctx, prefixes)
-	peersErr = errors.Join(peersErr, r.setPeers(ctx, peers))
+	peersErr = errors.Join(peersErr, rangesErr, r.setPeers(ctx, peers), r.setRanges(ctx, ranges))
 	if peersErr != nil && prefixesErr == nil {
 		return fmt.Errorf("%w: %w", ErrPeers, peersErr)
 	}
@@ -132,6 +135,16 @@ func (r *run) keepRefused(asked []Peer, good map[netip.Addr]Peer) {
 		old, had := r.peers[p.Address]
 		if _, ok := good[p.Address]; had && !ok {
 			good[p.Address] = old
+		}
+	}
+}
+
+// keepRefusedRanges does the same for ranges.
+func (r *run) keepRefusedRanges(asked []Range, good map[string]Range) {
+	for _, rg := range asked {
+		old, had := r.ranges[rg.Name]
+		if _, ok := good[rg.Name]; had && !ok {
+			good[rg.Name] = old
 		}
 	}
 }

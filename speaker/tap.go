@@ -33,6 +33,7 @@ const (
 	linePrefixLimit  = "prefix limit reached"
 	lineSyncFinished = "sync finished"
 	lineFreed        = "freed fsm.h"
+	lineWelcome      = "Accepted a new dynamic neighbor"
 	lineAPIFailed    = "failed to listen grpc port"
 )
 
@@ -93,6 +94,10 @@ func (t tap) Debug(msg string, f log.Fields) {
 		err, _ := f["Error"].(error)
 		if p, why, news := t.ledger.cannotConnect(keyOf(f), err); news {
 			t.log.Warn("no BGP session", "peer", p.Name, "address", p.Address, "reason", why)
+		}
+	case lineWelcome:
+		if refused := t.ledger.welcome(keyOf(f)); refused != "" {
+			t.log.Warn("no BGP session", "address", keyOf(f), "reason", refused)
 		}
 	case lineFreed:
 		t.ledger.gone(keyOf(f))

@@ -175,6 +175,12 @@ func (s *Server) tendOnce(ctx context.Context, r *run) {
 			s.log.Warn("cannot use the new password", "error", err)
 		}
 	}
+	for _, p := range r.ledger.spent() {
+		if err := r.removeMember(ctx, p); err != nil {
+			s.log.Warn("cannot let go of a router of a range", "error", err)
+		}
+	}
+	r.ledger.forgetLost(time.Now())
 	for _, p := range r.ledger.limitsOver(time.Now().Add(-s.limitRetry)) {
 		s.log.Info("opening a session again that was shut for too many prefixes", "peer", p.Name, "address", p.Address)
 		if err := r.bgp.EnablePeer(ctx, &api.EnablePeerRequest{Address: p.Address.String()}); err != nil {
@@ -205,7 +211,9 @@ func (l *ledger) limitsOver(before time.Time) []Peer {
 	for _, s := range l.sessions {
 		if !s.limited.IsZero() && s.limited.Before(before) {
 			s.limited = time.Time{}
-			peers = append(peers, s.peer)
+			if s.within == "" { // GoBGP has let go of the others
+				peers = append(peers, s.peer)
+			}
 		}
 	}
 	return peers

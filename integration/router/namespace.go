@@ -2,7 +2,10 @@ package router
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/netip"
+	"os"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -30,9 +33,18 @@ func NewNamespace(t testing.TB) Namespace {
 		cancel()
 		_ = holder.Wait()
 	})
+	own, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
 	Await(t, "the new network namespace", 10*time.Second, func() error {
-		return n.run("ip", "link", "set", "lo", "up")
+		now, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", n.pid))
+		if err == nil && now == own {
+			err = errors.New("its process is in the old one yet")
+		}
+		return err
 	})
+	n.Run(t, "ip", "link", "set", "lo", "up")
 	return n
 }
 

@@ -1,0 +1,317 @@
+package speaker
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"reflect"
+	"slices"
+	"time"
+
+	api "github.com/osrg/gobgp/v3/api"
+)
+
+const (
+	defaultMost = 100
+	// lostTime is for how long State names a router of a Range without a session.
+	lostTime = 10 * time.Minute
+	// refusalTime is how often the log says that a Range is full.
+	refusalTime = time.Minute
+)
+
+// most is how many sessions there may be at a time.
+func (rg Range) most() int { return cmp.Or(rg.Most, defaultMost) }
+
+// check says what is wrong with a range as seen from local.
+func (rg Range) check(local Local) error {
+	var errs []error
+	fail := func(format string, args ...any) {
+		errs = append(errs, fmt.Errorf("range %s: "+format, append([]any{rg.Name}, args...)...))
+	}
+	if rg.Name == "" {
+		fail("network %s has no name", rg.Network)
+	}
+	if n := rg.Network; !n.IsValid() || n != n.Masked() || n.Addr().Is4In6() || n.Addr().IsMulticast() {
+		fail("network %q: want the network of the routers, without host bits", n)
+		return errors.Join(errs...) // the rest asks for its family
+	}
+	if rg.ASN == 0 {
+		fail("ASN 0 is reserved (RFC 7607): set the routers' ASN")
+	}
+	if rg.Most < 0 {
+		fail("%d sessions at most: want at least 1, or 0 for %d", rg.Most, defaultMost)
+	}
+	s := rg.Session
+	s.Passive = true
+	s.check(fail, rg.Network.Addr(), rg.ASN, local)
+	rg.Accept.check(fail)
+	return errors.Join(errs...)
+}
+
+// checkRanges splits ranges, by name, into those to have and what is wrong with
+// the others.
+func checkRanges(ranges []Range, peers []Peer, local Local) (map[string]Range, error) {
+	var errs []error
+	good := make(map[string]Range, len(ranges))
+	networks := make(map[netip.Prefix]string, len(ranges))
+	for _, rg := range ranges {
+		if err := rg.check(local); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		_, twice := good[rg.Name]
+		if twice || slices.ContainsFunc(peers, func(p Peer) bool { return p.Name == rg.Name }) {
+			errs = append(errs, fmt.Errorf("range %s: another range or a peer has this name", rg.Name))
+			continue
+		}
+		if other, taken := networks[rg.Network]; taken {
+			errs = append(errs, fmt.Errorf("range %s: network %s is that of range %s already", rg.Name, rg.Network, other))
+			continue
+		}
+		networks[rg.Network] = rg.Name
+		rg.Session = rg.Session.withDefaults(rg.Network.Addr())
+		rg.Passive = true
+		good[rg.Name] = rg
+	}
+	return good, errors.Join(errs...)
+}
+
+// same says whether rg and q differ in nothing that the sessions depend on that
+// there are.
+func (rg Range) same(q Range) bool {
+	if rg.Password != q.Password || rg.Down != q.Down {
+		return false
+	}
+	rg.Accept, rg.Most, rg.Session = Accept{}, 0, rg.Session.lasting()
+	q.Accept, q.Most, q.Session = Accept{}, 0, q.Session.lasting()
+	return reflect.DeepEqual(rg, q)
+}
+
+// member is the router of an address as a peer.
+func (rg Range) member(a netip.Addr) Peer {
+	return Peer{Name: rg.Name + "/" + a.String(), Address: a, ASN: rg.ASN, Session: rg.Session, Accept: rg.Accept}
+}
+
+// group is the name of GoBGP's peer group.
+func (rg Range) group() string { return "range " + rg.Name }
+
+// groupOf is GoBGP's form of rg. Its dynamic neighbours never have the restart bit
+// of RFC 4724, for which GoBGP has no setting.
+func groupOf(rg Range, l Local) *api.PeerGroup {
+	p := peerOf(rg.member(rg.Network.Addr()), l, false)
+	return &api.PeerGroup{
+		Conf: &api.PeerGroupConf{
+			PeerGroupName: rg.group(), PeerAsn: p.Conf.PeerAsn, LocalAsn: p.Conf.LocalAsn,
+			AuthPassword: p.Conf.AuthPassword, Description: rg.Name,
+		},
+		Timers: p.Timers, Transport: p.Transport, GracefulRestart: p.GracefulRestart, RouteReflector: p.RouteReflector,
+		EbgpMultihop: p.EbgpMultihop, TtlSecurity: p.TtlSecurity, AfiSafis: p.AfiSafis,
+	}
+}
+
+// setRanges removes what is gone or changed, then adds what is new or changed.
+func (r *run) setRanges(ctx context.Context, ranges map[string]Range) error {
+	var errs []error
+	for name, old := range r.ranges {
+		if rg, keep := ranges[name]; keep && rg.same(old) {
+			errs = append(errs, r.updateRange(ctx, old, rg))
+			continue
+		}
+		errs = append(errs, r.removeRange(ctx, old, ranges[name]))
+	}
+	for _, name := range slices.Sorted(maps.Keys(ranges)) {
+		if _, has := r.ranges[name]; !has && !ranges[name].Down {
+			errs = append(errs, r.addRange(ctx, ranges[name]))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (r *run) addRange(ctx context.Context, rg Range) error {
+	if err := r.bgp.AddPeerGroup(ctx, &api.AddPeerGroupRequest{PeerGroup: groupOf(rg, r.local)}); err != nil {
+		return fmt.Errorf("range %s (%s): %w", rg.Name, rg.Network, err)
+	}
+	r.ranges[rg.Name] = rg
+	r.ledger.open(rg)
+	err := r.bgp.AddDynamicNeighbor(ctx, &api.AddDynamicNeighborRequest{
+		DynamicNeighbor: &api.DynamicNeighbor{Prefix: rg.Network.String(), PeerGroup: rg.group()}})
+	if err != nil {
+		return fmt.Errorf("range %s (%s): %w", rg.Name, rg.Network, err)
+	}
+	return nil
+}
+
+// updateRange changes what counts for the sessions to come.
+func (r *run) updateRange(ctx context.Context, old, rg Range) error {
+	r.ranges[rg.Name] = rg
+	r.ledger.open(rg)
+	if sameTimers(old.member(netip.Addr{}), rg.member(netip.Addr{})) {
+		return nil
+	}
+	if _, err := r.bgp.UpdatePeerGroup(ctx, &api.UpdatePeerGroupRequest{PeerGroup: groupOf(rg, r.local)}); err != nil {
+		return fmt.Errorf("range %s (%s): change its timers: %w", rg.Name, rg.Network, err)
+	}
+	return nil
+}
+
+// removeRange ends the sessions of a range. next is what takes its place, with
+// the words for those that it shuts.
+func (r *run) removeRange(ctx context.Context, rg, next Range) error {
+	wrap := func(err error) error {
+		if err == nil {
+			return nil
+		}
+		return fmt.Errorf("range %s (%s): %w", rg.Name, rg.Network, err)
+	}
+	r.ledger.shutRange(rg.Name)
+	errs := []error{r.bgp.DeleteDynamicNeighbor(ctx, &api.DeleteDynamicNeighborRequest{Prefix: rg.Network.String(), PeerGroup: rg.group()})}
+	for _, p := range r.ledger.members(rg.Name) {
+		if next.Down {
+			r.negotiate(ctx)
+			if hard, up := r.ledger.shut(p.Address.String(), shutWords(p)); up {
+				_ = r.sayCease(p, ceaseShutdown, hard, communication(next.DownMessage))
+			}
+		}
+		errs = append(errs, r.removeMember(ctx, p))
+	}
+	errs = append(errs, r.bgp.DeletePeerGroup(ctx, &api.DeletePeerGroupRequest{Name: rg.group()}))
+	delete(r.ranges, rg.Name)
+	return wrap(errors.Join(errs...))
+}
+
+// removeMember takes a router of a range from GoBGP, which may have done so by
+// itself.
+func (r *run) removeMember(ctx context.Context, p Peer) error {
+	address := p.Address.String()
+	freed, _ := r.ledger.leave(address)
+	if r.bgp.DeletePeer(ctx, &api.DeletePeerRequest{Address: address}) != nil {
+		r.ledger.forget(address) // GoBGP has none
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, stopTime)
+	defer cancel()
+	select {
+	case <-freed:
+		return nil
+	case <-ctx.Done():
+		r.ledger.forget(address)
+		return fmt.Errorf("peer %s: the old session does not end: %w", p.Name, ctx.Err())
+	}
+}
+
+// open lets the routers of a range in.
+func (l *ledger) open(rg Range) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ranges[rg.Name] = rg
+	for _, s := range l.sessions {
+		if s.within == rg.Name {
+			s.peer = rg.member(s.peer.Address)
+		}
+	}
+}
+
+// shutRange lets no more of them in.
+func (l *ledger) shutRange(name string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.ranges, name)
+}
+
+// members gives the routers of a range, with a session or not.
+func (l *ledger) members(name string) []Peer {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var peers []Peer
+	for _, s := range l.sessions {
+		if s.within == name {
+			peers = append(peers, s.peer)
+		}
+	}
+	return peers
+}
+
+// welcome begins the record of a router of a range whose connection GoBGP has
+// accepted, and says why there is none for it, if it is one too many: tend then
+// cuts it.
+func (l *ledger) welcome(address string) (refused string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	a, err := netip.ParseAddr(address)
+	if err != nil {
+		return ""
+	}
+	rg, ok := l.rangeOf(a)
+	if !ok {
+		return ""
+	}
+	s := &session{peer: rg.member(a), within: rg.Name, holds: l.inherited[address]}
+	old := l.sessions[address]
+	if old != nil {
+		s.since, s.ended, s.flaps, s.limited = old.since, old.ended, old.flaps, old.limited
+		if old.freed != nil {
+			close(old.freed)
+		}
+	}
+	s.excess = l.busy(rg.Name, address) >= rg.most()
+	l.sessions[address] = s
+	l.wake()
+	if !s.excess {
+		return ""
+	}
+	l.callTend()
+	if time.Since(l.refusals[rg.Name]) < refusalTime {
+		return ""
+	}
+	l.refusals[rg.Name] = time.Now()
+	return fmt.Sprintf("range %s has its %d sessions already", rg.Name, rg.most())
+}
+
+// rangeOf is the range of the longest network that an address is in. The lock is
+// held.
+func (l *ledger) rangeOf(a netip.Addr) (best Range, ok bool) {
+	for _, rg := range l.ranges {
+		if rg.Network.Contains(a) && (!ok || rg.Network.Bits() > best.Network.Bits()) {
+			best, ok = rg, true
+		}
+	}
+	return best, ok
+}
+
+// busy counts the sessions of a range that there are or are being made, but for
+// one's. The lock is held.
+func (l *ledger) busy(name, but string) int {
+	n := 0
+	for address, s := range l.sessions {
+		if s.within == name && address != but && !s.excess && (s.up || !s.came) {
+			n++
+		}
+	}
+	return n
+}
+
+// spent takes the routers of ranges whose connections came to nothing or are too
+// many: GoBGP would wait for them for ever.
+func (l *ledger) spent() []Peer {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var peers []Peer
+	for _, s := range l.sessions {
+		if s.within != "" && s.freed == nil && (s.excess || s.failed && !s.came) {
+			peers = append(peers, s.peer)
+		}
+	}
+	return peers
+}
+
+// forgetLost drops the records of routers of ranges that have been gone for long.
+func (l *ledger) forgetLost(now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	maps.DeleteFunc(l.sessions, func(_ string, s *session) bool {
+		return s.within != "" && s.freed == nil && s.came && !s.up && now.Sub(s.since) > lostTime && !s.mayHold(now)
+	})
+}

@@ -1,0 +1,183 @@
+package speaker
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	routers "github.com/fairway-network/fairway/integration/router"
+)
+
+// ranges are two that every router of join is in.
+func ranges(s Session) []Range {
+	return []Range{
+		{Name: "leaf4", Network: netip.MustParsePrefix("100.64.0.0/10"), ASN: routerASN, Session: s},
+		{Name: "leaf6", Network: netip.MustParsePrefix("2001:db8::/32"), ASN: routerASN, Session: s},
+	}
+}
+
+// Routers that nobody named open sessions, are told what is announced, are named
+// in the state, and lose their sessions with their range alone.
+func TestRange(t *testing.T) {
+	for _, i := range routers.All() {
+		t.Run(string(i), func(t *testing.T) {
+			t.Parallel()
+			password := "swordfish"
+			if i == routers.OpenBGPD {
+				password = "" // it takes no TCP MD5 on Linux
+			}
+			f := join(t, i, func(c *routers.Config, v4, v6 *routers.Neighbor) {
+				c.Originates = prefixes(theirs4, theirs6)
+				for _, n := range []*routers.Neighbor{v4, v6} {
+					n.Dials, n.Password, n.GracefulRestart = true, password, time.Minute
+				}
+			})
+			d := Desired{Local: local(), Ranges: ranges(Session{Password: Secret(password)}), Announcements: announce(ours4, ours6)}
+			d.Local.Listen = []netip.Addr{f.node4, f.node6}
+			s := newTestChild(t)
+			must(t, s.Set(t.Context(), d))
+			f.tor.Has(t, ours4, ours6)
+			must(t, s.Flush(within(t, soon), d.Prefixes()))
+			name4, name6 := "leaf4/"+f.tor4.String(), "leaf6/"+f.tor6.String()
+			if p := stateOf(t, s, name4); !p.Established() || p.Range != "leaf4" || p.Address != f.tor4 || p.ASN != routerASN {
+				t.Errorf("state %+v", p)
+			}
+			other := stateOf(t, s, name6)
+			f.losesRange(t, s, d, name4)
+			undisturbed(t, s, other)
+			must(t, s.Fail(t.Context(), name6))
+			eventually(t, "the session is ended", func() bool { return stateOf(t, s, name6).Since != other.Since })
+			f.hurry(t, f.node6)
+			f.tor.Has(t, ours4, ours6)
+		})
+	}
+}
+
+// losesRange takes the first range away and gives it back.
+func (f *fabric) losesRange(t *testing.T, s Speaker, d Desired, name string) {
+	t.Helper()
+	less := d
+	less.Ranges = d.Ranges[1:]
+	must(t, s.Set(t.Context(), less))
+	f.tor.Has(t, ours6)
+	if p := stateOf(t, s, name); p.Name != "" {
+		t.Errorf("a router of a range that is gone: %+v", p)
+	}
+	must(t, s.Set(t.Context(), d))
+	f.hurry(t, f.node4)
+	f.tor.Has(t, ours4, ours6)
+}
+
+// hurry has the router dial at once where it would wait for half a minute.
+func (f *fabric) hurry(t *testing.T, node netip.Addr) {
+	t.Helper()
+	if f.tor.Implementation == routers.OpenBGPD {
+		f.tor.Do(t, "neighbor", node.String(), "clear")
+	}
+}
+
+// A range has no more sessions than it may, a wrong router leaves nothing behind,
+// and a Peer inside a range is no member of it.
+func TestRangeIsBounded(t *testing.T) {
+	t.Parallel()
+	s := newTestServer(t)
+	node := netip.MustParseAddr("127.0.0.50")
+	d := Desired{Local: local(), Announcements: announce("10.1.0.0/26"), Ranges: []Range{
+		{Name: "rack", Network: netip.MustParsePrefix("127.0.0.48/28"), ASN: routerASN, Most: 2},
+		{Name: "one", Network: netip.MustParsePrefix("127.0.0.56/32"), ASN: routerASN},
+	}}
+	d.Local.Listen, d.Local.Port = []netip.Addr{node}, nodePort
+	named := newRaw(t, "named", "127.0.0.51")
+	close(named.gate)
+	d.Peers = []Peer{named.peer}
+	d.Peers[0].Passive = true
+	must(t, s.Set(t.Context(), d))
+	names := func() (up []string, all int) {
+		st, err := s.State(within(t, soon))
+		must(t, err)
+		for _, p := range st.Peers {
+			if p.Established() {
+				up = append(up, p.Name)
+			}
+		}
+		return up, len(st.Peers)
+	}
+	var dialled []*raw
+	for _, host := range []int{51, 52, 53, 56} {
+		r := named
+		if host != 51 {
+			r = newRaw(t, "", fmt.Sprintf("127.0.0.%d", host))
+			close(r.gate)
+		}
+		r.dial(t, netip.AddrPortFrom(node, nodePort))
+		dialled = append(dialled, r)
+	}
+	want := []string{"named", "one/127.0.0.56", "rack/127.0.0.52", "rack/127.0.0.53"}
+	eventually(t, "the sessions are up", func() bool { up, _ := names(); return slices.Equal(up, want) })
+	for _, r := range dialled {
+		eventually(t, "it is told the prefix", func() bool { return r.heard.Load() == 1 })
+	}
+	for _, host := range []int{54, 55} {
+		r := newRaw(t, "", fmt.Sprintf("127.0.0.%d", host))
+		close(r.gate)
+		conn := r.dial(t, netip.AddrPortFrom(node, nodePort))
+		if err := conn.SetReadDeadline(time.Now().Add(soon)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "those that are too many are gone", func() bool { up, all := names(); return slices.Equal(up, want) && all == len(want) })
+	d.Ranges[0].Most, d.Ranges[0].Down = 3, true
+	must(t, s.Set(t.Context(), d))
+	if up, all := names(); !slices.Equal(up, want[:2]) || all != 2 {
+		t.Errorf("with the range shut: %v of %d", up, all)
+	}
+}
+
+// dial opens a session from its own address.
+func (r *raw) dial(t *testing.T, node netip.AddrPort) net.Conn {
+	t.Helper()
+	d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(r.peer.Address, 0))}
+	conn, err := d.DialContext(within(t, soon), "tcp", node.String())
+	must(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	go r.greet(conn)
+	return conn
+}
+
+func TestRefusedRanges(t *testing.T) {
+	t.Parallel()
+	listens := local()
+	listens.Listen = []netip.Addr{netip.MustParseAddr("127.0.0.1")}
+	for want, change := range map[string]func(rg *Range, l *Local){
+		"has no name":        func(rg *Range, _ *Local) { rg.Name = "" },
+		"without host bits":  func(rg *Range, _ *Local) { rg.Network = netip.MustParsePrefix("10.0.0.1/8") },
+		"ASN 0":              func(rg *Range, _ *Local) { rg.ASN = 0 },
+		"-1 sessions":        func(rg *Range, _ *Local) { rg.Most = -1 },
+		"does not listen":    func(_ *Range, l *Local) { l.Listen = nil },
+		"never connects":     func(rg *Range, _ *Local) { rg.ConnectRetry = time.Second },
+		"set one of them":    func(rg *Range, _ *Local) { rg.Multihop, rg.TTLSecurity = 2, 2 },
+		"or a peer has this": func(rg *Range, _ *Local) { rg.Name = "nobody" },
+	} {
+		rg, l := Range{Name: "rack", Network: netip.MustParsePrefix("10.0.0.0/8"), ASN: routerASN}, listens
+		change(&rg, &l)
+		_, err := checkRanges([]Range{rg}, []Peer{nobody("127.0.0.9")}, l)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: want %q in it", err, want)
+		}
+	}
+	rg := Range{Name: "a", Network: netip.MustParsePrefix("10.0.0.0/8"), ASN: routerASN}
+	twin := rg
+	twin.Name = "b"
+	if good, err := checkRanges([]Range{rg, twin}, nil, listens); err == nil || len(good) != 1 || !strings.Contains(err.Error(), "is that of range a") {
+		t.Errorf("the same network twice: %v, %v", good, err)
+	}
+	s := newTestServer(t)
+	if err := s.Set(t.Context(), Desired{Local: local(), Ranges: []Range{rg}}); !errors.Is(err, ErrPeers) {
+		t.Errorf("Set: %v", err)
+	}
+}
