@@ -18,7 +18,9 @@ type link struct {
 	out     *sender // nil until a packet is to leave, and after an error
 	port    uint16  // source port; 0 until there is one
 	gone    bool    // no part of the server any more
-	problem string
+
+	unsent  string // why the last packet did not leave; empty if it did
+	refused string // why a packet was not taken; empty since the session came up
 
 	sent, received uint64
 	buffer         [packetLength]byte
@@ -42,7 +44,7 @@ func (l *link) trusts(g datagram) bool {
 	if g.ttl >= least {
 		return true
 	}
-	l.problem = fmt.Sprintf("packet discarded: TTL %d, want at least %d", g.ttl, least)
+	l.refused = fmt.Sprintf("packet discarded: TTL %d, want at least %d", g.ttl, least)
 	return false
 }
 
@@ -56,15 +58,23 @@ func (l *link) transmit(p Packet) {
 	if err == nil {
 		err = l.out.send(p.Append(l.buffer[:0]))
 	}
-	switch {
-	case err == nil:
+	if err == nil {
 		l.sent++
-	case errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.ENOBUFS):
-		l.problem = fmt.Sprintf("packet not sent: %v", err)
-	default:
-		l.problem = fmt.Sprintf("packet not sent: %v", err)
+		l.unsent = ""
+		return
+	}
+	l.unsent = fmt.Sprintf("packet not sent: %v", err)
+	if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.ENOBUFS) {
 		l.hangUp()
 	}
+}
+
+// problem is what a person should know first.
+func (l *link) problem() string {
+	if l.unsent != "" {
+		return l.unsent
+	}
+	return l.refused
 }
 
 // hangUp closes the socket.

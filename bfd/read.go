@@ -71,7 +71,7 @@ func (s *Server) handle(d door, g datagram) {
 	p, err := Parse(g.payload)
 	if err != nil {
 		s.discards.Malformed++
-		l.problem = err.Error()
+		l.refused = err.Error()
 		return
 	}
 	if p.YourDiscriminator != 0 && p.YourDiscriminator != l.local {

@@ -25,8 +25,9 @@ type PeerState struct {
 	Peer Peer // with its defaults, and a zone as Interface
 	Status
 	Sent, Received uint64 // packets of the session
-	// Problem is the last thing that kept a packet from going either way, in
-	// words; it is forgotten when the session comes up.
+	// Problem says in words what keeps packets from going either way: why there
+	// is no session, why the last packet could not leave, or why one that came
+	// since the session was last made or came up was discarded.
 	Problem string
 }
 
@@ -162,8 +163,8 @@ func (s *Server) keep(p Peer) error {
 	}
 	l = s.begin(p)
 	s.act(l, l.session.Tick(time.Now()))
-	if l.problem != "" {
-		return fmt.Errorf("BFD peer %s (%s): %s", p.Name, p.Address, l.problem)
+	if l.unsent != "" {
+		return fmt.Errorf("BFD peer %s (%s): %s", p.Name, p.Address, l.unsent)
 	}
 	return nil
 }
@@ -247,7 +248,7 @@ func (s *Server) act(l *link, step Step) {
 	}
 	if step.Changed {
 		if l.session.Status().State == Up {
-			l.problem = ""
+			l.refused = ""
 		}
 		signal(s.changes)
 	}
@@ -292,7 +293,7 @@ func (s *Server) State() []PeerState {
 	out := make([]PeerState, 0, len(s.wanted))
 	for _, p := range s.wanted {
 		if l := s.links[p.Endpoint]; l != nil {
-			out = append(out, PeerState{Peer: p, Status: l.session.Status(), Sent: l.sent, Received: l.received, Problem: l.problem})
+			out = append(out, PeerState{Peer: p, Status: l.session.Status(), Sent: l.sent, Received: l.received, Problem: l.problem()})
 		} else {
 			out = append(out, PeerState{Peer: p, Status: Status{State: Down, RemoteState: Down}, Problem: s.refused[p.door()]})
 		}
