@@ -19,8 +19,15 @@ type Settings struct {
 	// until the next boot.
 	Local speaker.Local
 	// Host are the host's addresses, of which one may become the RouterID.
-	Host  []netip.Addr
-	Peers []speaker.Peer
+	Host   []netip.Addr
+	Peers  []speaker.Peer
+	Ranges []speaker.Range
+	// Rules say how peers are told of pools. For each pool and peer the first that
+	// names both counts; without one the peer is told of as few prefixes as
+	// possible, with no attributes of their own.
+	Rules []Rule
+	// Maintenance asks peers to prefer other ways than this node.
+	Maintenance Maintenance
 	// OnStop is how the speaker ends when Run's context does.
 	OnStop speaker.Stop
 	// AnnounceTimeout is how long the first lease of a block waits for its
