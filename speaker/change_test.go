@@ -102,7 +102,9 @@ func TestShutByRouter(t *testing.T) {
 		},
 		routers.BIRD:     func(t *testing.T, f *fabric) { f.tor.Do(t, "disable", "n0", `"see ticket 42"`) },
 		routers.OpenBGPD: func(t *testing.T, f *fabric) { f.tor.Do(t, "neighbor", f.node4.String(), "down", "see ticket 42") },
-		routers.GoBGP:    func(t *testing.T, f *fabric) { f.tor.Do(t, "neighbor", f.node4.String(), "shutdown", "--reason", "see ticket 42") },
+		routers.GoBGP: func(t *testing.T, f *fabric) {
+			f.tor.Do(t, "neighbor", f.node4.String(), "shutdown", "--reason", "see ticket 42")
+		},
 	}
 	for i, shut := range say {
 		t.Run(string(i), func(t *testing.T) {
@@ -256,6 +258,7 @@ func TestCeaseOnTheWire(t *testing.T) {
 		for _, notifications := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s notifications=%v", name, notifications), func(t *testing.T) {
 				r := newRaw(t, "tor", "127.0.0.41") // one after the other
+				r.closes = true
 				r.helps, r.notifications = true, notifications
 				close(r.gate)
 				r.listen(t)
@@ -263,6 +266,8 @@ func TestCeaseOnTheWire(t *testing.T) {
 				d := Desired{Local: local(), Peers: []Peer{r.peer}, Announcements: announce("10.1.0.0/26")}
 				must(t, s.Set(t.Context(), d))
 				must(t, s.Flush(within(t, soon), d.Prefixes()))
+				must(t, writeMessage(<-r.sessions, announcement(0, 5)))
+				eventually(t, "its prefixes arrive", func() bool { return stateOf(t, s, "tor").Received == 5 })
 				c.do(t, s, d)
 				want := c.want
 				if notifications {
@@ -276,6 +281,7 @@ func TestCeaseOnTheWire(t *testing.T) {
 				case <-time.After(soon):
 					t.Error("told nothing")
 				}
+				eventually(t, "what the router announced is dropped", func() bool { return stateOf(t, s, "tor").Received == 0 })
 			})
 		}
 	}

@@ -60,8 +60,10 @@ func communication(words string) []byte {
 
 // sayCease writes a Cease on the live connection with a router, which GoBGP can't
 // say: it knows some subcodes only, and does not wrap the one that a hard reset
-// stands for (RFC 8538, section 3). The router ends the session on it; GoBGP is to
-// be told to end it, too. A connection that takes nothing more is an error.
+// stands for (RFC 8538, section 3). It leaves together with GoBGP's own, which is to
+// follow at once and is read by nobody then: would it leave before, the router could
+// close the connection first, and GoBGP take that for a restart of the router. A
+// connection that takes nothing more is an error.
 func (r *run) sayCease(p Peer, subcode uint8, hard bool, data []byte) error {
 	if hard {
 		data = append([]byte{bgp.BGP_ERROR_CEASE, subcode}, data...)
@@ -72,6 +74,9 @@ func (r *run) sayCease(p Peer, subcode uint8, hard bool, data []byte) error {
 		return err
 	}
 	return onConnections(netip.AddrPortFrom(p.Address, p.Port), r.local.port(), func(fd int) error {
+		if err := syscall.SetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_CORK, 1); err != nil {
+			return err
+		}
 		_, err := syscall.Write(fd, message)
 		return err
 	})

@@ -19,6 +19,7 @@ type raw struct {
 	helps bool   // it offers graceful restart
 	// notifications says that it keeps routes over them, too (RFC 8538).
 	notifications bool
+	closes        bool          // the connection at once when it is told to
 	sessions      chan net.Conn // each after the OPEN and the KEEPALIVE
 	opens         chan *bgp.BGPOpen
 	assent        chan struct{} // it answers an OPEN once this is closed; nil for at once
@@ -103,6 +104,10 @@ func (r *raw) greet(conn net.Conn) {
 		}
 		if n, is := m.Body.(*bgp.BGPNotification); is {
 			offer(r.notes, n)
+			if r.closes {
+				_ = conn.Close()
+				return
+			}
 		}
 		if u, is := m.Body.(*bgp.BGPUpdate); is {
 			r.heard.Add(int64(len(u.NLRI)))

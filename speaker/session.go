@@ -221,8 +221,8 @@ func (r *run) shut(ctx context.Context, p Peer) error {
 	address := p.Address.String()
 	r.negotiate(ctx)
 	if hard, up := r.ledger.shut(address, shutWords(p)); up {
-		// GoBGP's own, which follows, is read by nobody then. It stands in for
-		// this one on a connection that takes nothing more.
+		// GoBGP's own stands in for this one on a connection that takes nothing
+		// more.
 		_ = r.sayCease(p, ceaseShutdown, hard, communication(p.DownMessage))
 	}
 	if err := r.bgp.DisablePeer(ctx, &api.DisablePeerRequest{Address: address, Communication: p.DownMessage}); err != nil {
