@@ -14,9 +14,9 @@ import (
 //
 // A node that holds blocks gets the free cell that joins them into the
 // shortest prefix, as long as nobody else's block lies in between. Otherwise
-// it gets the start of the largest free stretch, so that it has room to grow
-// into one prefix; of equally large ones the node's name decides, to keep
-// nodes that start together apart.
+// it gets the start of a part of the largest free stretch, so that it has room
+// to grow into one prefix; which part of which stretch the node's name decides,
+// to keep nodes that start together apart.
 //
 // The error wraps ErrExhausted when no cell is free.
 func (p *Pool) NextCell(f Family, node string, blocks []Block) (netip.Prefix, error) {
@@ -29,10 +29,25 @@ func (p *Pool) NextCell(f Family, node string, blocks []Block) (netip.Prefix, er
 	if around, ok := joinable(own, foreign, free); ok {
 		return p.firstCell(free, around), nil
 	}
-	holes := largest(free.Prefixes())
 	h := fnv.New64a()
 	h.Write([]byte(node))
-	return p.Cell(holes[h.Sum64()%uint64(len(holes))].Addr()), nil
+	starts := p.starts(largest(free.Prefixes()))
+	return p.Cell(starts[h.Sum64()%uint64(len(starts))].Addr()), nil
+}
+
+// starts cuts free stretches of one length into parts of at least four cells each,
+// as long as they are few.
+func (p *Pool) starts(stretches []netip.Prefix) []netip.Prefix {
+	const enough, room = 64, 2
+	for len(stretches) < enough && stretches[0].Bits()+room < p.BlockBits(FamilyOf(stretches[0].Addr())) {
+		var halves []netip.Prefix
+		for _, s := range stretches {
+			low := netip.PrefixFrom(s.Addr(), s.Bits()+1)
+			halves = append(halves, low, netip.PrefixFrom(netipx.PrefixLastIP(s), s.Bits()+1).Masked())
+		}
+		stretches = halves
+	}
+	return stretches
 }
 
 // split gives the blocks of family f by whose they are. A block of another

@@ -226,6 +226,30 @@ func TestAnnouncementsStayFew(t *testing.T) {
 	}
 }
 
+// TestNodesStartApart has nodes choose that know nothing of each other: hardly any
+// two choose the same cell.
+func TestNodesStartApart(t *testing.T) {
+	const nodes = 10
+	for _, d := range []Definition{
+		{Name: "large", Ranges: ranges(t, "10.0.0.0/16")},
+		{Name: "small", Ranges: ranges(t, "10.2.0.0-10.2.3.231"), BlockSize: 16},
+		{Name: "v6", Ranges: ranges(t, "fd00::/64")},
+	} {
+		p := mustNew(t, d)
+		cells := map[netip.Prefix]bool{}
+		for n := range nodes {
+			cell, err := p.NextCell(p.Families()[0], fmt.Sprint("node-", n), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			cells[cell] = true
+		}
+		if len(cells) < nodes*2/3 {
+			t.Errorf("%s: %d nodes choose %d cells", d.Name, nodes, len(cells))
+		}
+	}
+}
+
 func TestNextCell(t *testing.T) {
 	gw := func(s string) []netip.Prefix { return []netip.Prefix{netip.MustParsePrefix(s)} }
 	block := func(s, pool, node string) Block {
