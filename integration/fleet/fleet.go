@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,9 @@ import (
 // Options say what a fleet is.
 type Options struct {
 	Nodes int
+	// Name is that of all nodes, before their numbers; "" is "node". What the
+	// nodes of that name have left in the cluster a fleet finds.
+	Name  string
 	Pools []agent.Pool
 	// Pods says that the fleet's pods are objects of the API server, which an
 	// ADD looks up.
@@ -61,7 +65,8 @@ func Pool(name string, blockSize int, ranges ...string) (agent.Pool, error) {
 	return agent.Pool{Pool: p, IdleAfter: idleAfter}, err
 }
 
-// Start brings up the agents of nodes node-1, node-2 and so on, on a cluster
+// Start brings up the agents of nodes node-1, node-2 and so on, or of another
+// name, on a cluster
 // that Fairway was installed in, and returns when all serve. Close must follow,
 // also on an error.
 func Start(ctx context.Context, c *kube.Cluster, o Options) (*Fleet, error) {
@@ -76,7 +81,7 @@ func Start(ctx context.Context, c *kube.Cluster, o Options) (*Fleet, error) {
 	var starts sync.WaitGroup
 	for i := range f.Nodes {
 		starts.Go(func() {
-			name := fmt.Sprintf("node-%d", i+1)
+			name := fmt.Sprintf("%s-%d", cmp.Or(o.Name, "node"), i+1)
 			var config *rest.Config
 			if config, errs[i] = c.NodeAgentConfig(ctx, Account(), name); errs[i] != nil {
 				return

@@ -621,12 +621,7 @@ func (n *Node) compare(before map[netip.Prefix]seenHolding, own []Stored) (whole
 
 // drawing says whether a want is about to get p.
 func (n *Node) drawing(p netip.Prefix) bool {
-	for _, w := range n.wants {
-		if w.block.Prefix == p {
-			return true
-		}
-	}
-	return false
+	return n.drawingBeside(nil, p)
 }
 
 // forfeit gives up a block at once, with all leases in it. What their pods have of
@@ -673,7 +668,7 @@ func (n *Node) CloseEmpty(now time.Time) {
 // Quit has the node want nothing more: what is under way is finished or undone.
 func (n *Node) Quit() {
 	n.quitting = true
-	for _, w := range n.wants {
+	for w := range n.everyWant() {
 		w.count, w.ahead = 0, false
 		if w.busy == 0 {
 			w.goOn()
@@ -688,7 +683,7 @@ func (n *Node) Busy() bool {
 			return true
 		}
 	}
-	return len(n.wants)+len(n.strays) > 0
+	return len(n.wants)+len(n.helpers)+len(n.strays) > 0
 }
 
 // Changes counts the changes of what the node holds, or is about to.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"hash/fnv"
 	"maps"
+	"math"
 	"math/bits"
 	"net/netip"
 	"slices"
@@ -15,13 +16,15 @@ import (
 )
 
 const (
-	// spread is how far the answers of those who hold blocks of a pool are
-	// apart, each: most then see that another one has answered.
-	spread = 4 * time.Millisecond
+	// spread is about how long it takes until a node has seen that another one has
+	// answered.
+	spread = 20 * time.Millisecond
 	// lookForLoan and lookForOldLoan are how often a lender looks whether what
 	// it lent has come back.
 	lookForLoan    = time.Second
 	lookForOldLoan = 30 * time.Second
+	// turns are so many that hardly two nodes have the same.
+	turns = 1 << 20
 )
 
 // step of lending.
@@ -60,7 +63,7 @@ func (n *Node) Seen(requests []Request, now time.Time) {
 		if t, ok := n.heard[r.UID]; ok {
 			heard[r.UID] = t
 		}
-		if w := n.wants[Lack{r.Pool, r.Family, r.Want}]; r.Node == n.Name && w != nil && w.request.UID == r.UID && !r.Open() && w.phase == waiting && w.busy == 0 {
+		if w := n.wantOf(r); w != nil && w.request.UID == r.UID && !r.Open() && w.phase == waiting && w.busy == 0 {
 			w.goOn()
 		}
 	}
@@ -82,10 +85,18 @@ type asked struct {
 // lineUp puts the requests of others in the order of this node's turns.
 func (n *Node) lineUp() {
 	n.asked = n.asked[:0]
+	rooms := map[Lack]int{}
 	for _, r := range n.seen {
-		if r.Node != n.Name && r.Open() {
-			n.asked = append(n.asked, asked{r, n.answerAt(r)})
+		if r.Node == n.Name || !r.Open() {
+			continue
 		}
+		lack := Lack{Pool: r.Pool, Family: r.Family}
+		room, known := rooms[lack]
+		if !known {
+			room = n.room(r)
+			rooms[lack] = room
+		}
+		n.asked = append(n.asked, asked{r, n.answerAt(r, room)})
 	}
 	slices.SortFunc(n.asked, func(a, b asked) int { return cmp.Or(a.turn.Compare(b.turn), cmp.Compare(a.Name, b.Name)) })
 }
@@ -131,15 +142,31 @@ func (n *Node) answering(uid string) bool {
 	return false
 }
 
-// answerAt is this node's turn to answer: another one for each node and
-// request, spread over as much time as there are nodes to answer.
-func (n *Node) answerAt(r Request) time.Time {
+// offered says whether an answer of what r lacks is under way. What is left beside
+// it is not worth much: of several that answer one counts, and the others have
+// theirs back.
+func (n *Node) offered(r Request) bool {
+	for _, l := range n.loans {
+		if l.phase < granted && l.Pool == r.Pool && pools.FamilyOf(l.Prefix.Addr()) == r.Family {
+			return true
+		}
+	}
+	return false
+}
+
+// answerAt is this node's turn to answer r, of which it could lend room. Those
+// who hold blocks of the pool, of whom nobody knows how many have something to
+// spare, take turns so that about as many come within the first spread whether
+// these are a few or thousands: the time grows with the logarithm of their number.
+// Who has less than r asks for leaves the others one spread for each half of it.
+func (n *Node) answerAt(r Request, room int) time.Time {
 	h := fnv.New64a()
 	h.Write([]byte(r.UID + n.Name))
 	sum := h.Sum64()
 	sum ^= sum >> 29
-	turn := time.Duration(sum % uint64(max(min(r.Holders, 10_000), 1)))
-	return n.heard[r.UID].Add(turn * spread)
+	place := float64(sum%turns+1) / turns * float64(min(r.Holders, 10_000))
+	wait := math.Log(max(place, 1)) + float64(max(bits.Len(uint(r.Count))-bits.Len(uint(max(room, 0))), 0))
+	return n.heard[r.UID].Add(time.Duration(wait * float64(spread)))
 }
 
 // nextAnswer is when the next answer is due that is not due yet.
@@ -173,6 +200,7 @@ type lends uint8
 const (
 	lendsPart    lends = iota // something is set aside for it
 	lendsLater                // perhaps, or it is served otherwise until then
+	lendsNext                 // once it is known what becomes of other answers
 	lendsNothing              // nor anybody who lacks the same
 )
 
@@ -185,7 +213,7 @@ func (n *Node) lend(r Request, idle []pools.Block) lends {
 	if n.needsBoth(r) {
 		return lendsLater
 	}
-	room := n.ledger.Free(r.Pool, r.Family, n.now) - n.kept(r.Pool, r.Family)
+	room := n.room(r)
 	if n.returnIdle(r, idle, room) {
 		return lendsLater // time enough to claim it
 	}
@@ -196,6 +224,9 @@ func (n *Node) lend(r Request, idle []pools.Block) lends {
 	p, ok := n.ledger.Spare(r.Pool, r.Family, r.Want, min(r.Count, most), n.now)
 	if !ok {
 		return lendsNothing
+	}
+	if sizeOf(p) < r.Count && n.offered(r) {
+		return lendsNext
 	}
 	if err := n.ledger.SetAside(r.Pool, p, r.Node); err != nil {
 		n.Log.Error("what is to spare can't be set aside", "prefix", p, "err", err)
@@ -209,6 +240,11 @@ func (n *Node) lend(r Request, idle []pools.Block) lends {
 	n.loans[p] = &loan{Prefix: p, Pool: r.Pool, phase: parting, request: r}
 	n.changes++
 	return lendsPart
+}
+
+// room is how many addresses this node has to spare of what r asks for.
+func (n *Node) room(r Request) int {
+	return n.ledger.Free(r.Pool, r.Family, n.now) - n.kept(r.Pool, r.Family)
 }
 
 // leaseSoon is how long after it has waited a pod is expected to lease what came.

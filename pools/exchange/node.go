@@ -61,6 +61,7 @@ type Node struct {
 	changes  int
 	held     map[netip.Prefix]*holding
 	wants    map[Lack]*want
+	helpers  []*want // beside those of wants, the oldest first
 	loans    map[netip.Prefix]*loan
 	strays   map[netip.Prefix]*stray
 	unfit    map[netip.Prefix]bool         // blocks of which Restore has told its caller
@@ -109,6 +110,7 @@ func (n *Node) Advance(now time.Time) (ops []*Op, next time.Time) {
 			e.step(n)
 		}
 	}
+	n.spread()
 	for _, e := range n.errands() {
 		if e.at().busy == 0 && (next.IsZero() || e.at().due.Before(next)) {
 			next = e.at().due
@@ -172,6 +174,9 @@ func (p *pace) goOn() { p.due, p.tries = time.Time{}, 0 }
 func (n *Node) errands() (all []errand) {
 	for _, k := range slices.SortedFunc(maps.Keys(n.wants), compareLacks) {
 		all = append(all, n.wants[k])
+	}
+	for _, w := range n.helpers {
+		all = append(all, w)
 	}
 	for _, k := range slices.SortedFunc(maps.Keys(n.loans), netipx.ComparePrefix) {
 		all = append(all, n.loans[k])

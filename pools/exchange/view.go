@@ -43,9 +43,13 @@ func (v *view) blocks(n *Node, missed map[netip.Prefix]missed) (out []pools.Bloc
 			out = append(out, pools.Block{Prefix: p, Pool: s.Pool})
 		}
 	}
-	for _, w := range n.wants { // another want's may be there already
+	for w := range n.everyWant() { // another want's may be there already
 		if _, known := v.stored[w.block.Prefix]; !known && w.block.Prefix.IsValid() {
-			out = append(out, pools.Block{Prefix: w.block.Prefix, Pool: w.Pool})
+			b := pools.Block{Prefix: w.block.Prefix, Pool: w.Pool}
+			if w.phase == creating {
+				b.Node = n.Name // one to grow from
+			}
+			out = append(out, b)
 		}
 	}
 	for p := range n.unfit {

@@ -56,9 +56,11 @@ const (
 type want struct {
 	pace
 	Lack
+	nth     int // 0 is the first one of its lack; others help it, see share
 	phase   wanting
 	ahead   bool // of need: nobody waits, and it is worth a free cell only
-	count   int  // how many wait
+	count   int  // how many wait; of the first one
+	asks    int  // how many addresses its request is for
 	last    time.Time
 	block   Stored  // that is being made or taken
 	request Request // that was made; UID "" if none was
@@ -97,7 +99,7 @@ func (n *Node) Need(lack Lack, count int, now time.Time) {
 		if count == 0 {
 			return
 		}
-		w = &want{Lack: lack, since: n.now, missed: map[netip.Prefix]missed{}}
+		w = n.newWant(lack, 0)
 		n.wants[lack] = w
 	}
 	if count > 0 {
@@ -114,14 +116,23 @@ func (n *Node) Need(lack Lack, count int, now time.Time) {
 // has failed. What wraps pools.ErrExhausted, ErrCordoned or ErrDraining will
 // last.
 func (n *Node) Why(lack Lack) error {
+	if n.offers(lack) {
+		return nil
+	}
 	if w := n.wants[lack]; w != nil {
 		return w.err
 	}
 	return n.failed[lack]
 }
 
-// Wants says whether the node is still getting what lack says.
-func (n *Node) Wants(lack Lack) bool { return n.wants[lack] != nil }
+// Wants says whether the node is still getting what lack says, and has nothing of
+// it yet.
+func (n *Node) Wants(lack Lack) bool { return n.wants[lack] != nil && !n.offers(lack) }
+
+// offers says whether there is what lack says by now.
+func (n *Node) offers(lack Lack) bool {
+	return !lack.Want.IsValid() && n.ledger.Free(lack.Pool, lack.Family, n.now) > 0
+}
 
 // claimAhead wants another block where few addresses are left.
 func (n *Node) claimAhead() {
@@ -137,10 +148,12 @@ func (n *Node) claimAhead() {
 		for _, f := range pool.Families() {
 			lack := Lack{Pool: name, Family: f}
 			low := pool.BlockSize() / lowShare
-			if low == 0 || n.wants[lack] != nil || n.now.Before(n.poor[lack]) || n.ledger.Leases(name, f) == 0 || n.ledger.Free(name, f, n.now) > low {
+			if low == 0 || n.gets(lack) || n.now.Before(n.poor[lack]) || n.ledger.Leases(name, f) == 0 || n.ledger.Free(name, f, n.now) > low {
 				continue
 			}
-			n.wants[lack] = &want{Lack: lack, ahead: true, last: n.now, since: n.now, missed: map[netip.Prefix]missed{}}
+			w := n.newWant(lack, 0)
+			w.ahead, w.last = true, n.now
+			n.wants[lack] = w
 		}
 	}
 }
@@ -149,7 +162,7 @@ func (n *Node) claimAhead() {
 // a pool are left. It is cheap enough for every lease.
 func (n *Node) RunsLow(pool string, f pools.Family) bool {
 	p, err := n.ledger.Pool(pool)
-	if err != nil || p.BlockSize() < lowShare || n.cordoned || n.quitting || n.wants[Lack{Pool: pool, Family: f}] != nil || n.now.Before(n.poor[Lack{Pool: pool, Family: f}]) {
+	if err != nil || p.BlockSize() < lowShare || n.cordoned || n.quitting || n.gets(Lack{Pool: pool, Family: f}) || n.now.Before(n.poor[Lack{Pool: pool, Family: f}]) {
 		return false
 	}
 	return n.ledger.Low(pool, f, p.BlockSize()/lowShare)
@@ -204,18 +217,21 @@ func (w *want) finish(n *Node) {
 		w.to(retracting)
 		return
 	}
-	delete(n.wants, w.Lack)
+	n.end(w)
 }
 
 // idle says whether nobody has waited for long.
 func (w *want) idle(n *Node) bool {
+	if w.nth > 0 {
+		return !n.needsHelp(w)
+	}
 	return w.count == 0 && (n.quitting || n.now.Sub(w.last) >= keepAsking)
 }
 
 // satisfied says whether the ledger has by now what was lacking.
 func (w *want) satisfied(n *Node) bool {
 	if !w.Want.IsValid() {
-		return !w.ahead && n.ledger.Free(w.Pool, w.Family, n.now) > 0
+		return w.nth == 0 && !w.ahead && n.ledger.Free(w.Pool, w.Family, n.now) >= max(w.count, 1)
 	}
 	p := n.ledger.BlockOf(w.Pool, w.Want)
 	h := n.held[p]
@@ -229,11 +245,13 @@ func (w *want) choose(n *Node) {
 	case err != nil:
 		w.giveUp(n, err)
 	case w.satisfied(n) || n.reopen(w.Lack):
-		delete(n.wants, w.Lack)
+		n.end(w)
 	case w.barred(n) != nil:
 		w.giveUp(n, w.barred(n))
-	case w.count == 0 && !w.ahead:
-		delete(n.wants, w.Lack)
+	case w.nth == 0 && w.count == 0 && !w.ahead, w.nth > 0 && !n.needsHelp(w):
+		n.end(w)
+	case w.nth == 0 && n.helped(w):
+		w.due = n.now.Add(lookAgain)
 	default:
 		w.from(n, pool)
 	}
@@ -255,13 +273,17 @@ func (w *want) giveUp(n *Node, why error) {
 	if w.count > 0 { // who else would ask
 		n.failed[w.Lack] = why
 	}
-	delete(n.wants, w.Lack)
+	n.end(w)
 }
 
 // from chooses from what is known of the pool.
 func (w *want) from(n *Node, pool *pools.Pool) {
 	v := n.views[w.Pool]
-	if v == nil || n.now.Sub(v.at) > viewLife || w.anew && !v.at.After(w.since) {
+	if w.nth > 0 {
+		w.help(n, pool, v)
+		return
+	}
+	if v == nil || n.now.Sub(v.at) > viewLife || (w.anew || n.needsMany(w)) && !v.at.After(w.since) {
 		w.list(n)
 		return
 	}
@@ -323,7 +345,7 @@ func (w *want) nothing(n *Node, pool *pools.Pool) {
 		w.rest(n)
 	case w.ahead:
 		n.poor[w.Lack] = n.now.Add(aheadAgain)
-		delete(n.wants, w.Lack)
+		n.end(w)
 	case !n.Shared:
 		w.giveUp(n, w.err)
 	case w.request.UID != "":
@@ -386,11 +408,14 @@ func (w *want) learn(n *Node, v *view) {
 	})
 }
 
-// miss notes that somebody else was first. Now and then it takes that for a sign
-// that the view is out of date.
+// miss notes that somebody else was first. Where one more try is not all there is
+// to come it takes that for a sign that the view is out of date.
 func (w *want) miss(n *Node) {
 	w.missed[w.block.Prefix] = missed{n.now, w.block.Version}
-	if w.misses++; w.misses%3 == 0 {
+	switch w.misses++; {
+	case w.nth > 0:
+		delete(n.views, w.Pool)
+	case w.misses%3 == 0, w.ahead, n.needsMany(w):
 		w.listed, w.anew, w.since = false, true, n.now
 	}
 	w.lose()
@@ -548,9 +573,10 @@ func (w *want) ask(n *Node) {
 	if v := n.views[w.Pool]; v != nil {
 		w.holders = v.holders()
 	}
+	w.asks = w.share(n)
 	r := Request{
-		Name: RequestName(n.Name, w.Lack), Node: n.Name, Pool: w.Pool, Family: w.Family, Want: w.Want,
-		Count: max(w.count, 1), Holders: w.holders,
+		Name: w.requestName(n), Node: n.Name, Pool: w.Pool, Family: w.Family, Want: w.Want,
+		Count: w.asks, Holders: w.holders,
 	}
 	n.call(&w.pace, Op{Kind: Ask, Request: r}, func(res Result) {
 		switch {
@@ -643,7 +669,7 @@ func (w *want) granted(n *Node) {
 
 // drawingBeside says whether another want than w is about to get p.
 func (n *Node) drawingBeside(w *want, p netip.Prefix) bool {
-	for _, other := range n.wants {
+	for other := range n.everyWant() {
 		if other != w && other.block.Prefix == p {
 			return true
 		}
@@ -722,8 +748,8 @@ func (w *want) retract(n *Node) {
 			return
 		}
 		w.request = Request{}
-		if w.got && (w.count == 0 || w.satisfied(n)) {
-			delete(n.wants, w.Lack)
+		if w.nth > 0 || w.got && (w.count == 0 || w.satisfied(n)) {
+			n.end(w)
 			return
 		}
 		w.got = false
@@ -775,14 +801,14 @@ func (n *Node) disown(r Request) {
 // disownUnwanted finds requests of this node that were made late.
 func (n *Node) disownUnwanted() {
 	for name, r := range n.seen {
-		if r.Node == n.Name && n.wants[lackOf(r)] == nil {
+		if r.Node == n.Name && n.wantOf(r) == nil {
 			n.disown(n.seen[name])
 		}
 	}
 }
 
 func (o *orphan) step(n *Node) {
-	if n.wants[lackOf(o.request)] != nil {
+	if n.wantOf(o.request) != nil {
 		n.forget(o) // it will find it by itself
 		return
 	}
