@@ -50,6 +50,7 @@ type world struct {
 	pods     int // made so far
 	oracle   oracle
 	settling bool // all faults have ended
+	plotting int  // so many steps are the plot's still
 	verdict  error
 	kind     string           // of the verdict
 	history  *strings.Builder // nil: nobody reads it
@@ -132,6 +133,11 @@ func (w *world) run(steps int, skip map[int]bool) error {
 // step does one thing.
 func (w *world) step() {
 	w.ops++
+	if w.plotting > 0 {
+		w.plotting--
+		w.thicken()
+		return
+	}
 	n := w.rng.IntN(1000)
 	for _, a := range actions() {
 		if n -= a.weight; n < 0 {
@@ -162,6 +168,7 @@ func actions() []action {
 		{20, (*world).heal},
 		{25, (*world).trouble},
 		{8, (*world).operate},
+		{10, (*world).plot},
 	}
 }
 

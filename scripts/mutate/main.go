@@ -19,7 +19,7 @@ import (
 )
 
 func main() {
-	ops := flag.Int("ops", 10_000_000, "how many operations may pass until a mutation is noticed")
+	ops := flag.Int("ops", 1_000_000, "how many operations may pass until a mutation is noticed")
 	flag.Parse()
 	if err := run(*ops, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, "mutate:", err)
