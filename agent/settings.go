@@ -22,6 +22,8 @@ type Settings struct {
 	Host   []netip.Addr
 	Peers  []speaker.Peer
 	Ranges []speaker.Range
+	// BFD says which of Peers and Ranges, by name, have the path to them watched.
+	BFD map[string]BFD
 	// Rules say how peers are told of pools. For each pool and peer the first that
 	// names both counts; without one the peer is told of as few prefixes as
 	// possible, with no attributes of their own.
