@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/osrg/gobgp/v3/pkg/packet/bgp"
 )
 
 func newTestChild(t *testing.T) *Child {
@@ -140,8 +142,8 @@ func TestChildThatIsNone(t *testing.T) {
 	must(t, c.Close(within(t, soon), Forward))
 }
 
-// A header of unknown type ends GoBGP's process, and so does what another
-// protocol says: the child is started again, and the prefixes are back.
+// A header of unknown type ends GoBGP's process, and so do a second OPEN and what
+// another protocol says: the child is started again, and the prefixes are back.
 func TestDeadlyMessages(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -149,6 +151,7 @@ func TestDeadlyMessages(t *testing.T) {
 		message    []byte
 	}{
 		"unknown type": {"127.0.0.4", "127.0.0.5", header(99)},
+		"second OPEN":  {"127.0.0.86", "127.0.0.87", framed(bgp.BGP_MSG_OPEN, 4, 0, 1, 0, 90, 1, 2, 3, 4, 0)},
 		"HTTP":         {"127.0.0.17", "127.0.0.18", []byte(strings.Repeat("GET / HTTP/1.1\r\n", 4096))},
 	} {
 		t.Run(name, func(t *testing.T) {

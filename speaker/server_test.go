@@ -162,7 +162,7 @@ func TestFloodRetry(t *testing.T) {
 func announcement(first, n int) *bgp.BGPMessage {
 	var nlri []*bgp.IPAddrPrefix
 	for i := first; i < first+n; i++ {
-		nlri = append(nlri, bgp.NewIPAddrPrefix(32, fmt.Sprintf("100.64.%d.%d", i>>8, i&0xff)))
+		nlri = append(nlri, bgp.NewIPAddrPrefix(32, fmt.Sprintf("100.%d.%d.%d", 64+i>>16, i>>8&0xff, i&0xff)))
 	}
 	return bgp.NewBGPUpdateMessage(nil, []bgp.PathAttributeInterface{
 		bgp.NewPathAttributeOrigin(0),

@@ -1,6 +1,7 @@
 package speaker
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -171,6 +172,87 @@ func (o option) try(t *testing.T, i routers.Implementation) {
 			o.holds(t, f, x.near, x.far, state)
 		}
 	}
+}
+
+// With TTL security a router whose packets come with too low a TTL has no session,
+// whoever dials; and a router that is two hops away has one with multihop alone.
+func TestTTLs(t *testing.T) {
+	for name, c := range map[string]struct {
+		node   Session
+		dials  bool
+		router func(n *routers.Neighbor)
+		up     bool
+	}{
+		"node checks and dials":   {Session{TTLSecurity: 1}, false, func(*routers.Neighbor) {}, false},
+		"node checks and listens": {Session{TTLSecurity: 1, Passive: true}, true, func(*routers.Neighbor) {}, false},
+		"router checks":           {Session{}, false, func(n *routers.Neighbor) { n.TTLSecurity = 1 }, false},
+		"far and multihop":        {Session{Multihop: 2}, false, func(n *routers.Neighbor) { n.Multihop = 2 }, true},
+		"far and two hops":        {Session{TTLSecurity: 2}, false, func(n *routers.Neighbor) { n.TTLSecurity = 2 }, true},
+		"far and direct":          {Session{}, false, func(n *routers.Neighbor) { n.Multihop = 2 }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var f *fabric
+			if strings.HasPrefix(name, "far") {
+				f = joinFar(t, c.router)
+			} else {
+				f = join(t, routers.BIRD, func(_ *routers.Config, v4, v6 *routers.Neighbor) {
+					v4.Dials, v6.Dials = c.dials, c.dials
+					c.router(v4)
+					c.router(v6)
+				})
+			}
+			d := Desired{Local: local(), Peers: f.peers(routerASN, c.node), Announcements: announce(ours4, ours6)}
+			if c.dials {
+				d.Local.Listen = []netip.Addr{f.node4, f.node6}
+			}
+			s := newTestChild(t)
+			must(t, s.Set(t.Context(), d))
+			if c.up {
+				f.tor.Has(t, ours4, ours6)
+				return
+			}
+			// Long enough for a session that there should not be.
+			if err := s.Flush(within(t, 8*time.Second), d.Prefixes()); !errors.Is(err, ErrNoPeer) {
+				t.Errorf("Flush: %v", err)
+			}
+			f.tor.Has(t)
+		})
+	}
+}
+
+// joinFar starts BIRD behind a router that only forwards.
+func joinFar(t *testing.T, change func(n *routers.Neighbor)) *fabric {
+	t.Helper()
+	if os.Getenv(inNamespace) == "" {
+		t.Skip("needs root: routers run in namespaces of the test")
+	}
+	routers.Need(t, routers.BIRD)
+	middle, there := routers.NewNamespace(t), routers.NewNamespace(t)
+	n, m := middle.PID(), there.PID()
+	at4 := func(net, host int) netip.Prefix {
+		return netip.MustParsePrefix(fmt.Sprintf("100.%d.%d.%d/24", 64+(net>>8)&63, net&255, host))
+	}
+	at6 := func(net, host int) netip.Prefix {
+		return netip.MustParsePrefix(fmt.Sprintf("2001:db8:%x::%x/64", net, host))
+	}
+	routers.Connect(t, routers.End{Interface: fmt.Sprintf("tor%d", n), Addresses: []netip.Prefix{at4(n, 1), at6(n, 1)}},
+		routers.End{Namespace: middle, Interface: "eth0", Addresses: []netip.Prefix{at4(n, 2), at6(n, 2)}})
+	routers.Connect(t, routers.End{Namespace: middle, Interface: "eth1", Addresses: []netip.Prefix{at4(m, 1), at6(m, 1)}},
+		routers.End{Namespace: there, Interface: "eth0", Addresses: []netip.Prefix{at4(m, 2), at6(m, 2)}})
+	middle.Run(t, "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+	here := routers.Namespace{}
+	here.Run(t, "ip", "route", "add", at4(m, 0).String(), "via", at4(n, 2).Addr().String())
+	here.Run(t, "ip", "route", "add", at6(m, 0).String(), "via", at6(n, 2).Addr().String())
+	there.Run(t, "ip", "route", "add", "default", "via", at4(m, 1).Addr().String())
+	there.Run(t, "ip", "route", "add", "default", "via", at6(m, 1).Addr().String())
+	f := &fabric{node4: at4(n, 1).Addr(), tor4: at4(m, 2).Addr(), node6: at6(n, 1).Addr(), tor6: at6(m, 2).Addr()}
+	v4, v6 := routers.Neighbor{Address: f.node4, ASN: nodeASN}, routers.Neighbor{Address: f.node6, ASN: nodeASN}
+	change(&v4)
+	change(&v6)
+	f.tor = routers.Start(t, routers.BIRD, there, routers.Config{
+		Addresses: []netip.Addr{f.tor4, f.tor6}, ASN: routerASN, Neighbors: []routers.Neighbor{v4, v6}})
+	return f
 }
 
 // Options that contradict each other, or the rest, are refused in words.
