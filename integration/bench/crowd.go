@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -25,9 +26,6 @@ func idleAgents() int {
 	return 5000
 }
 
-// price is what the API server uses for one claim or loan.
-type price struct{ claim, loan time.Duration }
-
 // kubeWatches measures what idle agents cost the API server.
 func kubeWatches(ctx context.Context, _ *bench, out io.Writer) error {
 	agents := idleAgents()
@@ -43,45 +41,74 @@ func kubeWatches(ctx context.Context, _ *bench, out io.Writer) error {
 			return err
 		}
 		m.start = start.APIServer
-		if _, err := m.claim(ctx, 0, 1000); err != nil { // caches fill
-			return err
-		}
-		alone, err := m.prices(ctx, 1)
-		if err != nil {
-			return err
-		}
-		before, err := c.CPUTime()
-		if err != nil {
-			return err
-		}
 		began := time.Now()
-		crowd, err := fleet.Gather(ctx, c, agents)
+		var crowd *fleet.Crowd
+		cost, err := m.each(1, func() error {
+			crowd, err = fleet.Gather(ctx, c, agents)
+			return err
+		})
 		if err != nil {
 			return err
 		}
 		defer crowd.Close()
-		after, err := c.CPUTime()
-		if err != nil {
+		fmt.Fprintf(out, "Coming up, with the Nodes, pods and tokens that it takes: %.1f s, %.1f s of processor time.\n\n", time.Since(began).Seconds(), cost.Seconds())
+		if err := m.beside(ctx, crowd, out); err != nil {
 			return err
 		}
-		fmt.Fprintf(out, "Coming up, with the Nodes, pods and tokens that it takes: %.1f s, %.1f s of processor time.\n\n", time.Since(began).Seconds(), (after.APIServer - before.APIServer).Seconds())
-		watched, err := m.prices(ctx, 2)
-		if err != nil {
-			return err
-		}
-		fmt.Fprintln(out, "| | no idle agents | with them | ratio |\n| --- | --- | --- | --- |")
-		fmt.Fprintf(out, "| a claim | %s ms | %s ms | %s |\n", ms(alone.claim), ms(watched.claim), verdict(ratio(watched.claim, alone.claim), 1.15, true))
-		fmt.Fprintf(out, "| a loan | %s ms | %s ms | %.3g |\n", ms(alone.loan), ms(watched.loan), ratio(watched.loan, alone.loan))
-		fmt.Fprintf(out, "\nWhile nothing happens the API server uses %.3f s of processor time a second; it has %.0f MB resident.\n", m.idling, m.resident())
 		return m.reconnect(ctx, crowd, agents, out)
 	})
 }
 
+// visits is how often the agents are there and away, in turns, while claims are
+// measured.
+const visits = 4
+
+// beside measures claims and loans with the agents there and away in turns, on
+// the same API server: what else has become of it meanwhile hits both.
+func (m *meter) beside(ctx context.Context, crowd *fleet.Crowd, out io.Writer) error {
+	if _, err := m.claim(ctx, 0); err != nil { // caches fill
+		return err
+	}
+	var there, away []time.Duration
+	var ratios []float64
+	var loans [2]time.Duration
+	var err error
+	for n := range visits {
+		with, errWith := m.claims(ctx, 2*n)
+		if n == 0 {
+			loans[1], err = m.loan(ctx, 1)
+		}
+		crowd.Leave()
+		without, errWithout := m.claims(ctx, 2*n+1)
+		if n == 0 && err == nil {
+			loans[0], err = m.loan(ctx, 2)
+		}
+		if err := errors.Join(err, errWith, errWithout, crowd.Return(ctx)); err != nil {
+			return err
+		}
+		there, away = append(there, with), append(away, without)
+		ratios = append(ratios, ratio(with, without))
+	}
+	if err := m.settled(ctx); err != nil {
+		return err
+	}
+	idling, err := m.rate(ctx, 10*time.Second)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(out, "| | agents away | agents there | ratio |\n| --- | --- | --- | --- |")
+	fmt.Fprintf(out, "| a claim | %s ms | %s ms | %s |\n", ms(median(away)), ms(median(there)), verdict(median(ratios), 1.15, true))
+	fmt.Fprintf(out, "| a loan | %s ms | %s ms | %.3g |\n", ms(loans[0]), ms(loans[1]), ratio(loans[1], loans[0]))
+	fmt.Fprintf(out, "\nThe agents were there and away %d times in turns; medians, and the median of the ratios of two that follow each other, which lie between %.2f and %.2f.\n",
+		visits, slices.Min(ratios), slices.Max(ratios))
+	fmt.Fprintf(out, "\nWhile nothing happens the API server uses %.3f s of processor time a second; it has %.0f MB resident.\n", idling, m.resident())
+	return nil
+}
+
 // meter reads the API server's clock.
 type meter struct {
-	c      *kube.Cluster
-	idling float64       // processor time a second while nothing happens
-	start  time.Duration // that the API server had used when it was ready first
+	c     *kube.Cluster
+	start time.Duration // that the API server had used when it was ready first
 }
 
 // settled waits until the API server has done what it was given: its collector
@@ -118,7 +145,7 @@ func (m *meter) rate(ctx context.Context, d time.Duration) (float64, error) {
 
 // each is what one of n things costs that do does, with what the API server uses
 // anyway meanwhile.
-func (m *meter) each(ctx context.Context, n int, do func() error) (time.Duration, error) {
+func (m *meter) each(n int, do func() error) (time.Duration, error) {
 	before, err := m.c.CPUTime()
 	if err != nil {
 		return 0, err
@@ -133,31 +160,27 @@ func (m *meter) each(ctx context.Context, n int, do func() error) (time.Duration
 	return (after.APIServer - before.APIServer) / time.Duration(n), nil
 }
 
-// prices measures what claims and loans cost; turn tells calls of it apart.
-func (m *meter) prices(ctx context.Context, turn int) (p price, err error) {
-	const series = 9
+// claims is what a claim costs once all is calm: the median of some series.
+func (m *meter) claims(ctx context.Context, turn int) (time.Duration, error) {
+	const series = 5
 	if err := m.settled(ctx); err != nil {
-		return p, err
+		return 0, err
 	}
-	if m.idling, err = m.rate(ctx, 10*time.Second); err != nil {
-		return p, err
-	}
-	var claims []time.Duration
+	var each []time.Duration
 	for n := range series {
-		one, err := m.claim(ctx, turn*series+n, 1000)
+		one, err := m.claim(ctx, 1+turn*series+n)
 		if err != nil {
-			return p, err
+			return 0, err
 		}
-		claims = append(claims, one)
+		each = append(each, one)
 	}
-	p.claim = median(claims)
-	p.loan, err = m.loan(ctx, turn)
-	return p, err
+	return median(each), nil
 }
 
 // claim is what it costs to make a block: the one write that a claim is, by nodes
-// with tokens of their own.
-func (m *meter) claim(ctx context.Context, turn, claims int) (time.Duration, error) {
+// with tokens of their own. turn tells the cells of calls of it apart.
+func (m *meter) claim(ctx context.Context, turn int) (time.Duration, error) {
+	const claims = 1000
 	const writers = 4
 	stores := make([]*store.Store, writers)
 	for w := range stores {
@@ -172,7 +195,7 @@ func (m *meter) claim(ctx context.Context, turn, claims int) (time.Duration, err
 		}
 		stores[w] = client.Store(node)
 	}
-	return m.each(ctx, claims, func() error {
+	return m.each(claims, func() error {
 		errs := make([]error, writers)
 		var all sync.WaitGroup
 		for w, s := range stores {
@@ -200,7 +223,7 @@ func (m *meter) loan(ctx context.Context, turn int) (cost time.Duration, err err
 			return err
 		}
 		var err error
-		cost, err = m.each(ctx, loans, func() error {
+		cost, err = m.each(loans, func() error {
 			// One after the other, so that each is a loan of its own.
 			for n := range loans {
 				place := fleet.Place{Node: f.Nodes[1+n%(nodes-1)], Pod: onePod(p.Name(), 1+n)}
@@ -227,16 +250,57 @@ func (m *meter) resident() float64 {
 // reconnect breaks all connections, and then the API server itself.
 func (m *meter) reconnect(ctx context.Context, crowd *fleet.Crowd, agents int, out io.Writer) error {
 	const goal = 10
+	for _, holding := range []bool{true, false} {
+		what := "All connections cut at once"
+		if !holding {
+			crowd.GiveUpBlocks()
+			what = "The same with agents that hold no block, and so don't watch requests"
+		}
+		if err := m.settled(ctx); err != nil {
+			return err
+		}
+		began := time.Now()
+		cost, err := m.each(1, func() error { return crowd.Reconnect(ctx, nil) })
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(out, "\n%s: %d watches are open again after %.1f s, for %s s of processor time.\n",
+			what, crowd.Watches(), time.Since(began).Seconds(), verdict(cost.Seconds(), goal, true))
+	}
+	// What the same connections cost that nobody watches anything on.
 	if err := m.settled(ctx); err != nil {
 		return err
 	}
-	before, err := m.c.CPUTime()
+	bare, err := m.each(1, func() error { return fleet.Knock(ctx, m.c, agents) })
 	if err != nil {
 		return err
 	}
-	began, opened := time.Now(), crowd.Opened()
-	crowd.Cut()
-	if err := crowd.AwaitOpened(ctx, opened+agents*fleet.WatchesEach); err != nil {
+	fmt.Fprintf(out, "As many bare connections, each with one request that costs nothing: %.1f s.\n", bare.Seconds())
+	return m.restart(ctx, crowd, out)
+}
+
+// restart kills the API server and starts it.
+func (m *meter) restart(ctx context.Context, crowd *fleet.Crowd, out io.Writer) error {
+	var ready time.Duration
+	var start kube.CPUTime
+	how := "ready after %.1f s"
+	began := time.Now()
+	err := crowd.Reconnect(ctx, func() error {
+		if err := m.c.StopAPIServer(); err != nil {
+			return err
+		}
+		// It may take it longer to get ready than is waited for.
+		late := m.c.StartAPIServer(ctx)
+		if ready = time.Since(began); late != nil {
+			how = "not ready after %.0f s"
+		}
+		var err error
+		if start, err = m.c.CPUTime(); err != nil {
+			return errors.Join(late, err)
+		}
+		return nil
+	})
+	if err != nil {
 		return err
 	}
 	took := time.Since(began)
@@ -244,46 +308,7 @@ func (m *meter) reconnect(ctx context.Context, crowd *fleet.Crowd, agents int, o
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "\nAll connections cut at once: %d watches are open again after %.1f s, for %s s of processor time.\n",
-		agents*fleet.WatchesEach, took.Seconds(), verdict((after.APIServer-before.APIServer).Seconds(), goal, true))
-	// What the same connections cost that nobody watches anything on.
-	if err := m.settled(ctx); err != nil {
-		return err
-	}
-	if before, err = m.c.CPUTime(); err != nil {
-		return err
-	}
-	if err := fleet.Knock(ctx, m.c, agents); err != nil {
-		return err
-	}
-	if after, err = m.c.CPUTime(); err != nil {
-		return err
-	}
-	fmt.Fprintf(out, "As many bare connections, each with one request that costs nothing: %.1f s.\n", (after.APIServer - before.APIServer).Seconds())
-	opened = crowd.Opened()
-	began = time.Now()
-	if err := m.c.StopAPIServer(); err != nil {
-		return err
-	}
-	// It may take it longer to get ready than is waited for.
-	late := m.c.StartAPIServer(ctx)
-	ready := time.Since(began)
-	start, err := m.c.CPUTime()
-	if err != nil {
-		return errors.Join(late, err)
-	}
-	if err := crowd.AwaitOpened(ctx, opened+agents*fleet.WatchesEach); err != nil {
-		return err
-	}
-	took = time.Since(began)
-	if after, err = m.c.CPUTime(); err != nil {
-		return err
-	}
-	how := fmt.Sprintf("ready after %.1f s", ready.Seconds())
-	if late != nil {
-		how = fmt.Sprintf("not ready after %.0f s", ready.Seconds())
-	}
-	fmt.Fprintf(out, "The API server killed and started: %s, for %.1f s of processor time (%.1f s without idle agents); all watches are open again after %.1f s, for %.1f s.\n",
-		how, start.APIServer.Seconds(), m.start.Seconds(), took.Seconds(), after.APIServer.Seconds())
+	fmt.Fprintf(out, "The API server killed and started: "+how+", for %.1f s of processor time (%.1f s without idle agents); all watches are open again after %.1f s, for %.1f s.\n",
+		ready.Seconds(), start.APIServer.Seconds(), m.start.Seconds(), took.Seconds(), after.APIServer.Seconds())
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/fairway-network/fairway/integration/kube"
@@ -21,32 +22,37 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// Crowd is many nodes' agents as an API server sees them that have nothing to
-// do: each has a token of its own, a connection of its own, and the watches of
-// an agent, made by the agent's own code. Nothing else of an agent runs.
+// Crowd is many nodes' agents as an API server sees them that hold a block and
+// have nothing to do: each has a token of its own, a connection of its own, and
+// the watches of an agent, made by the agent's own code. Nothing else of an agent
+// runs.
 type Crowd struct {
+	nodes   int
 	watches atomic.Int64 // that are open
 	opened  atomic.Int64 // that ever were
 	want    atomic.Int64 // how many there are to be
 	dialed  atomic.Int64 // connections that ever were
+	away    atomic.Bool  // nobody is let in
 	mu      sync.Mutex
 	conns   map[net.Conn]bool
 	end     context.CancelFunc
+	endAsks context.CancelFunc // the watches of requests
 	all     sync.WaitGroup
 }
 
-// atATime is how many agents of a crowd come up at once. Of more the API server
-// turns some away, by its default priorities.
-const atATime = 250
+// atATime is how many agents of a crowd come up at once.
+const atATime = 500
 
-// WatchesEach is how many watches an agent has.
+// WatchesEach is how many watches an agent has that holds a block; the one of
+// requests is among them, which it has not without a block.
 const WatchesEach = 4
 
 // Gather connects the agents of so many nodes and returns when all their watches
 // are open. Close must follow, unless with an error.
 func Gather(ctx context.Context, c *kube.Cluster, nodes int) (crowd *Crowd, err error) {
 	living, end := context.WithCancel(context.WithoutCancel(ctx))
-	crowd = &Crowd{conns: map[net.Conn]bool{}, end: end}
+	asking, endAsks := context.WithCancel(living)
+	crowd = &Crowd{nodes: nodes, conns: map[net.Conn]bool{}, end: end, endAsks: endAsks}
 	defer func() {
 		if err != nil {
 			crowd.Close()
@@ -70,38 +76,74 @@ func Gather(ctx context.Context, c *kube.Cluster, nodes int) (crowd *Crowd, err 
 		}
 		node := crowdNode(i)
 		crowd.all.Go(func() { _ = client.Watcher(node).Run(living, store.Sight{}) })
-		crowd.all.Go(func() { _ = client.Store(node).Watch(living, func([]exchange.Request) {}) })
-		if i%atATime == atATime-1 {
-			if err := crowd.AwaitOpened(ctx, (i+1)*WatchesEach); err != nil {
+		crowd.all.Go(func() { _ = client.Store(node).Watch(asking, func([]exchange.Request) {}) })
+		crowd.want.Add(WatchesEach)
+		if i%atATime == atATime-1 || i == nodes-1 {
+			if err := crowd.await(ctx, 0); err != nil {
 				return crowd, err
 			}
 		}
 	}
-	crowd.want.Store(int64(nodes * WatchesEach))
-	return crowd, crowd.AwaitOpened(ctx, nodes*WatchesEach)
+	return crowd, nil
 }
 
 func crowdNode(i int) string { return fmt.Sprintf("idle-%d", i+1) }
 
-// AwaitOpened waits until so many watches were ever opened, and as many as the
-// crowd has are open now.
-func (c *Crowd) AwaitOpened(ctx context.Context, watches int) error {
+// await waits until so many watches were ever opened, and as many as the crowd is
+// to have are open now.
+func (c *Crowd) await(ctx context.Context, opened int64) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
 	look := time.NewTicker(10 * time.Millisecond)
 	defer look.Stop()
-	for c.opened.Load() < int64(watches) || c.watches.Load() < c.want.Load() {
+	for c.opened.Load() < opened || c.watches.Load() < c.want.Load() {
 		select {
 		case <-look.C:
 		case <-ctx.Done():
-			return fmt.Errorf("%d watches are open, %d were opened, want %d: %w", c.watches.Load(), c.opened.Load(), watches, ctx.Err())
+			return fmt.Errorf("%d watches are open, want %d; %d were opened, want %d: %w", c.watches.Load(), c.want.Load(), c.opened.Load(), opened, ctx.Err())
 		}
 	}
 	return nil
 }
 
-// Cut breaks all connections at once.
-func (c *Crowd) Cut() {
+// Watches is how many watches the crowd has when all are open.
+func (c *Crowd) Watches() int { return int(c.want.Load()) }
+
+// Reconnect calls broken, with which all connections break at once, and returns
+// when all watches are open again. Without broken it breaks them itself.
+func (c *Crowd) Reconnect(ctx context.Context, broken func() error) error {
+	opened := c.opened.Load() + c.want.Load()
+	if broken == nil {
+		c.cut()
+	} else if err := broken(); err != nil {
+		return err
+	}
+	return c.await(ctx, opened)
+}
+
+// Leave has all agents be cut off until Return.
+func (c *Crowd) Leave() {
+	c.away.Store(true)
+	c.cut()
+}
+
+// Return lets the agents in again, and returns when all their watches are open.
+func (c *Crowd) Return(ctx context.Context) error {
+	c.away.Store(false)
+	return c.await(ctx, 0)
+}
+
+// GiveUpBlocks makes all agents such that hold no block.
+func (c *Crowd) GiveUpBlocks() {
+	c.want.Store(int64(c.nodes * (WatchesEach - 1)))
+	c.endAsks()
+}
+
+// Dialed is how many connections there ever were.
+func (c *Crowd) Dialed() int { return int(c.dialed.Load()) }
+
+// cut breaks all connections at once.
+func (c *Crowd) cut() {
 	c.mu.Lock()
 	conns := c.conns
 	c.conns = map[net.Conn]bool{}
@@ -111,20 +153,17 @@ func (c *Crowd) Cut() {
 	}
 }
 
-// Opened is how many watches were ever opened.
-func (c *Crowd) Opened() int { return int(c.opened.Load()) }
-
-// Dialed is how many connections there ever were.
-func (c *Crowd) Dialed() int { return int(c.dialed.Load()) }
-
 // Close ends all watches.
 func (c *Crowd) Close() {
 	c.end()
-	c.Cut()
+	c.cut()
 	c.all.Wait()
 }
 
 func (c *Crowd) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	if c.away.Load() {
+		return nil, syscall.ECONNREFUSED
+	}
 	conn, err := new(net.Dialer).DialContext(ctx, network, address)
 	if err == nil {
 		c.dialed.Add(1)
