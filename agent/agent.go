@@ -84,6 +84,7 @@ type Agent struct {
 	told       *told
 	began      time.Time // when no earlier agent ran any more, if that is known
 	memory     *memory
+	upkeep     *upkeep
 	every      cadence
 	warnings   sync.WaitGroup // to the cluster, under way
 	started    chan struct{}  // closed after the first pass
@@ -116,7 +117,7 @@ func New(ctx context.Context, parts Parts, s Settings) (*Agent, error) {
 		Parts: parts, calls: make(chan struct{}, 1), fenced: make(chan struct{}, 1), heeded: make(chan struct{}, 1), flushes: newFlushers(), started: make(chan struct{}),
 		stop: make(chan struct{}), drained: make(chan struct{}), told: newTold(parts.RunDir, parts.Boot, time.Now),
 		withdrawn: map[netip.Prefix]bool{}, closingSince: map[netip.Prefix]time.Time{},
-		memory: newMemory(parts.RunDir, parts.Boot), every: usualCadence(), misfits: map[string]string{},
+		memory: newMemory(parts.RunDir, parts.Boot), upkeep: newUpkeep(parts.RunDir, parts.Boot), every: usualCadence(), misfits: map[string]string{},
 	}
 	lockPath := filepath.Join(a.RunDir, "agent.lock")
 	if _, err := os.Stat(lockPath); errors.Is(err, fs.ErrNotExist) {
@@ -129,7 +130,10 @@ func New(ctx context.Context, parts Parts, s Settings) (*Agent, error) {
 		}
 		a.locks = append(a.locks, lock)
 	}
-	var err error
+	err := a.upkeep.recall()
+	if err != nil {
+		return nil, errors.Join(err, a.Close())
+	}
 	if a.socket, err = listen(a.Socket); err != nil {
 		return nil, errors.Join(err, a.Close())
 	}

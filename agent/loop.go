@@ -100,13 +100,17 @@ func (a *Agent) call() {
 // block holds up that block alone.
 func (a *Agent) pass(ctx context.Context) error {
 	a.dropUnheld()
-	p := a.desk.plan(a.settings.Load())
+	upkeep, change := a.upkeep.current()
+	p := a.desk.plan(upkeep.onto(a.settings.Load()))
 	errKernel := a.deliver(ctx, &p)
 	a.desk.grow(p.delivered(p.ready), p.number)
 	// Pods that waited for that are answered first: the speaker's start
 	// forks, which keeps this processor for milliseconds.
 	runtime.Gosched()
 	handedOver, errSpeaker := a.speak(ctx, &p)
+	if handedOver {
+		a.upkeep.follow(change, a.announced, errSpeaker)
+	}
 	err := errors.Join(errKernel, errSpeaker)
 	a.desk.noteTrouble(func(t *trouble) { t.pass = err })
 	if handedOver {

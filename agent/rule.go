@@ -36,8 +36,8 @@ type Aggregate struct {
 // with the community GRACEFUL_SHUTDOWN and, to iBGP peers, with local preference 0
 // (RFC 8326), so that traffic moves while this node still delivers it.
 type Maintenance struct {
-	Node  bool     // all of it
-	Peers []string // the sessions with these, by the name of the peer or range
+	Node  bool     `json:"node,omitempty"`  // all of it
+	Peers []string `json:"peers,omitempty"` // the sessions with these, by the name of the peer or range
 }
 
 func (r Rule) about(pool, peer string) bool {

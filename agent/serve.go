@@ -45,9 +45,11 @@ type Status struct {
 	// Trouble is what does not work now, empty if all does.
 	Trouble string `json:"trouble,omitempty"`
 	// Cordoned nodes take no new blocks.
-	Cordoned bool          `json:"cordoned,omitempty"`
-	Pools    []PoolStatus  `json:"pools"`
-	Blocks   []BlockStatus `json:"blocks"`
+	Cordoned bool `json:"cordoned,omitempty"`
+	// Upkeep is what was disabled or put under maintenance by command.
+	Upkeep Upkeep        `json:"upkeep,omitzero"`
+	Pools  []PoolStatus  `json:"pools"`
+	Blocks []BlockStatus `json:"blocks"`
 	// Loans are the parts of blocks that other nodes have, or are to have.
 	Loans []LoanStatus `json:"loans,omitempty"`
 	// Requests are what this node asks of others.
@@ -144,12 +146,14 @@ func (a *Agent) controlServer() *http.Server {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 		}
 	})
+	a.serveUpkeep(mux)
 	return &http.Server{Handler: mux, ReadHeaderTimeout: readTime}
 }
 
 func (a *Agent) status(ctx context.Context) (Status, error) {
 	s := a.desk.status()
 	s.Node = a.Node
+	s.Upkeep, _ = a.upkeep.current()
 	ctx, cancel := context.WithTimeout(ctx, readTime)
 	defer cancel()
 	bgp, err := a.Speaker.State(ctx)

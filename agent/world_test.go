@@ -39,6 +39,7 @@ type world struct {
 	tolerant          bool          // a route may be announced that the kernel does not hold
 	changed           chan struct{} // closed and replaced at each change
 	closed            []speaker.Stop
+	desired           speaker.Desired // the last
 }
 
 func newWorld(t *testing.T) *world {
@@ -154,7 +155,7 @@ type fakeSpeaker struct{ *world }
 func (s fakeSpeaker) Set(_ context.Context, d speaker.Desired) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.bgp = set(d.Prefixes()...)
+	s.bgp, s.desired = set(d.Prefixes()...), d
 	if !s.tolerant && !holds(s.kernel, s.bgp) {
 		s.t.Errorf("announced before the kernel delivers: announced %v, kernel %v", s.bgp.Prefixes(), s.kernel.Prefixes())
 	}

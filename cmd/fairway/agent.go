@@ -36,7 +36,7 @@ func agentCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&file, "config", "/etc/fairway/fairway.yaml", "the agent's configuration")
-	cmd.AddCommand(drainCommand())
+	cmd.AddCommand(drainCommand(), maintenanceCommand())
 	return cmd
 }
 
@@ -47,7 +47,7 @@ func drainCommand() *cobra.Command {
 		Short: "Make the running agent withdraw its announcements and routes, and end",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if _, err := call(cmd.Context(), runDir, http.MethodPost, "/v1/drain"); err != nil {
+			if _, err := call(cmd.Context(), runDir, http.MethodPost, "/v1/drain", nil); err != nil {
 				return err
 			}
 			fmt.Fprintln(cmd.OutOrStdout(), "withdrawn; the agent has ended")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -26,7 +27,7 @@ func statusCommand() *cobra.Command {
 		Short: "Show what the agent of this node holds, leases and announces",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			body, err := call(cmd.Context(), runDir, http.MethodGet, "/v1/status")
+			body, err := call(cmd.Context(), runDir, http.MethodGet, "/v1/status", nil)
 			if err != nil {
 				return err
 			}
@@ -46,8 +47,15 @@ func statusCommand() *cobra.Command {
 	return cmd
 }
 
-// call asks the agent that has its control socket in runDir.
-func call(ctx context.Context, runDir, method, path string) ([]byte, error) {
+// call asks the agent that has its control socket in runDir, with ask as JSON
+// unless it is nil.
+func call(ctx context.Context, runDir, method, path string, ask any) ([]byte, error) {
+	var asked bytes.Buffer
+	if ask != nil {
+		if err := json.NewEncoder(&asked).Encode(ask); err != nil {
+			return nil, err
+		}
+	}
 	socket := filepath.Join(runDir, agent.ControlSocket)
 	client := http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -55,7 +63,7 @@ func call(ctx context.Context, runDir, method, path string) ([]byte, error) {
 			return d.DialContext(ctx, "unix", socket)
 		},
 	}}
-	req, err := http.NewRequestWithContext(ctx, method, "http://agent"+path, nil)
+	req, err := http.NewRequestWithContext(ctx, method, "http://agent"+path, &asked)
 	if err != nil {
 		return nil, err
 	}
@@ -84,6 +92,7 @@ func show(out io.Writer, s agent.Status, now time.Time) error {
 	if s.Cordoned {
 		fmt.Fprintf(w, "CORDONED\tno new block is claimed\n")
 	}
+	showUpkeep(w, s.Upkeep)
 	fmt.Fprintf(w, "\nPOOL\tLEASED\tFREE\tCOOLING\tLENT\tBLOCKS\tSTATE\n")
 	for _, p := range s.Pools {
 		state := "active"
