@@ -13,7 +13,9 @@ import (
 // which is always masked (no host bits).
 type Route struct {
 	Prefix netip.Prefix
-	// Via are the next hops, sorted; several are equal-cost paths. None means
+	// Via are the next hops, sorted; several are equal-cost paths of one weight. A
+	// link-local one has the name of its interface for a zone, and one of an IPv4
+	// prefix may be an IPv6 address (RFC 8950). None means
 	// blackhole: the prefix is ours, and what no more specific route takes is
 	// dropped here rather than sent back to the router that it came from.
 	Via []netip.Addr

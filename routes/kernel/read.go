@@ -41,7 +41,7 @@ func (h held) connects(p netip.Prefix) bool {
 
 func (t *Table) read(ctx context.Context) (held, error) {
 	var h held
-	carriers := map[int]bool{}
+	carriers, names := map[int]bool{}, map[int]string{}
 	for _, family := range families() {
 		ours, err := t.dump(ctx, family, t.Protocol)
 		if err != nil {
@@ -54,7 +54,7 @@ func (t *Table) read(ctx context.Context) (held, error) {
 			case k.metric != t.Metric:
 				h.stale = append(h.stale, k)
 			default:
-				h.ours = append(h.ours, routes.Route{Prefix: k.prefix, Via: hops(r)})
+				h.ours = append(h.ours, routes.Route{Prefix: k.prefix, Via: t.hops(r, names)})
 			}
 		}
 		kernels, err := t.dump(ctx, family, unix.RTPROT_KERNEL)
@@ -120,18 +120,18 @@ func keyOf(r netlink.Route) (key, bool) {
 
 // hops are the next hops of a route of ours. One that is neither a blackhole
 // nor goes by next hops was bent by somebody: its only hop is the zero Addr,
-// which no wanted route has.
-func hops(r netlink.Route) (via []netip.Addr) {
+// which no wanted route has. names are those of links, as far as they are known.
+func (t *Table) hops(r netlink.Route, names map[int]string) (via []netip.Addr) {
 	switch {
 	case r.Type == unix.RTN_BLACKHOLE:
 		return nil
 	case r.Type == unix.RTN_UNICAST && len(r.MultiPath) > 0:
 		for _, hop := range r.MultiPath {
-			via = append(via, addr(hop.Gw))
+			via = append(via, t.via(addr(hop.Gw), hop.Via, hop.LinkIndex, names))
 		}
 		slices.SortFunc(via, netip.Addr.Compare)
 	case r.Type == unix.RTN_UNICAST:
-		via = append(via, addr(r.Gw))
+		via = append(via, t.via(addr(r.Gw), r.Via, r.LinkIndex, names))
 	default:
 		via = append(via, netip.Addr{})
 	}

@@ -56,6 +56,10 @@ type Table struct {
 	carriers atomic.Pointer[map[int]bool]
 	// receiveBuffer is that of Watch in bytes; 0 is the system's. For tests.
 	receiveBuffer int
+	// routers are the links that next hops are on, whose coming is worth one, too.
+	routers atomic.Pointer[map[int]bool]
+	// self is the netlink port whose changes Watch does not tell of; 0 is none.
+	self uint32
 }
 
 // New opens the table. Nothing is read or written yet. Close must follow.

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -35,6 +36,11 @@ func (t *Table) Watch(ctx context.Context, changed func()) error {
 			return fmt.Errorf("watch the kernel's routes: %w", err)
 		}
 	}
+	if t.self != 0 {
+		if err := ignore(socket.GetFd(), t.self); err != nil {
+			return fmt.Errorf("watch the kernel's routes: %w", err)
+		}
+	}
 	changed()
 	for {
 		messages, _, err := socket.Receive()
@@ -49,6 +55,20 @@ func (t *Table) Watch(ctx context.Context, changed func()) error {
 			changed()
 		}
 	}
+}
+
+// ignore has the kernel not deliver what a netlink port has done itself, as it
+// does for each of 100,000 routes otherwise.
+func ignore(fd int, port uint32) error {
+	const nlmsgPid = 12 // where it is in the header
+	loaded := binary.BigEndian.Uint32(binary.NativeEndian.AppendUint32(nil, port))
+	filter := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: nlmsgPid},
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: loaded, Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 0},
+		{Code: unix.BPF_RET | unix.BPF_K, K: 1<<32 - 1},
+	}
+	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
 }
 
 // watched are the multicast groups that Watch listens to.
@@ -73,13 +93,17 @@ func (t *Table) concern(messages []syscall.NetlinkMessage) bool {
 	return false
 }
 
-// concernsLink: a link with a connected subnet went down. The kernel drops the
-// IPv4 routes of such a link without a word.
+// concernsLink: a link with a connected subnet went down, or one with next hops
+// went down or came up. The kernel drops the IPv4 routes of a link that goes down
+// without a word.
 func (t *Table) concernsLink(data []byte) bool {
 	if len(data) < unix.SizeofIfInfomsg {
 		return false
 	}
-	link, carriers := nl.DeserializeIfInfomsg(data), t.carriers.Load()
+	link, carriers, routers := nl.DeserializeIfInfomsg(data), t.carriers.Load(), t.routers.Load()
+	if routers != nil && (*routers)[int(link.Index)] && link.Change&(unix.IFF_UP|unix.IFF_RUNNING) != 0 {
+		return true
+	}
 	return link.Change&unix.IFF_UP != 0 && link.Flags&unix.IFF_UP == 0 &&
 		carriers != nil && (*carriers)[int(link.Index)]
 }
