@@ -111,9 +111,9 @@ func (frr) ready() []string { return []string{"show version"} }
 
 func (frr) originate(asker, []netip.Prefix) error { return nil }
 
-// frrPath is a path in "show bgp FAMILY unicast PREFIX json".
+// frrPath is a path in "show bgp FAMILY unicast json detail".
 type frrPath struct {
-	ASPath    struct{ Segments []struct{ List []uint32 } }
+	ASPath    *struct{ Segments []struct{ List []uint32 } }
 	Metric    *uint32
 	LocPrf    *uint32
 	Stale     bool
@@ -125,25 +125,20 @@ type frrPath struct {
 }
 
 func (frr) routes(ask asker, f Family) ([]Route, error) {
-	out, err := ask(fmt.Sprintf("show bgp %s unicast json", f))
+	out, err := ask(fmt.Sprintf("show bgp %s unicast json detail", f))
 	if err != nil {
 		return nil, err
 	}
-	var table struct{ Routes map[string]json.RawMessage }
+	var table struct{ Routes map[string][]frrPath }
 	if err := json.Unmarshal([]byte(out), &table); err != nil {
 		return nil, fmt.Errorf("FRR's table: %w: %s", err, out)
 	}
 	var all []Route
-	for prefix := range table.Routes {
-		out, err := ask(fmt.Sprintf("show bgp %s unicast %s json", f, prefix))
-		if err != nil {
-			return nil, err
-		}
-		var one struct{ Paths []frrPath }
-		if err := json.Unmarshal([]byte(out), &one); err != nil {
-			return nil, fmt.Errorf("FRR's path: %w: %s", err, out)
-		}
-		for _, p := range one.Paths {
+	for prefix, paths := range table.Routes {
+		for _, p := range paths {
+			if p.ASPath == nil { // the list's head is about the prefix
+				continue
+			}
 			r, err := p.route(prefix)
 			if err != nil {
 				return nil, err

@@ -419,7 +419,7 @@ func (r *Router) Has(t testing.TB, prefixes ...string) {
 func Await(t testing.TB, what string, limit time.Duration, check func() error) {
 	t.Helper()
 	deadline := time.After(limit)
-	tick := time.NewTicker(50 * time.Millisecond)
+	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		err := check()
