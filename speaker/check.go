@@ -145,18 +145,6 @@ func sameSet[T comparable](a, b []T) bool {
 	return len(seen) == len(in)
 }
 
-// checkPrefixes gives the set that prefixes are.
-func checkPrefixes(prefixes []netip.Prefix) (map[netip.Prefix]struct{}, error) {
-	set := make(map[netip.Prefix]struct{}, len(prefixes))
-	for _, p := range prefixes {
-		if !p.IsValid() || p != p.Masked() || p.Addr().Is4In6() {
-			return nil, fmt.Errorf("prefix %q: want a network without host bits", p)
-		}
-		set[p] = struct{}{}
-	}
-	return set, nil
-}
-
 func familyOf(a netip.Addr) Family {
 	if a.Is4() {
 		return IPv4

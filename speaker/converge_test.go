@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/osrg/gobgp/v3/pkg/packet/bgp"
 )
 
 // Random sequences of Set: the router's table always becomes the last set, no
@@ -108,18 +110,26 @@ func checkOrder(t *testing.T, heard []string, before, after []netip.Prefix) {
 
 // naiveOutbox is what an outbox counts, the dumb way: the list of UPDATEs that
 // are on their way.
-type naiveOutbox struct {
-	sent  map[netip.Prefix]bool
-	queue []naiveUpdate
-}
+type naiveOutbox struct{ queue []naiveUpdate }
 
 type naiveUpdate struct {
-	prefix    netip.Prefix
-	announced bool
+	prefix netip.Prefix
+	med    int // -1 for a withdrawal
 }
 
 func outboxPrefix(i byte) netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, i, 0, 0}), 24)
+}
+
+// classesOf are none, one that is not told to a target, and some that are told to
+// it with the MED of their place.
+func classesOf(at netip.Prefix) []*class {
+	all := []*class{nil, {number: 1, family: IPv4}}
+	for n := range uint32(3) {
+		words := variantOf(Attributes{MED: &n}, IPv4, false)
+		all = append(all, &class{number: n + 2, family: IPv4, told: map[netip.Prefix]variant{at: words}})
+	}
+	return all
 }
 
 // An outbox is settled exactly when nothing is on its way, and a prefix
@@ -129,37 +139,54 @@ func TestOutboxAgainstQueue(t *testing.T) {
 	for seed := range uint64(200) {
 		random := rand.New(rand.NewPCG(seed, 2))
 		l := newLedger(GracefulRestart{})
-		p := Peer{Name: "tor", Address: netip.MustParseAddr("192.0.2.1")}.withDefaults()
+		l.asn = 64512
+		p := Peer{Name: "tor", Address: netip.MustParseAddr("192.0.2.1"), ASN: 64513}.withDefaults()
 		l.add(p, false)
 		l.established(p.Address.String())
-		naive := naiveOutbox{sent: make(map[netip.Prefix]bool)}
+		classes := classesOf(whereabouts(p.Address))
+		is := make(map[netip.Prefix]int) // a prefix's place among the classes
+		var naive naiveOutbox
 		for range 200 {
 			if random.IntN(2) == 0 && len(naive.queue) > 0 {
-				u := naive.queue[0]
-				naive.queue = naive.queue[1:]
-				naive.sent[u.prefix] = u.announced
-				if u.announced {
-					l.update(p.Address.String(), []netip.Prefix{u.prefix}, nil)
-				} else {
-					l.update(p.Address.String(), nil, []netip.Prefix{u.prefix})
-				}
+				naive.deliver(l, p.Address.String())
 			} else {
-				x := outboxPrefix(byte(random.IntN(4)))
-				_, wanted := l.want[x]
-				l.expect(x, !wanted)
-				naive.queue = append(naive.queue, naiveUpdate{x, !wanted})
-			}
-			behind, _ := l.untold(time.Now())
-			if missing := len(behind) > 0; missing != (len(naive.queue) > 0) {
-				t.Fatalf("seed %d: missing is %v with %d UPDATEs on their way", seed, missing, len(naive.queue))
-			}
-			for i := range byte(4) {
-				p := outboxPrefix(i)
-				queued := slices.ContainsFunc(naive.queue, func(u naiveUpdate) bool { return u.prefix == p })
-				if (l.lacking(p, time.Now()) != nil) != queued {
-					t.Fatalf("seed %d: %s is on its way: %v, not %v", seed, p, queued, !queued)
+				x, next := outboxPrefix(byte(random.IntN(4))), random.IntN(len(classes))
+				l.expect(x, classes[next])
+				if was := is[x]; was != next && (was > 1 || next > 1) { // as GoBGP does
+					naive.queue = append(naive.queue, naiveUpdate{x, max(next-2, -1)})
 				}
+				is[x] = next
 			}
+			naive.compare(t, l, seed)
+		}
+	}
+}
+
+// deliver writes the oldest UPDATE.
+func (n *naiveOutbox) deliver(l *ledger, address string) {
+	u := n.queue[0]
+	n.queue = n.queue[1:]
+	if u.med < 0 {
+		l.update(address, nil, []netip.Prefix{u.prefix}, nil)
+		return
+	}
+	l.update(address, []netip.Prefix{u.prefix}, nil, []bgp.PathAttributeInterface{
+		bgp.NewPathAttributeAsPath([]bgp.AsPathParamInterface{bgp.NewAs4PathParam(bgp.BGP_ASPATH_ATTR_TYPE_SEQ, []uint32{64512})}),
+		bgp.NewPathAttributeMultiExitDisc(uint32(u.med)),
+	})
+}
+
+func (n *naiveOutbox) compare(t *testing.T, l *ledger, seed uint64) {
+	t.Helper()
+	behind, _ := l.untold(time.Now())
+	if missing := len(behind) > 0; missing != (len(n.queue) > 0) {
+		t.Fatalf("seed %d: missing is %v with %d UPDATEs on their way", seed, missing, len(n.queue))
+	}
+	for i := range byte(4) {
+		p := outboxPrefix(i)
+		queued := slices.ContainsFunc(n.queue, func(u naiveUpdate) bool { return u.prefix == p })
+		if (l.lacking(p, time.Now()) != nil) != queued {
+			t.Fatalf("seed %d: %s is on its way: %v, not %v", seed, p, queued, !queued)
 		}
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -108,6 +107,12 @@ func (l *ledger) flushed(f *flush) (done bool, changed <-chan struct{}, err erro
 			return false, l.changed, nil
 		}
 	}
+	if p, configured := l.unheard(f); p.IsValid() {
+		if !configured {
+			return false, nil, fmt.Errorf("%w for %s: no peer is to be told of it: name one in its terms", ErrNoPeer, p)
+		}
+		return false, l.changed, nil
+	}
 	if f.comings != l.comings {
 		f.written, f.comings = 0, l.comings
 	}
@@ -159,16 +164,17 @@ type lack struct {
 // lacking gives a peer that what is wanted of a prefix has not reached, nil if
 // there is none. The lock is held.
 func (l *ledger) lacking(p netip.Prefix, now time.Time) *lack {
-	_, wanted := l.want[p]
+	class := l.want[p]
 	family := familyOf(p.Addr())
 	for _, s := range l.sessions {
 		if !s.carries(family) {
 			continue
 		}
+		_, wanted := l.tells(s, class)
 		switch o := s.out[family]; {
 		case s.up && !o.holds(p, wanted):
 			return &lack{s.peer, "was not told yet of"}
-		case wanted: // a peer without a session is told when it has one
+		case class != nil: // a peer without a session is told, or not, when it has one
 		case s.up && l.keeps > 0 && !s.noHelper && !o.ended:
 			return &lack{s.peer, "was not sent the End-of-RIB yet, until which it may keep"}
 		case s.mayHold(now):
@@ -192,6 +198,9 @@ func (l *ledger) unflushed(f *flush, cause error) error {
 		if !l.carried(family) {
 			return fmt.Errorf("%w for %s prefixes: %w", ErrNoPeer, family, cause)
 		}
+	}
+	if p, _ := l.unheard(f); p.IsValid() {
+		return fmt.Errorf("%w that is to be told of %s: %w", ErrNoPeer, p, cause)
 	}
 	for _, p := range f.prefixes {
 		if lack := l.lacking(p, time.Now()); lack != nil {
@@ -225,11 +234,11 @@ func (l *ledger) carry(families map[Family]bool) {
 	l.wake()
 }
 
-// wanted gives what is to be announced, and the families that are configured.
-func (l *ledger) wanted() (map[netip.Prefix]struct{}, map[Family]bool) {
+// carriage are the families that are configured.
+func (l *ledger) carriage() map[Family]bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return maps.Clone(l.want), l.families
+	return l.families
 }
 
 // replace ends the waits for a run that another takes the place of.

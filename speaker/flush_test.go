@@ -133,9 +133,9 @@ func TestHolds(t *testing.T) {
 	}{
 		{"new", false, "", nil, false},
 		{"restart", true, "", nil, true},
-		{"told", false, "", func(l *ledger, _ *session) { l.update(address, []netip.Prefix{wanted}, nil) }, true},
+		{"told", false, "", func(l *ledger, _ *session) { l.update(address, []netip.Prefix{wanted}, nil, nil) }, true},
 		{"told a peer that is no helper", true, "", func(l *ledger, s *session) {
-			l.update(address, []netip.Prefix{wanted}, nil)
+			l.update(address, []netip.Prefix{wanted}, nil, nil)
 			s.noHelper = true
 		}, false},
 		{"restart, lost before the End-of-RIB", true, "", func(*ledger, *session) {}, true},
@@ -145,7 +145,7 @@ func TestHolds(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			l := newLedger(GracefulRestart{Enabled: true, Time: 30 * time.Second})
-			l.expect(wanted, true)
+			l.expect(wanted, l.everybody)
 			families := []Family{IPv4}
 			if c.also != "" {
 				families = append(families, c.also)

@@ -45,9 +45,10 @@ func unicast(f Family) *api.Family {
 	return &api.Family{Afi: api.Family_AFI_IP6, Safi: api.Family_SAFI_UNICAST}
 }
 
-// pathOf is a prefix that this node originates. The next hop is unspecified:
-// GoBGP puts this node's address of each session in its place.
-func pathOf(p netip.Prefix) (*api.Path, error) {
+// pathOf is a prefix that this node originates, of a class; nil is for withdrawals.
+// The next hop is unspecified: GoBGP puts this node's address of each session in its
+// place.
+func pathOf(p netip.Prefix, c *class) (*api.Path, error) {
 	nlri := &api.IPAddressPrefix{Prefix: p.Addr().String(), PrefixLen: uint32(p.Bits())}
 	origin := &api.OriginAttribute{Origin: 0} // IGP, RFC 4271 section 4.3
 	family := unicast(familyOf(p.Addr()))
@@ -60,7 +61,14 @@ func pathOf(p netip.Prefix) (*api.Path, error) {
 		hop = &api.MpReachNLRIAttribute{Family: family, NextHops: []string{"::"}, Nlris: []*anypb.Any{anyNLRI}}
 	}
 	path := &api.Path{Family: family, Nlri: anyNLRI}
-	for _, a := range []proto.Message{origin, hop} {
+	attributes := []proto.Message{origin, hop}
+	if c != nil && !c.plain() {
+		attributes = append(attributes, tagOf(c))
+		if c.least() {
+			attributes = append(attributes, &api.LocalPrefAttribute{}) // stays where the policy sets no other
+		}
+	}
+	for _, a := range attributes {
 		attribute, err := anypb.New(a)
 		if err != nil {
 			return nil, fmt.Errorf("prefix %s: %w", p, err)
@@ -97,10 +105,9 @@ func setListenerKey(ctx context.Context, bgp *gobgp.BgpServer, a netip.Addr, key
 	return nil
 }
 
-// onlyLocal makes the policy of both directions: what this node originates
-// passes, all else is dropped. The import policy is also asked about this
-// node's own prefixes, so it must let them pass.
-func onlyLocal(ctx context.Context, bgp *gobgp.BgpServer) error {
+// importLocal makes the import policy: what this node originates passes, since GoBGP
+// asks about that, too, and all else is dropped.
+func importLocal(ctx context.Context, bgp *gobgp.BgpServer) error {
 	const name = "only-local"
 	policy := &api.Policy{Name: name, Statements: []*api.Statement{{
 		Name:       name,
@@ -110,16 +117,14 @@ func onlyLocal(ctx context.Context, bgp *gobgp.BgpServer) error {
 	if err := bgp.AddPolicy(ctx, &api.AddPolicyRequest{Policy: policy}); err != nil {
 		return fmt.Errorf("policy %s: %w", name, err)
 	}
-	for _, direction := range []api.PolicyDirection{api.PolicyDirection_IMPORT, api.PolicyDirection_EXPORT} {
-		err := bgp.SetPolicyAssignment(ctx, &api.SetPolicyAssignmentRequest{Assignment: &api.PolicyAssignment{
-			Name:          "global",
-			Direction:     direction,
-			Policies:      []*api.Policy{{Name: name}},
-			DefaultAction: api.RouteAction_REJECT,
-		}})
-		if err != nil {
-			return fmt.Errorf("policy %s, %v: %w", name, direction, err)
-		}
+	err := bgp.SetPolicyAssignment(ctx, &api.SetPolicyAssignmentRequest{Assignment: &api.PolicyAssignment{
+		Name:          "global",
+		Direction:     api.PolicyDirection_IMPORT,
+		Policies:      []*api.Policy{{Name: name}},
+		DefaultAction: api.RouteAction_REJECT,
+	}})
+	if err != nil {
+		return fmt.Errorf("policy %s: %w", name, err)
 	}
 	return nil
 }

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/osrg/gobgp/v3/pkg/packet/bgp"
 )
 
 // ledger holds what this node wants to announce against what was written to
@@ -15,7 +17,7 @@ import (
 // the lock and none calls GoBGP, which reports with its own locks held.
 type ledger struct {
 	mu       sync.Mutex
-	want     map[netip.Prefix]struct{}
+	want     map[netip.Prefix]*class
 	sessions map[string]*session  // by the address, as GoBGP writes it
 	ranges   map[string]Range     // that routers may come by
 	refusals map[string]time.Time // when the log said last that one is full
@@ -31,12 +33,16 @@ type ledger struct {
 	// inherited is until when peers may keep routes of the run before, which
 	// had no session to tell them.
 	inherited map[string]time.Time
-	apiError  error // why GoBGP could not serve its API; set once
+	asn       uint32 // this node's
+	everybody *class // the plain class
+	apiError  error  // why GoBGP could not serve its API; set once
 }
 
 // session is what is known of one peer since it was added.
 type session struct {
 	peer       Peer
+	at         netip.Prefix // the neighbor's that it is told as
+	self       netip.Addr   // this node's end; the zero address while that is unknown
 	up         bool
 	since      time.Time // of the last change to or from Established
 	ended      string    // why the last session ended
@@ -75,6 +81,9 @@ type outbox struct {
 	// extra counts the UPDATEs still to be written for a prefix that was
 	// changed again before the first change was written.
 	extra map[netip.Prefix]int
+	// reworded is what the peer is told of and to be told of in other words, which
+	// were not written yet.
+	reworded map[netip.Prefix]variant
 	// ended says that the End-of-RIB was written: a helper of a graceful
 	// restart has dropped then what it kept of an earlier session.
 	ended bool
@@ -82,13 +91,14 @@ type outbox struct {
 
 func newLedger(g GracefulRestart) *ledger {
 	l := &ledger{
-		want:     make(map[netip.Prefix]struct{}),
-		sessions: make(map[string]*session),
-		ranges:   make(map[string]Range),
-		refusals: make(map[string]time.Time),
-		awaited:  make(map[netip.Prefix]int),
-		changed:  make(chan struct{}),
-		tend:     make(chan struct{}, 1),
+		want:      make(map[netip.Prefix]*class),
+		everybody: new(class),
+		sessions:  make(map[string]*session),
+		ranges:    make(map[string]Range),
+		refusals:  make(map[string]time.Time),
+		awaited:   make(map[netip.Prefix]int),
+		changed:   make(chan struct{}),
+		tend:      make(chan struct{}, 1),
 	}
 	if g.Enabled {
 		l.keeps = g.Time
@@ -113,7 +123,7 @@ func (l *ledger) callTend() {
 func (l *ledger) add(p Peer, restarting bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s := &session{peer: p, restarting: restarting, holds: l.inherited[p.Address.String()]}
+	s := &session{peer: p, at: whereabouts(p.Address), restarting: restarting, holds: l.inherited[p.Address.String()]}
 	if restarting {
 		s.holds = l.holdsFromNow(p)
 	}
@@ -199,47 +209,6 @@ func (l *ledger) forget(address string) {
 	l.wake()
 }
 
-// diff gives what is in set and not wanted yet, and what is wanted and not in
-// set, both sorted.
-func (l *ledger) diff(set map[netip.Prefix]struct{}) (add, remove []netip.Prefix) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for p := range set {
-		if _, has := l.want[p]; !has {
-			add = append(add, p)
-		}
-	}
-	for p := range l.want {
-		if _, has := set[p]; !has {
-			remove = append(remove, p)
-		}
-	}
-	slices.SortFunc(add, netip.Prefix.Compare)
-	slices.SortFunc(remove, netip.Prefix.Compare)
-	return add, remove
-}
-
-// expect records that p becomes wanted or stops being so. It comes before the
-// change is handed to GoBGP: a Flush in between must not miss it.
-func (l *ledger) expect(p netip.Prefix, wanted bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if _, has := l.want[p]; has == wanted {
-		return
-	}
-	if wanted {
-		l.want[p] = struct{}{}
-	} else {
-		delete(l.want, p)
-	}
-	family := familyOf(p.Addr())
-	for _, s := range l.sessions {
-		if o := s.out[family]; s.up && o != nil {
-			o.expect(p, wanted, !s.restarting)
-		}
-	}
-}
-
 // expect counts p in. queued says that GoBGP queues an UPDATE for each change
 // rather than gathering them for its first one.
 func (o *outbox) expect(p netip.Prefix, wanted, queued bool) {
@@ -278,17 +247,18 @@ func (o *outbox) wrote(p netip.Prefix, announced, wanted bool) {
 	}
 }
 
-func (o *outbox) settled() bool { return o.behind == 0 && len(o.extra) == 0 }
+func (o *outbox) settled() bool { return o.behind == 0 && len(o.extra) == 0 && len(o.reworded) == 0 }
 
 // holds says whether a peer was written what is wanted of one prefix.
 func (o *outbox) holds(p netip.Prefix, wanted bool) bool {
 	_, sent := o.sent[p]
-	return sent == wanted && o.extra[p] == 0
+	_, reworded := o.reworded[p]
+	return sent == wanted && o.extra[p] == 0 && !reworded
 }
 
 // update records an UPDATE that was written to a peer, and wakes the waiters
 // when one waits for a prefix in it or nothing more is queued for the peer.
-func (l *ledger) update(address string, announced, withdrawn []netip.Prefix) {
+func (l *ledger) update(address string, announced, withdrawn []netip.Prefix, attributes []bgp.PathAttributeInterface) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := l.sessions[address]
@@ -304,6 +274,9 @@ func (l *ledger) update(address string, announced, withdrawn []netip.Prefix) {
 	for _, p := range announced {
 		l.wrote(s, p, true)
 		awaited = awaited || l.awaited[p] > 0
+	}
+	for _, o := range s.out {
+		o.worded(announced, attributes, s.self)
 	}
 	if awaited || s.settled() {
 		l.wake()
@@ -327,7 +300,7 @@ func (l *ledger) endOfRIB(address string, family Family) {
 
 func (l *ledger) wrote(s *session, p netip.Prefix, announced bool) {
 	if o := s.out[familyOf(p.Addr())]; o != nil {
-		_, wanted := l.want[p]
+		_, wanted := l.tells(s, l.want[p])
 		o.wrote(p, announced, wanted)
 	}
 }
@@ -369,14 +342,15 @@ func (l *ledger) established(address string) (Peer, bool) {
 		return Peer{}, false
 	}
 	s.up, s.since, s.negotiated, s.noHelper, s.hard, s.notice, s.trouble = true, time.Now(), nil, false, false, "", ""
+	s.self = netip.Addr{}
 	s.opening, s.bitOut, s.came = false, false, true
 	s.out = make(map[Family]*outbox)
 	for _, f := range s.peer.Families {
-		s.out[f] = &outbox{sent: make(map[netip.Prefix]struct{}), extra: make(map[netip.Prefix]int)}
+		s.out[f] = &outbox{sent: make(map[netip.Prefix]struct{}), extra: make(map[netip.Prefix]int), reworded: make(map[netip.Prefix]variant)}
 	}
-	for p := range l.want {
-		if o := s.out[familyOf(p.Addr())]; o != nil {
-			o.behind++
+	for p, c := range l.want {
+		if _, told := l.tells(s, c); told && s.out[familyOf(p.Addr())] != nil {
+			s.out[familyOf(p.Addr())].behind++
 		}
 	}
 	delete(l.inherited, address)

@@ -248,7 +248,7 @@ func (l *ledger) welcome(address string) (refused string) {
 	if !ok {
 		return ""
 	}
-	s := &session{peer: rg.member(a), within: rg.Name, holds: l.inherited[address]}
+	s := &session{peer: rg.member(a), at: rg.Network, within: rg.Name, holds: l.inherited[address]}
 	old := l.sessions[address]
 	if old != nil {
 		s.since, s.ended, s.flaps, s.limited = old.since, old.ended, old.flaps, old.limited

@@ -112,15 +112,14 @@ func (s *Server) revive(ctx context.Context, old *run) (*run, error) {
 	if err != nil {
 		return nil, err
 	}
-	prefixes, families := old.ledger.wanted()
-	r.ledger.carry(families)
-	return r, errors.Join(r.setPrefixes(ctx, prefixes), r.setPeers(ctx, old.peers), r.setRanges(ctx, old.ranges))
+	r.ledger.carry(old.ledger.carriage())
+	return r, errors.Join(r.setAnnouncements(ctx, old.asked, old.peers, old.ranges), r.setPeers(ctx, old.peers), r.setRanges(ctx, old.ranges))
 }
 
 func (s *Server) start(ctx context.Context, local Local, ends *endpoints) (*run, error) {
 	local.Restarting = local.Restarting && !s.later
 	l := newLedger(local.GracefulRestart)
-	l.inherited = s.holders
+	l.inherited, l.asn = s.holders, local.ASN
 	options := append(ends.options(), gobgp.LoggerOption(tap{log: s.log, ledger: l}))
 	r := &run{
 		local: local, peers: make(map[netip.Addr]Peer), told: make(map[netip.Addr]*api.Peer),
@@ -130,7 +129,7 @@ func (s *Server) start(ctx context.Context, local Local, ends *endpoints) (*run,
 	go r.bgp.Serve()
 	err := r.bgp.StartBgp(ctx, &api.StartBgpRequest{Global: globalOf(local)})
 	if err == nil {
-		err = onlyLocal(ctx, r.bgp)
+		err = errors.Join(importLocal(ctx, r.bgp), r.export.use(ctx, r.bgp, nil, nil))
 	}
 	if err == nil {
 		err = ends.publish(ctx, l)

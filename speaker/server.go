@@ -61,6 +61,7 @@ type run struct {
 	peers  map[netip.Addr]Peer
 	told   map[netip.Addr]*api.Peer // what GoBGP was told of each of them
 	ranges map[string]Range
+	asked  announcements // of the last Set
 	bgp    *gobgp.BgpServer
 	ledger *ledger
 	ends   *endpoints
@@ -70,6 +71,11 @@ type run struct {
 	// ceased are the peers that were told of the end of a session in this run:
 	// for them the next one is no restart.
 	ceased map[netip.Addr]bool
+
+	export    exportPolicy
+	targets   []target // that it is about
+	classes   []*class // that paths are of, or were when GoBGP was last asked
+	lastClass uint32
 }
 
 var _ Speaker = (*Server)(nil)
@@ -93,7 +99,7 @@ func (s *Server) release() { <-s.turn }
 
 // Set implements Speaker.
 func (s *Server) Set(ctx context.Context, d Desired) error {
-	prefixes, err := checkPrefixes(d.Prefixes())
+	asked, err := checkAnnouncements(d)
 	if err != nil {
 		return fmt.Errorf("BGP settings: %w", err)
 	}
@@ -109,7 +115,7 @@ func (s *Server) Set(ctx context.Context, d Desired) error {
 		return localErr
 	}
 	if localErr != nil {
-		if err := r.setPrefixes(ctx, prefixes); err != nil {
+		if err := r.setAnnouncements(ctx, asked, r.peers, r.ranges); err != nil {
 			// Not ErrLocal, which says that the prefixes are as desired.
 			return fmt.Errorf("%v; %w", localErr, err)
 		}
@@ -120,8 +126,9 @@ func (s *Server) Set(ctx context.Context, d Desired) error {
 	ranges, rangesErr := checkRanges(d.Ranges, d.Peers, d.Local)
 	r.keepRefusedRanges(d.Ranges, ranges)
 	r.ledger.configure(d.Peers, d.Ranges)
-	prefixesErr := r.setPrefixes(ctx, prefixes)
+	prefixesErr := r.setAnnouncements(ctx, asked, peers, ranges)
 	peersErr = errors.Join(peersErr, rangesErr, r.setPeers(ctx, peers), r.setRanges(ctx, ranges))
+	prefixesErr = errors.Join(prefixesErr, r.tidy(ctx))
 	if peersErr != nil && prefixesErr == nil {
 		return fmt.Errorf("%w: %w", ErrPeers, peersErr)
 	}
@@ -149,39 +156,20 @@ func (r *run) keepRefusedRanges(asked []Range, good map[string]Range) {
 	}
 }
 
-// setPrefixes announces what is new before it withdraws what is old.
-func (r *run) setPrefixes(ctx context.Context, set map[netip.Prefix]struct{}) error {
-	add, remove := r.ledger.diff(set)
-	var errs []error
-	for _, p := range add {
-		if err := ctx.Err(); err != nil {
-			return errors.Join(append(errs, err)...)
-		}
-		errs = append(errs, r.change(ctx, p, true))
-	}
-	for _, p := range remove {
-		if err := ctx.Err(); err != nil {
-			return errors.Join(append(errs, err)...)
-		}
-		errs = append(errs, r.change(ctx, p, false))
-	}
-	return errors.Join(errs...)
-}
-
-// change announces or withdraws one prefix.
-func (r *run) change(ctx context.Context, p netip.Prefix, announce bool) error {
-	path, err := pathOf(p)
+// change makes one prefix one of a class, or withdraws it with nil.
+func (r *run) change(ctx context.Context, p netip.Prefix, c *class) error {
+	path, err := pathOf(p, c)
 	if err != nil {
 		return err
 	}
-	r.ledger.expect(p, announce)
-	if announce {
+	was := r.ledger.expect(p, c)
+	if c != nil {
 		_, err = r.bgp.AddPath(ctx, &api.AddPathRequest{Path: path})
 	} else {
 		err = r.bgp.DeletePath(ctx, &api.DeletePathRequest{Path: path})
 	}
 	if err != nil {
-		r.ledger.expect(p, !announce)
+		r.ledger.expect(p, was)
 		return fmt.Errorf("prefix %s: %w", p, err)
 	}
 	return nil
@@ -268,7 +256,7 @@ func (s *Server) Close(ctx context.Context, how Stop) error {
 	}
 	telling, cancel := leaving(ctx, lastWordsTime)
 	defer cancel()
-	err := r.setPrefixes(telling, nil)
+	err := r.setAnnouncements(telling, announcements{}, r.peers, r.ranges)
 	if err == nil {
 		err = r.waitTold(telling)
 	}

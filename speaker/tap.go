@@ -150,7 +150,7 @@ func (t tap) sentUpdate(f log.Fields) {
 			}
 		}
 	}
-	t.ledger.update(keyOf(f), announced, withdrawn)
+	t.ledger.update(keyOf(f), announced, withdrawn, attributes)
 	end := bgp.BGPUpdate{NLRI: nlri, WithdrawnRoutes: old, PathAttributes: attributes}
 	switch is, family := end.IsEndOfRib(); {
 	case !is:

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -79,6 +80,7 @@ func (s *session) negotiate(p *api.Peer) {
 		return
 	}
 	s.negotiated, s.noHelper, s.hard = carriedBy(p), !helpsRestart(p), takesHardReset(p)
+	s.self, _ = netip.ParseAddr(p.GetTransport().GetLocalAddress())
 }
 
 // State implements Speaker.
