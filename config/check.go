@@ -12,7 +12,9 @@ func (c *Config) check(s *source) {
 	c.checkNode(s)
 	c.checkPaths(s)
 	c.BGP.check(s)
+	c.checkOwnASN(s)
 	c.checkPeers(s)
+	c.checkAnnouncements(s)
 	c.checkStore(s)
 	c.checkKernel(s)
 }
@@ -23,6 +25,9 @@ func (c *Config) checkStore(s *source) {
 		checkPath(s, "kubernetes.kubeconfig", c.Kubernetes.Kubeconfig)
 	}
 	if c.Store == Kubernetes {
+		if len(c.Labels) > 0 {
+			s.fail("labels", "store is %s%s, and the labels are those of the Node object: use kubectl label node %s, and remove them here", Kubernetes, s.origin("store"), c.Node)
+		}
 		if len(c.Pools) > 0 {
 			s.fail("pools", "store is %s%s, and pools are AddressPool objects there: create them with kubectl, and remove the list", Kubernetes, s.origin("store"))
 		}
@@ -98,6 +103,14 @@ func (b *BGP) check(s *source) {
 	b.Listen.check(s)
 	if a := b.API.Address; a.IsValid() && (!a.Addr().IsLoopback() || a.Port() == 0) {
 		s.fail("bgp.api.address", "%s: the API has no authentication and is served on loopback only: write 127.0.0.1:50051 or [::1]:50051", a)
+	}
+}
+
+// checkOwnASN sees to it that this node has one ASN.
+func (c *Config) checkOwnASN(s *source) {
+	c.checkNodeValue(s, "bgp.asnFrom", c.BGP.ASNFrom)
+	if c.BGP.ASN != 0 && c.BGP.ASNFrom != (NodeValue{}) {
+		s.fail("bgp.asnFrom", "bgp.asn is %d%s as well: write one of them", c.BGP.ASN, s.origin("bgp.asn"))
 	}
 }
 

@@ -27,10 +27,20 @@ type Config struct {
 	// This node's name among all nodes: a DNS name in lower case. In Kubernetes
 	// it is the name of the Node object.
 	Node string `key:"node" otherwise:"the host name"`
+	// This node's labels, which peers may be selected by, with
+	// `store: embedded`. With `store: kubernetes` they are those of the Node object.
+	Labels Labels `key:"labels" otherwise:"kubernetes.io/hostname alone, which is node"`
 	// This node's side of every BGP session.
 	BGP BGP `key:"bgp"`
 	// The routers to announce to. Without any, nothing leaves this node.
 	Peers []Peer `key:"peers"`
+	// What peers have in common. A peer names one with `template`, and what it
+	// says itself goes before. A template has a name and any key of a peer from
+	// `nodeSelector` on.
+	Templates []Template `key:"templates"`
+	// How peers are told of pools. For each pool and peer the first entry that is
+	// about both counts. A pool that no entry is about for a peer is told plainly.
+	Announcements []Announcement `key:"announcements"`
 	// The address pools of this node. Two pools never share an address. With
 	// `store: kubernetes` pools are AddressPool objects, and none stand here.
 	Pools []Pool `key:"pools"`
@@ -75,9 +85,12 @@ type APIServer struct {
 // BGP is this node's side of every session. A zero RouterID is for the agent
 // to find.
 type BGP struct {
-	// This node's autonomous system number, as one plain number. Required as
-	// soon as there are peers.
+	// This node's autonomous system number, as one plain number. It or asnFrom is
+	// required as soon as there are peers.
 	ASN ASN `key:"asn" limits:"1..4294967295" otherwise:"none"`
+	// This node's autonomous system number is the value of a label or an
+	// annotation of the node.
+	ASNFrom NodeValue `key:"asnFrom"`
 	// BGP identifier (RFC 4271), written like an IPv4 address.
 	RouterID netip.Addr `key:"routerID" otherwise:"in a cluster the Node object's internal IPv4 address, else the host's lowest global one that is of no pool and no pool's gateway; without one, a number made of the node's name. It stays until the next boot"`
 	// Where routers may connect to.
@@ -129,36 +142,12 @@ type GracefulRestart struct {
 	Enabled bool `key:"enabled" default:"true"`
 	// How long a peer keeps forwarding to this node without a session.
 	RestartTime time.Duration `key:"restartTime" default:"120s" limits:"1s..4095s" unit:"1s"`
+	// For how long after that a peer keeps this node's routes as stale ones, which
+	// it uses if it has no other (RFC 9494). `0` is not at all.
+	LongLivedTime time.Duration `key:"longLivedTime" default:"0s" limits:"0s..4660h" unit:"1s"`
 	// How long a restarted agent waits at most for its peers' End-of-RIB
 	// before it sends its own.
 	DeferralTime time.Duration `key:"deferralTime" default:"10s" limits:"1s..4095s" unit:"1s"`
-}
-
-// Peer is one router.
-type Peer struct {
-	// Name for messages, logs and metrics; each once.
-	Name string `key:"name" required:"true"`
-	// The router's address; each once.
-	Address netip.Addr `key:"address" required:"true"`
-	// The router's autonomous system number. The same as `bgp.asn` makes the
-	// session iBGP.
-	ASN ASN `key:"asn" required:"true" limits:"1..4294967295"`
-	// Address families that the session carries. `ipv6` needs a session over
-	// IPv6.
-	Families []Family `key:"families" oneof:"ipv4,ipv6" otherwise:"the family of the address"`
-	// File that holds the TCP MD5 password (RFC 2385), 1 to 80 bytes; the
-	// line end is not part of it. Nobody but its owner should be able to read it.
-	PasswordFile string `key:"passwordFile" quiet:"true" otherwise:"no password"`
-	// TTL for an eBGP router that is not directly connected.
-	EBGPMultihop uint8 `key:"ebgpMultihop" limits:"1..255" otherwise:"directly connected"`
-	// How long the session lives without a message from the router; the
-	// lower one of both sides counts.
-	HoldTime time.Duration `key:"holdTime" default:"90s" limits:"3s..65535s" unit:"1s"`
-	// TCP port of the router.
-	Port uint16 `key:"port" default:"179" limits:"1..65535"`
-
-	// Password is what PasswordFile held when it was loaded.
-	Password Secret `key:"-"`
 }
 
 // Family is an address family of a session.

@@ -41,7 +41,7 @@ func (s *source) knownVariables(want *shape, prefix string, out map[string]strin
 		switch path := join(prefix, f.key); {
 		case f.shape.isMapping():
 			s.knownVariables(f.shape, path, out)
-		case f.shape.elem == nil:
+		case f.shape.elem == nil && !f.shape.isLabels():
 			out[variable(path)] = path
 		}
 	}

@@ -54,11 +54,13 @@ func FuzzLoad(f *testing.F) {
 // sound holds what users of a Config rely on.
 func sound(t *testing.T, c *Config) {
 	t.Helper()
-	if len(c.Peers) > 0 && c.BGP.ASN == 0 {
+	here, _ := c.For(c.Self())
+	if len(here.Peers) > 0 && here.BGP.ASN == 0 {
 		t.Error("peers without an ASN")
 	}
-	for _, p := range c.Peers {
-		if p.Name == "" || !p.Address.IsValid() || p.ASN == 0 || p.Port == 0 || p.HoldTime == 0 || len(p.Families) == 0 {
+	for _, p := range here.Peers {
+		placed := p.Address.IsValid() || p.Range.IsValid() || p.Interface != ""
+		if p.Name == "" || !placed || p.ASN == 0 && p.Interface == "" || p.Port == 0 || p.HoldTime == 0 || len(p.Families) == 0 {
 			t.Errorf("peer is not whole: %+v", p)
 		}
 	}

@@ -31,6 +31,8 @@ func load(path string, data []byte) (*Config, error) {
 	}
 	schema := schemaOf(reflect.TypeFor[Config]())
 	values := s.mapping(root, "", schema)
+	s.inherit(values)
+	s.complete(values, "", schema, false)
 	vars := s.environ(schema)
 	c, err := merge(schema, values, vars)
 	if err != nil {
@@ -90,6 +92,9 @@ func setDefaults(v *viper.Viper, s *shape, prefix, runDir string) {
 
 // decodeScalar makes the typed value of a text; lists and mappings pass.
 func decodeScalar(_, to reflect.Type, data any) (any, error) {
+	if pairs, ok := data.([]any); ok && to == reflect.TypeFor[Labels]() {
+		return labelsOf(pairs), nil
+	}
 	text, ok := data.(string)
 	if !ok || !isScalar(to) {
 		return data, nil

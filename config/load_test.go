@@ -60,6 +60,13 @@ func check(t *testing.T, what string, got, want any) {
 	}
 }
 
+// plain adds to o what holds for every peer that says nothing else.
+func plain(o config.Options) config.Options {
+	o.AddPaths.SendMax, o.Accept.Max = 1, 10_000
+	o.BFD = config.BFD{Interval: 300 * time.Millisecond, ReceiveInterval: 300 * time.Millisecond, Multiplier: 3}
+	return o
+}
+
 func TestDefaults(t *testing.T) {
 	clearEnvironment(t)
 	c := mustLoad(t, "{}\n")
@@ -81,7 +88,7 @@ func TestDefaults(t *testing.T) {
 	})
 
 	c = mustLoad(t, "runDir: /run/two\nbgp: {asn: 64512}\npeers: [{name: a, address: 10.0.0.1, asn: 65000}, {name: b, address: \"fd00::1\", asn: 65000}]\npools: [{name: p, addresses: [10.1.0.0/24]}]\n")
-	check(t, "IPv4 peer", c.Peers[0], config.Peer{Name: "a", Address: addrs("10.0.0.1")[0], ASN: 65000, Families: []config.Family{config.IPv4}, HoldTime: 90 * time.Second, Port: 179})
+	check(t, "IPv4 peer", c.Peers[0], config.Peer{Name: "a", Address: addrs("10.0.0.1")[0], Options: plain(config.Options{ASN: 65000, Families: []config.Family{config.IPv4}, HoldTime: 90 * time.Second, Port: 179})})
 	check(t, "IPv6 peer's families", c.Peers[1].Families, []config.Family{config.IPv6})
 	check(t, "sockets", []string{c.IPAM.Socket, c.BGP.API.Socket}, []string{"/run/two/ipam.sock", "/run/two/gobgp.sock"})
 	p := c.Pools[0]
@@ -115,17 +122,57 @@ func TestEveryKey(t *testing.T) {
 			ASN: 4200000007, RouterID: addrs("10.0.1.2")[0],
 			Listen:          config.Listen{Addresses: addrs("10.0.1.2", "fd00:0:1::2"), Port: 1179},
 			API:             config.API{Address: netip.MustParseAddrPort("[::1]:50051")},
-			GracefulRestart: config.GracefulRestart{RestartTime: 150 * time.Second, DeferralTime: 20 * time.Second},
+			GracefulRestart: config.GracefulRestart{RestartTime: 150 * time.Second, LongLivedTime: time.Hour, DeferralTime: 20 * time.Second},
 			OnStop:          config.Withdraw,
 		},
-		Peers: []config.Peer{{
-			Name: "tor1", Address: addrs("fd00:0:1::1")[0], ASN: 4200000001, Families: []config.Family{config.IPv4, config.IPv6},
-			PasswordFile: dir + "/good", Password: "hunter2", EBGPMultihop: 2, HoldTime: time.Minute, Port: 1790,
-		}},
-		Store: config.Embedded, StateDir: "/srv/fairway", RunDir: "/run/other", IPAM: config.IPAM{Socket: "/run/cni.sock"},
+		Peers: c.Peers, Templates: c.Templates, Announcements: c.Announcements,
+		Labels: config.Labels{"kubernetes.io/hostname": "n7", "example.com/Rack": "r1", "numbered": "7"},
+		Store:  config.Embedded, StateDir: "/srv/fairway", RunDir: "/run/other", IPAM: config.IPAM{Socket: "/run/cni.sock"},
 		Routes: config.Routes{Kernel: config.KernelRoutes{Table: 100, Protocol: 200, Metric: 1, Sysctls: config.LeaveSysctls}},
 		Log:    config.Log{Level: slog.LevelDebug, Format: config.JSON},
 	})
+}
+
+// TestEveryKeyOfPeers is TestEveryKey for the lists that are about peers.
+func TestEveryKeyOfPeers(t *testing.T) {
+	clearEnvironment(t)
+	text, err := os.ReadFile("testdata/all.yaml")
+	must(t, err)
+	dir := passwordDir(t)
+	c := mustLoad(t, strings.ReplaceAll(string(text), "$DIR", dir))
+	rule := func(prefix string, ge, le int) config.PrefixRule {
+		return config.PrefixRule{Prefix: config.Network{Prefix: netip.MustParsePrefix(prefix)}, GE: ge, LE: le}
+	}
+	rack := plain(config.Options{
+		NodeSelector: config.Labels{"example.com/Rack": "r1"}, ASN: 4200000002, LocalASN: 4200000008, LocalAddress: addrs("10.0.1.2")[0],
+		Passive: true, TTLSecurity: 1, HoldTime: 90 * time.Second, KeepaliveTime: 9 * time.Second, Port: 179,
+		Shutdown: true, ShutdownMessage: "until Monday", Families: []config.Family{config.IPv4},
+	})
+	rack.AddPaths = config.AddPaths{SendMax: 4, Receive: true}
+	rack.Accept.Prefixes = []config.PrefixRule{rule("10.0.0.0/8", 8, 24)}
+	tor1 := plain(config.Options{
+		ASN: 4200000001, Families: []config.Family{config.IPv4, config.IPv6}, PasswordFile: dir + "/good", EBGPMultihop: 2, HoldTime: time.Minute, Port: 1790,
+	})
+	tor2, lan := rack, rack
+	tor2.ASN, tor2.ASNFrom, tor2.HoldTime, tor2.Families = 0, config.NodeValue{Label: "example.com/asn"}, 30*time.Second, nil
+	tor2.Accept = config.Accept{Max: 5, Prefixes: []config.PrefixRule{
+		rule("0.0.0.0/0", 0, 0), rule("10.0.0.0/8", 16, 32), rule("fd00::/8", 8, 64), rule("::/0", 1, 48),
+	}}
+	lan.Most = 20
+	link := plain(config.Options{Families: []config.Family{config.IPv4, config.IPv6}, HoldTime: 90 * time.Second, Port: 179})
+	link.BFD = config.BFD{Enabled: true, Interval: 50 * time.Millisecond, ReceiveInterval: 100 * time.Millisecond, Multiplier: 5}
+	check(t, "peers", c.Peers, []config.Peer{
+		{Name: "tor1", Address: addrs("fd00:0:1::1")[0], Options: tor1, Password: "hunter2"},
+		{Name: "tor2", Template: "rack", AddressFrom: config.NodeValue{Label: "example.com/tor"}, Options: tor2},
+		{Name: "link", Interface: "eth1", Options: link},
+		{Name: "lan", Template: "rack", Range: config.Network{Prefix: netip.MustParsePrefix("10.0.9.0/24")}, Options: lan},
+	})
+	preference, med := uint32(0), uint32(50)
+	check(t, "announcements", c.Announcements, []config.Announcement{{
+		Pools: []string{"web"}, Peers: []string{"tor2", "lan"}, Announce: true,
+		Communities: []config.Community{64512<<16 | 100, 0xFFFFFF01, 0xFFFF0000}, LargeCommunities: []config.LargeCommunity{{Global: 4200000007, Local1: 1, Local2: 2}},
+		LocalPreference: &preference, MED: &med, Prepend: 3, NextHop: "fd00::7", Aggregate: config.Aggregate{IPv4: 24, IPv6: 112, Specifics: true},
+	}, {Peers: []string{"link"}, NextHop: config.NextHopSelf}, {Announce: true, NextHop: config.NextHopUnchanged}})
 }
 
 func TestKubernetes(t *testing.T) {

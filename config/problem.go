@@ -53,12 +53,13 @@ type source struct {
 	lines    map[string]int    // of each key path that the file has
 	vars     map[string]string // the environment variable that sets a key path
 	bad      map[string]bool   // key paths whose value was refused already
+	heirs    map[string]string // the template that a key path has its value from
 	problems Problems
 	warnings Problems
 }
 
 func newSource(file string) *source {
-	return &source{file: file, lines: map[string]int{}, vars: map[string]string{}, bad: map[string]bool{}}
+	return &source{file: file, lines: map[string]int{}, vars: map[string]string{}, bad: map[string]bool{}, heirs: map[string]string{}}
 }
 
 // maxProblems bounds what a file full of garbage makes us say.
@@ -102,7 +103,7 @@ func (s *source) warn(key, format string, args ...any) {
 }
 
 func (s *source) problem(key, format string, args ...any) Problem {
-	text := fmt.Sprintf(format, args...)
+	text := fmt.Sprintf(format, args...) + s.heritage(key)
 	if name, ok := s.vars[key]; ok {
 		return Problem{Source: name, Key: key, Text: text}
 	}
@@ -129,14 +130,27 @@ func (s *source) item(list string, i int) string {
 
 // line of key or, where the file does not have it, of what is around it.
 func (s *source) line(key string) int {
-	for key != "" {
+	for ; key != ""; key = around(key) {
 		if n, ok := s.lines[key]; ok {
 			return n
 		}
-		key = key[:max(strings.LastIndexAny(key, ".["), 0)]
 	}
 	return 0
 }
+
+// heritage names the template that the value at key comes from, in brackets after
+// a space; it is empty if it stands in its own place.
+func (s *source) heritage(key string) string {
+	for ; key != ""; key = around(key) {
+		if name, ok := s.heirs[key]; ok {
+			return fmt.Sprintf(" (from template %q)", shown(name))
+		}
+	}
+	return ""
+}
+
+// around is the path of the mapping or list that key is in.
+func around(key string) string { return key[:max(strings.LastIndexAny(key, ".["), 0)] }
 
 // inOrder sorts by line, what comes from the environment last.
 func (s *source) inOrder(ps Problems) Problems {

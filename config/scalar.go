@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"reflect"
 	"regexp"
@@ -76,6 +77,14 @@ func parseAs(t reflect.Type, text string) (any, error) {
 		return l, err
 	case reflect.TypeFor[ASN]():
 		return parseASN(text)
+	case reflect.TypeFor[Network]():
+		return parseNetwork(text)
+	case reflect.TypeFor[Community]():
+		return parseCommunity(text)
+	case reflect.TypeFor[LargeCommunity]():
+		return parseLargeCommunity(text)
+	case reflect.TypeFor[NextHop]():
+		return parseNextHop(text)
 	}
 	switch t.Kind() {
 	case reflect.String:
@@ -150,6 +159,79 @@ func parseAddrPort(text string) (netip.AddrPort, error) {
 	}
 	_, err = pools.ParseAddr(ap.Addr().String())
 	return ap, err
+}
+
+// parseNetwork reads a prefix without host bits.
+func parseNetwork(text string) (Network, error) {
+	p, err := netip.ParsePrefix(text)
+	if err != nil {
+		return Network{}, fmt.Errorf("%q is not a CIDR: write 10.0.0.0/24 or fd00::/64", text)
+	}
+	if _, err := pools.ParseAddr(p.Addr().String()); err != nil {
+		return Network{}, err
+	}
+	if p != p.Masked() {
+		return Network{}, fmt.Errorf("CIDR %q has host bits set: write %s", text, p.Masked())
+	}
+	return Network{p}, nil
+}
+
+// wellKnown are the communities that have names, as routers write them.
+func wellKnown() map[string]int64 {
+	return map[string]int64{
+		"graceful-shutdown": 0xFFFF0000, "blackhole": 0xFFFF029A, // RFC 8326, RFC 7999
+		"no-export": 0xFFFFFF01, "no-advertise": 0xFFFFFF02, "no-export-subconfed": 0xFFFFFF03, // RFC 1997
+		"no-peer": 0xFFFFFF04, // RFC 3765
+	}
+}
+
+func parseCommunity(text string) (int64, error) {
+	names := wellKnown()
+	if n, ok := names[text]; ok {
+		return n, nil
+	}
+	if parts, ok := numbers(text, 2, 16); ok {
+		return int64(parts[0]<<16 | parts[1]), nil
+	}
+	if meant := closest(text, slices.Sorted(maps.Keys(names))); meant != "" {
+		return 0, fmt.Errorf("%q: did you mean %s?", text, meant)
+	}
+	return 0, fmt.Errorf("%q is not a community: write two numbers up to 65535, such as 64512:100, or %s; with a larger ASN use largeCommunities", text, orList(slices.Sorted(maps.Keys(names))))
+}
+
+func parseLargeCommunity(text string) (LargeCommunity, error) {
+	parts, ok := numbers(text, 3, 32)
+	if !ok {
+		return LargeCommunity{}, fmt.Errorf("%q is not a large community: write three numbers up to 4294967295, such as 64512:1:2", text)
+	}
+	return LargeCommunity{uint32(parts[0]), uint32(parts[1]), uint32(parts[2])}, nil
+}
+
+// numbers reads count decimal numbers of so many bits, with colons between.
+func numbers(text string, count, size int) (out []uint64, ok bool) {
+	words := strings.Split(text, ":")
+	for _, w := range words {
+		n, err := strconv.ParseUint(w, 10, size)
+		if err != nil || strconv.FormatUint(n, 10) != w {
+			return nil, false
+		}
+		out = append(out, n)
+	}
+	return out, len(words) == count
+}
+
+func parseNextHop(text string) (NextHop, error) {
+	if n := NextHop(text); n == NextHopSelf || n == NextHopUnchanged {
+		return n, nil
+	}
+	a, err := pools.ParseAddr(text)
+	if err != nil {
+		return "", fmt.Errorf("%q: write self, unchanged or an IP address", text)
+	}
+	if a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() {
+		return "", fmt.Errorf("%s is nowhere to send packets to: write an address that the peer reaches", a)
+	}
+	return NextHop(a.String()), nil
 }
 
 func orList(words []string) string {

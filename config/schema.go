@@ -38,19 +38,29 @@ type field struct {
 	shape     *shape
 }
 
+// squash is the key tag of an embedded struct whose keys stand beside the others.
+const squash = ",squash"
+
 // schemaOf reads the tags of t, a struct of this package.
 func schemaOf(t reflect.Type) *shape { return shapeOf(t, "") }
 
 func shapeOf(t reflect.Type, tag reflect.StructTag) *shape {
 	s := &shape{typ: t}
 	switch {
+	case s.isLabels():
 	case isScalar(t):
 		s.rules = rulesOf(tag)
+	case t.Kind() == reflect.Pointer:
+		return shapeOf(t.Elem(), tag)
 	case t.Kind() == reflect.Slice:
 		s.elem = shapeOf(t.Elem(), tag)
 	default:
 		for f := range t.Fields() {
 			key := f.Tag.Get("key")
+			if key == squash {
+				s.fields = append(s.fields, shapeOf(f.Type, "").fields...)
+				continue
+			}
 			if !f.IsExported() || key == "-" {
 				continue
 			}
@@ -77,13 +87,21 @@ func rulesOf(tag reflect.StructTag) rules {
 func isScalar(t reflect.Type) bool {
 	switch t {
 	case reflect.TypeFor[netip.Addr](), reflect.TypeFor[netip.Prefix](), reflect.TypeFor[netip.AddrPort](),
-		reflect.TypeFor[netipx.IPRange](), reflect.TypeFor[time.Duration](), reflect.TypeFor[slog.Level]():
+		reflect.TypeFor[netipx.IPRange](), reflect.TypeFor[time.Duration](), reflect.TypeFor[slog.Level](),
+		reflect.TypeFor[Network](), reflect.TypeFor[LargeCommunity]():
 		return true
 	}
-	return t.Kind() != reflect.Struct && t.Kind() != reflect.Slice
+	switch t.Kind() {
+	case reflect.Struct, reflect.Slice, reflect.Map, reflect.Pointer:
+		return false
+	}
+	return true
 }
 
 func (s *shape) isMapping() bool { return s.fields != nil }
+
+// isLabels is for a mapping whose keys are for the person who writes it to choose.
+func (s *shape) isLabels() bool { return s.typ == reflect.TypeFor[Labels]() }
 
 // field returns the one of that key, nil without one.
 func (s *shape) field(key string) *field {
@@ -133,7 +151,7 @@ func keysOf(s *shape, prefix string, listed bool) []Key {
 		case inner.elem != nil && inner.elem.isMapping():
 			out = append(append(out, k), keysOf(inner.elem, k.Path+"[].", true)...)
 		default:
-			if inner.elem == nil && !listed {
+			if inner.elem == nil && !inner.isLabels() && !listed {
 				k.Env = variable(k.Path)
 			}
 			out = append(out, k)
@@ -185,6 +203,14 @@ func (s *shape) wanted() string { return strings.ReplaceAll(s.words(), "`", "") 
 
 func (s *shape) kind() string {
 	switch s.typ {
+	case reflect.TypeFor[Labels]():
+		return "labels and their values"
+	case reflect.TypeFor[Network]():
+		return "CIDR"
+	case reflect.TypeFor[Community](), reflect.TypeFor[LargeCommunity]():
+		return "community"
+	case reflect.TypeFor[NextHop]():
+		return "`self`, `unchanged`, IP address"
 	case reflect.TypeFor[netip.Addr]():
 		return "IP address"
 	case reflect.TypeFor[netip.Prefix]():

@@ -12,13 +12,7 @@ func advice(path, key string, want *shape, lines map[string]int) (text, meant st
 	if text, meant := neighbours(section(path), fold(key)); text != "" {
 		return text, strings.TrimPrefix(meant, path+".")
 	}
-	best, distance := "", 3
-	for _, k := range want.keys() {
-		d := edits(fold(k), fold(key))
-		if d < distance && d < len(k)-1 {
-			best, distance = k, d
-		}
-	}
+	best := closest(key, want.keys())
 	switch {
 	case best != "" && lines[best] > 0:
 		return fmt.Sprintf("%s is there already, in line %d: remove one of them", best, lines[best]), best
@@ -33,9 +27,13 @@ func advice(path, key string, want *shape, lines map[string]int) (text, meant st
 	return "known here: " + strings.Join(want.keys(), ", "), ""
 }
 
-// section is the path of a list without its indexes.
+// section is the path of a list without its indexes. All that is a mapping inside
+// of an element is one section, without a name of its own.
 func section(path string) string {
-	name, _, _ := strings.Cut(path, "[")
+	name, rest, listed := strings.Cut(path, "[")
+	if listed && strings.Contains(rest, ".") {
+		return "inside"
+	}
 	return name
 }
 
@@ -43,27 +41,52 @@ func section(path string) string {
 func neighbours(section, key string) (text, own string) {
 	names := map[string]string{
 		"myasn": "bgp.asn", "localasn": "bgp.asn", "localas": "bgp.asn", "asnumber": "bgp.asn", "clusterasn": "bgp.asn",
-		"bgppeers": "peers", "neighbors": "peers", "neighbours": "peers",
+		"bgppeers": "peers", "neighbors": "peers", "neighbours": "peers", "peertemplates": "templates", "peergroups": "templates",
+		"advertisements": "announcements", "bgpadvertisements": "announcements", "policies": "announcements",
 		"ippools": "pools", "addresspools": "pools", "nodename": "node", "hostname": "node",
 		"loglevel": "log.level", "logformat": "log.format", "socket": "ipam.socket",
 		"bindaddress": "bgp.listen.addresses", "listenport": "bgp.listen.port",
 		"cidr": "pools[].addresses", "cidrs": "pools[].addresses",
 	}
 	switch section {
-	case "peers":
+	case "inside":
+		return "", ""
+	case "peers", "templates":
 		names = map[string]string{
 			"peerasn": "asn", "peeras": "asn", "remoteas": "asn", "remoteasn": "asn", "neighboras": "asn", "as": "asn",
-			"myasn": "bgp.asn", "localasn": "bgp.asn", "localas": "bgp.asn",
+			"myasn": "bgp.asn", "localas": "localASN", "keepalive": "keepaliveTime", "keepaliveinterval": "keepaliveTime",
+			"connecttime": "connectRetryTime", "connectretry": "connectRetryTime", "holdtimer": "holdTime",
+			"sourceaddress": "localAddress", "sourceip": "localAddress", "updatesource": "localAddress", "localip": "localAddress",
+			"gtsm": "ttlSecurity", "ttlsecurityhops": "ttlSecurity", "nodeselectors": "nodeSelector", "selector": "nodeSelector",
+			"bfdprofile": "bfd", "maxprefixes": "accept.max", "maxprefix": "accept.max", "import": "accept", "filter": "accept", "filters": "accept",
+			"unnumbered": "interface", "iface": "interface", "dev": "interface", "peerinterface": "interface", "link": "interface",
+			"listenrange": "range", "cidr": "range", "network": "range", "subnet": "range", "limit": "most", "listenlimit": "most",
+			"passivemode": "passive", "disabled": "shutdown", "adminshutdown": "shutdown", "addpath": "addPaths", "sendmax": "addPaths.sendMax",
+			"peergroup": "template", "group": "template", "inherit": "template", "extends": "template", "message": "shutdownMessage",
 			"peeraddress": "address", "neighboraddress": "address", "neighbor": "address", "ip": "address", "peerip": "address", "host": "address",
 			"peerport": "port", "multihop": "ebgpMultihop", "ttl": "ebgpMultihop", "multihopttl": "ebgpMultihop",
 			"password": "passwordFile", "passwordsecret": "passwordFile", "authpassword": "passwordFile", "md5": "passwordFile",
 			"addressfamilies": "families", "afisafis": "families", "family": "families",
+		}
+	case "announcements":
+		names = map[string]string{
+			"ippools": "pools", "addresspools": "pools", "localpref": "localPreference", "community": "communities", "largecommunity": "largeCommunities",
+			"metric": "med", "prependas": "prepend", "aspathprepend": "prepend", "aggregationlength": "aggregate.ipv4", "aggregationlengthv6": "aggregate.ipv6",
+			"withhold": "announce", "deny": "announce", "neighbors": "peers", "nexthopself": "nextHop",
 		}
 	case "pools":
 		names = map[string]string{
 			"cidr": "addresses", "cidrs": "addresses", "subnet": "addresses", "subnets": "addresses", "range": "addresses",
 			"ranges": "addresses", "ips": "addresses", "prefixes": "addresses", "blocks": "addresses",
 			"excludeips": "exclude", "excludes": "exclude", "reserved": "exclude", "blocksizebits": "blockSize", "prefixlength": "blockSize",
+		}
+	}
+	if section == "templates" {
+		switch key {
+		case "template":
+			return "a template can't have another: write here what it says", ""
+		case "address", "addressfrom", "interface", "range", "peeraddress":
+			return "where a router is stands with each peer: move it to peers", ""
 		}
 	}
 	switch own = names[key]; own {
@@ -79,7 +102,7 @@ func neighbours(section, key string) (text, own string) {
 func homeOf(key string) string {
 	var found []string
 	for _, k := range keysOf(schemaOf(reflect.TypeFor[Config]()), "", false) {
-		if fold(k.Path[strings.LastIndex(k.Path, ".")+1:]) == fold(key) {
+		if fold(k.Path[strings.LastIndex(k.Path, ".")+1:]) == fold(key) && !strings.HasPrefix(k.Path, "templates") {
 			found = append(found, k.Path)
 		}
 	}
@@ -87,6 +110,17 @@ func homeOf(key string) string {
 		return ""
 	}
 	return orList(found)
+}
+
+// closest is the word of known that was probably meant, "" for none.
+func closest(word string, known []string) string {
+	best, distance := "", 3
+	for _, k := range known {
+		if d := edits(fold(word), fold(k)); d < distance && d < len(k)-1 {
+			best, distance = k, d
+		}
+	}
+	return best
 }
 
 // fold makes one of all ways to write a key: my-asn, my_asn, myASN.

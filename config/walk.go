@@ -87,6 +87,8 @@ func (s *source) value(n *yaml.Node, path string, want *shape) (v any, ok bool) 
 	case want.quiet && !isPlainString(n):
 		s.fail(path, "the value is no string: write the absolute path of a file, in quotes if it has signs in it")
 		return nil, false
+	case want.isLabels():
+		return s.labels(n, path), true
 	case want.isMapping():
 		return s.mapping(n, path, want), true
 	case want.elem != nil:
@@ -120,8 +122,8 @@ func (s *source) list(n *yaml.Node, path string, elem *shape) (any, bool) {
 		at := fmt.Sprintf("%s[%d]", path, i)
 		s.lines[at] = item.Line
 		v, ok := s.value(item, at, elem)
-		if elem.isMapping() {
-			v, ok = s.complete(v, at, elem), true
+		if m, _ := v.(map[string]any); elem.isMapping() && m == nil {
+			v, ok = map[string]any{}, true // so that indexes stay
 		}
 		if ok {
 			out = append(out, v)
@@ -132,29 +134,41 @@ func (s *source) list(n *yaml.Node, path string, elem *shape) (any, bool) {
 	return out, true
 }
 
-// complete gives an element of a list its defaults, which viper does not know
-// of, and notes what is required and missing. An element that is wrong as a
-// whole stays, so that indexes stay.
-func (s *source) complete(v any, path string, want *shape) map[string]any {
-	m, _ := v.(map[string]any)
-	if m == nil {
-		m = map[string]any{}
-	}
-	for _, f := range want.fields {
-		key := join(path, f.key)
-		if s.bad[path] {
-			s.bad[key] = true
+// complete gives the elements of lists their defaults, which viper does not know
+// of, and notes what is required in them and missing.
+func (s *source) complete(v any, path string, want *shape, listed bool) {
+	switch v := v.(type) {
+	case []any:
+		for i, item := range v {
+			s.complete(item, fmt.Sprintf("%s[%d]", path, i), want.elem, true)
 		}
-		_, given := m[f.key]
-		switch {
-		case given || s.bad[key]:
-		case f.required && s.lines[key] == 0:
-			s.fail(key, "it is missing: every entry needs %s", orList([]string{f.key}))
-		case f.def != "":
-			m[f.key] = f.defaultValue()
+	case map[string]any:
+		for _, f := range want.fields {
+			key := join(path, f.key)
+			if listed {
+				s.supply(v, path, f)
+			}
+			s.complete(v[f.key], key, f.shape, listed)
 		}
 	}
-	return m
+}
+
+// supply sees to one key of an element of a list.
+func (s *source) supply(m map[string]any, path string, f field) {
+	key := join(path, f.key)
+	if s.bad[path] {
+		s.bad[key] = true
+	}
+	_, given := m[f.key]
+	switch {
+	case given || s.bad[key]:
+	case f.required && s.lines[key] == 0:
+		s.fail(key, "it is missing: every entry needs %s", f.key)
+	case f.def != "":
+		m[f.key] = f.defaultValue()
+	case f.shape.isMapping():
+		m[f.key] = map[string]any{}
+	}
 }
 
 // defaultValue is the default as the file would have it.
@@ -232,7 +246,7 @@ func mistyped(n *yaml.Node, want *shape) error {
 func isWord(t reflect.Type) bool { return t.Kind() == reflect.Struct }
 
 func isWhole(t reflect.Type) bool {
-	if t == reflect.TypeFor[time.Duration]() || !isScalar(t) {
+	if t == reflect.TypeFor[time.Duration]() || t == reflect.TypeFor[Community]() || !isScalar(t) {
 		return false
 	}
 	switch t.Kind() {

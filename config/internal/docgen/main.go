@@ -49,9 +49,15 @@ type entry struct {
 
 // render gives the whole page.
 func render(source string) ([]byte, error) {
-	docs, err := fieldDocs(filepath.Join(source, "config.go"))
+	files, err := filepath.Glob(filepath.Join(source, "*.go"))
 	if err != nil {
 		return nil, err
+	}
+	docs := map[string]string{}
+	for _, file := range files {
+		if err := fieldDocs(file, docs); err != nil {
+			return nil, err
+		}
 	}
 	sections, err := sectionsOf(config.Keys(), docs)
 	if err != nil {
@@ -77,7 +83,12 @@ func render(source string) ([]byte, error) {
 // mapping and list at the top of the file.
 func sectionsOf(keys []config.Key, docs map[string]string) ([]section, error) {
 	out := []section{{Title: "At the top"}}
+	explained := map[string]bool{}
 	for _, k := range keys {
+		if explained[k.Field] && strings.HasPrefix(k.Path, "templates[]") {
+			continue // it is what it is of a peer
+		}
+		explained[k.Field] = true
 		doc := docs[k.Field]
 		if doc == "" {
 			return nil, fmt.Errorf("%s (%s) has no comment", k.Field, k.Path)
@@ -116,14 +127,13 @@ func defaultOf(e entry) string {
 	return "`" + e.Default + "`"
 }
 
-// fieldDocs reads the comments of all struct fields in a file, as one line
-// each, by "Type.Field".
-func fieldDocs(file string) (map[string]string, error) {
+// fieldDocs adds to docs the comments of all struct fields in a file, as one
+// line each, by "Type.Field".
+func fieldDocs(file string, docs map[string]string) error {
 	parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ParseComments)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	docs := map[string]string{}
 	ast.Inspect(parsed, func(n ast.Node) bool {
 		spec, ok := n.(*ast.TypeSpec)
 		if !ok {
@@ -138,5 +148,5 @@ func fieldDocs(file string) (map[string]string, error) {
 		}
 		return false
 	})
-	return docs, nil
+	return nil
 }
