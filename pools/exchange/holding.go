@@ -13,7 +13,7 @@ import (
 
 // fresh is how long a new block is kept in which nothing was leased yet,
 // whoever asks: it was claimed for somebody.
-const fresh = 5 * time.Second
+const fresh = time.Second
 
 // spareShare of a block is so little that an empty one stays beside it.
 const spareShare = 4
@@ -210,7 +210,13 @@ func (n *Node) spares(b pools.Block) bool {
 // something is going on, stays open.
 func (n *Node) close(p netip.Prefix) bool {
 	h := n.held[p]
-	if h == nil || h.closed || h.busy > 0 || !n.quitting && n.now.Sub(h.since) < fresh && n.ledger.Untouched(p) {
+	if h == nil || h.closed || h.busy > 0 {
+		return false
+	}
+	if ripe := h.since.Add(fresh); !n.quitting && n.now.Before(ripe) && n.ledger.Untouched(p) {
+		if n.ripe.IsZero() || ripe.Before(n.ripe) {
+			n.ripe = ripe
+		}
 		return false
 	}
 	if n.within(p) {

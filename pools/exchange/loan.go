@@ -108,6 +108,7 @@ func (n *Node) serve() {
 	if n.quitting || len(n.asked) == 0 || n.now.Before(n.asked[0].turn) {
 		return
 	}
+	n.ripe = time.Time{}
 	idle := n.ledger.Idle(n.now, func(string) time.Duration { return 0 })
 	nothing, later := map[Lack]bool{}, false
 	for _, r := range n.asked {
@@ -174,8 +175,10 @@ func (n *Node) nextAnswer() (next time.Time) {
 	if n.quitting || len(n.asked) == 0 {
 		return next
 	}
-	if n.now.Before(n.lapse) {
-		next = n.lapse
+	for _, t := range []time.Time{n.lapse, n.ripe} {
+		if n.now.Before(t) && (next.IsZero() || t.Before(next)) {
+			next = t
+		}
 	}
 	i, _ := slices.BinarySearchFunc(n.asked, n.now, func(r asked, now time.Time) int {
 		if r.turn.After(now) {

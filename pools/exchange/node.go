@@ -73,6 +73,7 @@ type Node struct {
 	asked    []asked
 	expected map[Lack]expected
 	lapse    time.Time          // when those expected last are not any more
+	ripe     time.Time          // when a block can be returned that was too fresh for it
 	poor     map[Lack]time.Time // until when no claim ahead of need is tried, since there was no cell
 	failed   map[Lack]error     // why the want of somebody who waits was given up
 	audit    audit

@@ -125,7 +125,7 @@ func (n *Node) part(lack Lack, w *want) int {
 // share is how many addresses w asks for: the first want for all that is lacking,
 // a helper for no more than one node lends.
 func (w *want) share(n *Node) int {
-	count := max(n.short(w.Lack, w, true), 1)
+	count := max(n.short(w.Lack, w, false), 1)
 	if w.nth == 0 {
 		return count
 	}
