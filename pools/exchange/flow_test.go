@@ -210,6 +210,42 @@ func TestFlowOfATakeOver(t *testing.T) {
 	}
 }
 
+// A vacant block that was lent is nobody's to take: it falls to the space around
+// it, whose node may have leased of it already.
+func TestFlowOfAVacantLoan(t *testing.T) {
+	s := newScene(t)
+	a := s.enter(t, "a", "a.1")
+	for _, cell := range []string{"10.0.0.0/30", "10.0.0.4/30"} {
+		s.store.create("b", pools.Block{Prefix: netip.MustParsePrefix(cell), Pool: "a", Node: "b"})
+	}
+	lent, err := s.store.create("gone", pools.Block{Prefix: netip.MustParsePrefix("10.0.0.1/32"), Pool: "a", Node: "gone", Lender: "b"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.store.vacate(lent); err != nil {
+		t.Fatal(err)
+	}
+	a.needs(1)
+	a.does("List a")
+	a.answered()
+	a.does("Ask " + requestOf("a"))
+}
+
+// A node that came by the space around a block that it was lent keeps the space
+// for as long as it has that block.
+func TestFlowOfAReturnAroundAnOwnBlock(t *testing.T) {
+	s := newScene(t)
+	a := s.enter(t, "a", "a.1")
+	a.holds("10.0.0.0/30", 0)
+	a.holds("10.0.0.1/32", 0)
+	a.lease("pod", netip.MustParseAddr("10.0.0.1"))
+	s.now = s.now.Add(time.Minute)
+	a.CloseEmpty(s.now)
+	if parting := a.Parting(); len(parting) > 0 {
+		t.Errorf("a parts with %v", parting)
+	}
+}
+
 // lending brings a scene to where b has drawn nothing yet of what a granted.
 func lending(t *testing.T) (s *scene, a, b *player) {
 	t.Helper()

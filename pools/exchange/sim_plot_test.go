@@ -1,6 +1,7 @@
 package exchange_test
 
 import (
+	"slices"
 	"time"
 
 	. "github.com/fairway-network/fairway/pools/exchange"
@@ -13,29 +14,29 @@ import (
 // plotSteps is how long a plot lasts: about as long as a call may come late.
 const plotSteps = 300
 
-// plot begins one, if a lent block is being made.
-func (w *world) plot() bool {
-	if w.faults.crashes == 0 {
-		return false
+// worthAPlot says whether c makes a lent block, in a world where plots can succeed.
+func (w *world) worthAPlot(c *call) bool {
+	lender := w.machine(c.op.Block.Lender)
+	return w.faults.crashes > 0 && len(w.machines) > 3 && w.plotting == 0 &&
+		c.op.Kind == Create && c.machine != nil && lender != nil && lender.on && lender != c.machine
+}
+
+// plot begins one against the call, if that is still under way.
+func (w *world) plot(c *call) {
+	lender := w.machine(c.op.Block.Lender)
+	if c.effected || !slices.Contains(w.calls, c) || !c.machine.on || !lender.on {
+		return
 	}
-	for _, c := range w.calls {
-		lender := w.machine(c.op.Block.Lender)
-		if c.op.Kind != Create || c.effected || c.machine == nil || !c.machine.on || lender == nil || !lender.on || lender == c.machine || len(w.machines) < 4 {
-			continue
+	w.say("a plot against %v of %s, lent by %s", c.op.Block.Prefix, c.machine.name, lender.name)
+	for _, m := range []*machine{c.machine, lender} {
+		m.powerOff()
+		if o := w.store.node(m.name); o != nil {
+			o.outOfService = true
+			w.store.changed()
 		}
-		w.say("a plot against %v of %s, lent by %s", c.op.Block.Prefix, c.machine.name, lender.name)
-		w.lates = append(w.lates, lateWrite{w.now.Add(time.Duration(w.rng.Int64N(int64(late)))), c.op, c.node})
-		for _, m := range []*machine{c.machine, lender} {
-			m.powerOff()
-			if o := w.store.node(m.name); o != nil {
-				o.outOfService = true
-				w.store.changed()
-			}
-		}
-		w.plotting = plotSteps
-		return true
 	}
-	return false
+	w.lates = append(w.lates, lateWrite{w.now.Add(w.delay(c.op)), c.op, c.node})
+	w.plotting = plotSteps
 }
 
 // thicken has the others go on while little time goes by: the controller sees all

@@ -49,8 +49,9 @@ type world struct {
 	load     int // how many pods there should be, about
 	pods     int // made so far
 	oracle   oracle
-	settling bool // all faults have ended
-	plotting int  // so many steps are the plot's still
+	settling bool  // all faults have ended
+	victim   *call // against which there is to be a plot
+	plotting int   // so many steps are the plot's still
 	verdict  error
 	kind     string           // of the verdict
 	history  *strings.Builder // nil: nobody reads it
@@ -133,6 +134,11 @@ func (w *world) run(steps int, skip map[int]bool) error {
 // step does one thing.
 func (w *world) step() {
 	w.ops++
+	if c := w.victim; c != nil {
+		w.victim = nil
+		w.plot(c)
+		return
+	}
 	if w.plotting > 0 {
 		w.plotting--
 		w.thicken()
@@ -168,7 +174,6 @@ func actions() []action {
 		{20, (*world).heal},
 		{25, (*world).trouble},
 		{8, (*world).operate},
-		{10, (*world).plot},
 	}
 }
 
@@ -258,6 +263,9 @@ func unknown(o *Op) error {
 func (w *world) begin(c *call) {
 	w.ops++
 	c.deadline = w.now.Add(callTime)
+	if w.worthAPlot(c) && w.rng.IntN(8) == 0 {
+		w.victim = c
+	}
 	w.calls = append(w.calls, c)
 	w.say("%s calls: %v", c.who, c.op)
 }

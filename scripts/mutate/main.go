@@ -1,6 +1,7 @@
 // Command mutate breaks the rules of pools/exchange one by one, and has the
-// simulation find out. It fails if one goes unnoticed, or if the text that a
-// mutation replaces is not there any more.
+// simulation find out, or where chance takes too long for that the tests that
+// tell the protocol call by call. It fails if one goes unnoticed, or if the text
+// that a mutation replaces is not there any more.
 //
 //	mutate [-ops N] [NAME...]
 package main
@@ -100,7 +101,22 @@ func (m mutation) try(dir string, ops int) (how string, err error) {
 	if err := os.WriteFile(overlay, list, 0o600); err != nil {
 		return "", err
 	}
-	return simulate(overlay, ops)
+	if how, err = simulate(overlay, ops); how != "" || err != nil {
+		return how, err
+	}
+	return flows(overlay)
+}
+
+// flows runs the tests of single flows with what is in overlay.
+func flows(overlay string) (how string, err error) {
+	out, err := exec.Command("go", "test", "-vet=off", "-count=1", "-overlay", overlay, "-run", "^TestFlow", "./pools/exchange").CombinedOutput()
+	if err == nil {
+		return "", nil
+	}
+	if found := regexp.MustCompile(`--- FAIL: TestFlow\w+`).FindString(string(out)); found != "" {
+		return found, nil
+	}
+	return "", fmt.Errorf("the mutant does not run: %w\n%s", err, out)
 }
 
 // simulate runs the simulation with what is in overlay.
