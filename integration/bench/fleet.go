@@ -46,9 +46,10 @@ func warmUp(ctx context.Context, c *kube.Cluster) error {
 	return err
 }
 
-// withFleet runs a fleet for as long as use takes.
+// withFleet runs a fleet for as long as use takes. It has the name of its first
+// pool: what another fleet has left is not its own.
 func withFleet(ctx context.Context, c *kube.Cluster, nodes int, use func(f *fleet.Fleet) error, ps ...agent.Pool) error {
-	f, err := fleet.Start(ctx, c, fleet.Options{Nodes: nodes, Pools: ps})
+	f, err := fleet.Start(ctx, c, fleet.Options{Nodes: nodes, Name: ps[0].Name(), Pools: ps})
 	if err == nil {
 		f.Calls.Take()
 		err = use(f)

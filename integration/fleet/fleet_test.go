@@ -34,7 +34,7 @@ func TestRaces(t *testing.T) {
 func (g ground) fleet(t *testing.T, nodes int, p agent.Pool) *Fleet {
 	t.Helper()
 	level := slog.HandlerOptions{Level: slog.LevelWarn}
-	f, err := Start(t.Context(), g.Cluster, Options{Nodes: nodes, Pools: []agent.Pool{p}, Log: slog.New(slog.NewTextHandler(t.Output(), &level))})
+	f, err := Start(t.Context(), g.Cluster, Options{Nodes: nodes, Name: p.Name(), Pools: []agent.Pool{p}, Log: slog.New(slog.NewTextHandler(t.Output(), &level))})
 	t.Cleanup(func() {
 		if err := f.Close(); err != nil {
 			t.Error(err)
