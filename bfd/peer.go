@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -99,7 +100,7 @@ func (t Timers) normal() (Timers, error) {
 	return t, nil
 }
 
-// normalPeers checks a whole desired state.
+// normalPeers gives the peers that can be had, and what is wrong with the others.
 func normalPeers(peers []Peer) ([]Peer, error) {
 	var errs []error
 	out := make([]Peer, 0, len(peers))
@@ -110,10 +111,11 @@ func normalPeers(peers []Peer) ([]Peer, error) {
 			errs = append(errs, err)
 			continue
 		}
-		for _, other := range seen[n.Address] {
-			if n.overlaps(other.Endpoint) {
-				errs = append(errs, fmt.Errorf("%w %s (%s): its packets can't be told from those of %s: give both a local address or an interface, or take one away", ErrPeer, n.Name, n.Address, other.Name))
-			}
+		same := slices.IndexFunc(seen[n.Address], func(o Peer) bool { return n.overlaps(o.Endpoint) })
+		if same >= 0 {
+			errs = append(errs, fmt.Errorf("%w %s (%s): its packets can't be told from those of %s: give both a local address or an interface, or take one away",
+				ErrPeer, n.Name, n.Address, seen[n.Address][same].Name))
+			continue
 		}
 		seen[n.Address] = append(seen[n.Address], n)
 		out = append(out, n)

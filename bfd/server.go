@@ -75,15 +75,12 @@ func (s *Server) Changes() <-chan struct{} { return s.changes }
 
 // Set makes the peers those that there are sessions with. A peer that stays is
 // left alone but for what changed of it; one that goes is told AdminDown. It
-// may be called again with the same peers. If a peer is impossible or there
-// twice nothing is changed, and the error wraps ErrPeer. What the machine
-// refuses to one peer does not stop the others, and the error wraps ErrPeers.
+// may be called again with the same peers. One that is impossible, or can't be
+// told from one before it, is left out, and the error wraps ErrPeer; with what the
+// machine refuses to a peer it wraps ErrPeers. Neither stops the others.
 func (s *Server) Set(peers []Peer) error {
 	desired, err := normalPeers(peers)
-	if err != nil {
-		return err
-	}
-	return s.apply(desired, false)
+	return errors.Join(err, s.apply(desired, false))
 }
 
 // apply makes desired what is, for the last time if the server closes.

@@ -315,11 +315,22 @@ func TestImpossiblePeers(t *testing.T) {
 		}
 	}
 	twice := []Peer{at("10.0.0.1", nil), at("10.0.0.1", func(p *Peer) { p.Interface = "eth1" })}
-	if err := NewServer().Set(twice); !errors.Is(err, ErrPeer) || !strings.Contains(err.Error(), "can't be told from") {
-		t.Errorf("twice: %v", err)
+	if out, err := normalPeers(twice); !errors.Is(err, ErrPeer) || !strings.Contains(err.Error(), "can't be told from") || len(out) != 1 || out[0].Interface != "" {
+		t.Errorf("twice: %+v, %v", out, err)
 	}
 	apart := []Peer{at("fe80::1%eth1", nil), at("fe80::1%eth2", nil), at("10.0.0.1", nil), at("10.0.0.1", func(p *Peer) { p.Multihop = true })}
 	if out, err := normalPeers(apart); err != nil || len(out) != 4 || out[0].Interface != "eth1" || out[0].Timers != (Timers{DefaultInterval, DefaultInterval, DefaultMultiplier}) {
 		t.Errorf("got %+v, %v", out, err)
+	}
+}
+
+func TestImpossiblePeerStopsNoOther(t *testing.T) {
+	s := newTestServer(t)
+	err := s.Set([]Peer{{Name: "nowhere"}, single("v4", "10.0.1.2", "")})
+	if !errors.Is(err, ErrPeer) || !strings.Contains(err.Error(), "nowhere") {
+		t.Errorf("error %v", err)
+	}
+	if state := s.State(); len(state) != 1 || state[0].Peer.Name != "v4" || state[0].Sent == 0 || state[0].Problem != "" {
+		t.Errorf("state %+v", state)
 	}
 }
