@@ -82,6 +82,7 @@ type Agent struct {
 	calls      chan struct{} // of size one: look again
 	flushes    map[pools.Family]flusher
 	told       *told
+	paths      *paths
 	began      time.Time // when no earlier agent ran any more, if that is known
 	memory     *memory
 	upkeep     *upkeep
@@ -115,7 +116,7 @@ type Agent struct {
 func New(ctx context.Context, parts Parts, s Settings) (*Agent, error) {
 	a := &Agent{
 		Parts: parts, calls: make(chan struct{}, 1), fenced: make(chan struct{}, 1), heeded: make(chan struct{}, 1), flushes: newFlushers(), started: make(chan struct{}),
-		stop: make(chan struct{}), drained: make(chan struct{}), told: newTold(parts.RunDir, parts.Boot, time.Now),
+		stop: make(chan struct{}), drained: make(chan struct{}), told: newTold(parts.RunDir, parts.Boot, time.Now), paths: newPaths(parts.Speaker, parts.Log),
 		withdrawn: map[netip.Prefix]bool{}, closingSince: map[netip.Prefix]time.Time{},
 		memory: newMemory(parts.RunDir, parts.Boot), upkeep: newUpkeep(parts.RunDir, parts.Boot), every: usualCadence(), misfits: map[string]string{},
 	}
@@ -184,6 +185,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	work.Go(func() { a.flush(serving, pools.IPv4) })
 	work.Go(func() { a.flush(serving, pools.IPv6) })
 	work.Go(func() { a.watchKernel(serving) })
+	work.Go(func() { a.paths.watch(serving) })
 	work.Go(func() { a.watchRequests(serving) })
 	work.Go(func() { a.auditNowAndThen(serving) })
 	if a.Cluster != nil {
@@ -207,6 +209,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	work.Wait()
 	a.warnings.Wait()
 	a.ended = a.end(context.WithoutCancel(ctx))
+	a.paths.close(context.WithoutCancel(ctx))
 	close(a.drained)
 	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTime)
 	defer cancel()

@@ -159,8 +159,9 @@ func (a *Agent) speak(ctx context.Context, p *plan) (handedOver bool, err error)
 	if d.Local.ASN == 0 {
 		d = speaker.Desired{Local: a.spoken}
 	}
+	errPaths := a.paths.set(ctx, p.settings)
 	handedOver, err = a.set(ctx, d)
-	return handedOver, errors.Join(forgetful, err)
+	return handedOver, errors.Join(forgetful, errPaths, err)
 }
 
 // unremember sees to it that an agent after this one does not take for

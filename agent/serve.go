@@ -125,6 +125,8 @@ type PeerStatus struct {
 	Advertised int        `json:"advertised"`
 	Received   int        `json:"received"`
 	LastError  string     `json:"lastError,omitempty"`
+	// BFD is nil where the path to the peer is not watched.
+	BFD *BFDStatus `json:"bfd,omitempty"`
 }
 
 // Established says whether there is a session.
@@ -157,8 +159,9 @@ func (a *Agent) status(ctx context.Context) (Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTime)
 	defer cancel()
 	bgp, err := a.Speaker.State(ctx)
+	watched := a.paths.states()
 	for _, p := range bgp.Peers {
-		s.Peers = append(s.Peers, PeerStatus{p.Name, p.Address, p.ASN, p.Session, p.Since, p.Advertised, p.Received, p.LastError})
+		s.Peers = append(s.Peers, PeerStatus{p.Name, p.Address, p.ASN, p.Session, p.Since, p.Advertised, p.Received, p.LastError, watched[p.Name]})
 	}
 	return s, err
 }
