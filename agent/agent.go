@@ -138,7 +138,7 @@ func New(ctx context.Context, parts Parts, s Settings) (*Agent, error) {
 	if a.socket, err = listen(a.Socket); err != nil {
 		return nil, errors.Join(err, a.Close())
 	}
-	s.Local.Restarting = s.Local.Enabled && a.told.recall(s.Local.Time)
+	s.Local.Restarting = s.Local.Enabled && a.told.recall(s.Local.Kept())
 	if a.desk, err = a.recover(ctx, &s); err != nil {
 		return nil, errors.Join(err, a.Close())
 	}

@@ -83,13 +83,13 @@ func (s *Settings) carries(f pools.Family) bool {
 
 // memory is how long a peer whose session is lost may forward to this node: until
 // it notices (RFC 4271, section 6.5), and for the restart time after that (RFC
-// 4724, section 4.2).
+// 4724, section 4.2), with the long-lived one (RFC 9494).
 func (s *Settings) memory() time.Duration {
 	hold := time.Duration(0)
 	for _, p := range s.Peers {
 		hold = max(hold, cmp.Or(p.HoldTime, speaker.DefaultHoldTime))
 	}
-	return hold + s.Local.Time
+	return hold + s.Local.Kept()
 }
 
 // waits says whether leases of a new block of family f wait for its

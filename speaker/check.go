@@ -15,9 +15,10 @@ var errAPINotLoopback = errors.New("the BGP API is served on loopback addresses 
 
 const (
 	defaultPort    = 179
-	minHoldTime    = 3 * time.Second     // RFC 4271 section 4.2
-	maxHoldTime    = 65535 * time.Second // two octets in the OPEN message
-	maxRestartTime = 4095 * time.Second  // twelve bits, RFC 4724 section 3
+	minHoldTime    = 3 * time.Second           // RFC 4271 section 4.2
+	maxHoldTime    = 65535 * time.Second       // two octets in the OPEN message
+	maxRestartTime = 4095 * time.Second        // twelve bits, RFC 4724 section 3
+	maxLongLived   = (1<<24 - 1) * time.Second // RFC 9494 section 3.1
 )
 
 // check says what is wrong with this node's side.
@@ -39,7 +40,8 @@ func (l Local) check() error {
 	}
 	if l.Enabled {
 		errs = append(errs, checkSeconds("graceful restart time", l.Time, time.Second, maxRestartTime),
-			checkSeconds("graceful restart deferral", l.Deferral, time.Second, maxRestartTime))
+			checkSeconds("graceful restart deferral", l.Deferral, time.Second, maxRestartTime),
+			checkSeconds("long-lived graceful restart time", l.LongLived, 0, maxLongLived))
 	}
 	return errors.Join(errs...)
 }

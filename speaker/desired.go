@@ -80,8 +80,8 @@ type GracefulRestart struct {
 	// Time is how long a peer keeps forwarding without a session.
 	Time time.Duration
 	// LongLived is for how long after Time a peer keeps the routes as stale ones,
-	// which it uses if it has no other (RFC 9494); 0 is not at all. A prefix is
-	// then withdrawn for certain only after both.
+	// which it uses if it has no other (RFC 9494); 0 is not at all. Whole seconds
+	// below 2^24. A prefix is then gone for certain only after both.
 	LongLived time.Duration
 	// Deferral bounds how long a restarted speaker waits for its peers'
 	// End-of-RIB before it sends its own.

@@ -27,9 +27,9 @@ type ledger struct {
 	replaced bool                 // another run has taken over
 	changed  chan struct{}        // closed and replaced whenever a waiter should look again
 	tend     chan struct{}        // of size one: a session needs a hand, see Server.tend
-	// keeps is how long peers keep forwarding without a session; 0 without
-	// graceful restart.
-	keeps time.Duration
+	// keeps is how long peers keep forwarding without a session, and keepsStale
+	// those that know long-lived graceful restart; 0 without graceful restart.
+	keeps, keepsStale time.Duration
 	// inherited is until when peers may keep routes of the run before, which
 	// had no session to tell them.
 	inherited map[string]time.Time
@@ -54,6 +54,7 @@ type session struct {
 	bitOut     bool      // the bit was cleared after it had left in the OPEN that is under way
 	limited    time.Time
 	noHelper   bool // the peer of this session does not help restarts; false while that is unknown
+	brief      bool // and it knows no long-lived ones; false while that is unknown
 	// holds is until when the peer, while it has no session, may keep routes
 	// of this node as a helper of its restart; zero if it can't.
 	holds      time.Time
@@ -101,7 +102,7 @@ func newLedger(g GracefulRestart) *ledger {
 		tend:      make(chan struct{}, 1),
 	}
 	if g.Enabled {
-		l.keeps = g.Time
+		l.keeps, l.keepsStale = g.Time, g.Kept()
 	}
 	return l
 }
@@ -125,7 +126,7 @@ func (l *ledger) add(p Peer, restarting bool) {
 	defer l.mu.Unlock()
 	s := &session{peer: p, at: whereabouts(p.Address), restarting: restarting, holds: l.inherited[p.Address.String()]}
 	if restarting {
-		s.holds = l.holdsFromNow(p)
+		s.holds = l.holdsFromNow(s)
 	}
 	if old := l.sessions[p.Address.String()]; old != nil {
 		s.since, s.ended, s.flaps = old.since, old.ended, old.flaps
@@ -137,13 +138,17 @@ func (l *ledger) add(p Peer, restarting bool) {
 	l.wake()
 }
 
-// holdsFromNow is until when a peer that loses its session now may keep this
+// holdsFromNow is until when the peer of a session that is lost now may keep this
 // node's routes: it can take the hold time until the peer notices.
-func (l *ledger) holdsFromNow(p Peer) time.Time {
+func (l *ledger) holdsFromNow(s *session) time.Time {
 	if l.keeps == 0 {
 		return time.Time{}
 	}
-	return time.Now().Add(p.HoldTime + l.keeps)
+	keeps := l.keepsStale
+	if s.brief {
+		keeps = l.keeps
+	}
+	return time.Now().Add(s.peer.HoldTime + keeps)
 }
 
 // holders gives until when peers without a session may keep this node's routes.
@@ -341,7 +346,7 @@ func (l *ledger) established(address string) (Peer, bool) {
 	if s == nil || s.freed != nil {
 		return Peer{}, false
 	}
-	s.up, s.since, s.negotiated, s.noHelper, s.hard, s.notice, s.trouble = true, time.Now(), nil, false, false, "", ""
+	s.up, s.since, s.negotiated, s.noHelper, s.brief, s.hard, s.notice, s.trouble = true, time.Now(), nil, false, false, false, "", ""
 	s.self = netip.Addr{}
 	s.opening, s.bitOut, s.came = false, false, true
 	s.out = make(map[Family]*outbox)
@@ -377,7 +382,7 @@ func (l *ledger) down(address, reason string) (p Peer, why string, wasUp, news b
 		case s.noHelper, s.shut:
 			s.holds = time.Time{}
 		case s.toldSomething():
-			s.holds = l.holdsFromNow(s.peer)
+			s.holds = l.holdsFromNow(s)
 		case s.refreshed():
 			s.holds = time.Time{}
 		}

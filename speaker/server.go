@@ -209,7 +209,7 @@ func (r *run) addPeer(ctx context.Context, p Peer) error {
 // before: the restart bit is a lie once the restart time is over.
 func (r *run) restarting() bool {
 	g := r.local.GracefulRestart
-	return g.Enabled && g.Restarting && time.Since(r.begun) < g.Time
+	return g.Enabled && g.Restarting && time.Since(r.begun) < g.Kept()
 }
 
 // removePeer returns when GoBGP has let go of the peer, so that what it still

@@ -262,6 +262,7 @@ func peerOf(p Peer, l Local, restarting bool) *api.Peer {
 			DeferralTime:        uint32(g.Deferral / time.Second),
 			NotificationEnabled: true,
 			LocalRestarting:     g.Enabled && restarting,
+			LonglivedEnabled:    g.Enabled && g.LongLived > 0,
 		},
 	}
 	switch {
@@ -280,17 +281,18 @@ func peerOf(p Peer, l Local, restarting bool) *api.Peer {
 		peer.RouteReflector = &api.RouteReflector{RouteReflectorClient: true, RouteReflectorClusterId: l.RouterID.String()}
 	}
 	for _, f := range p.Families {
-		peer.AfiSafis = append(peer.AfiSafis, familyConfig(p, f, g.Enabled))
+		peer.AfiSafis = append(peer.AfiSafis, familyConfig(p, f, g))
 	}
 	return peer
 }
 
 // familyConfig is GoBGP's form of one family of a session.
-func familyConfig(p Peer, f Family, restarts bool) *api.AfiSafi {
+func familyConfig(p Peer, f Family, g GracefulRestart) *api.AfiSafi {
 	c := &api.AfiSafi{
-		Config:            &api.AfiSafiConfig{Family: unicast(f), Enabled: true},
-		MpGracefulRestart: &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: restarts}},
-		PrefixLimits:      &api.PrefixLimit{Family: unicast(f), MaxPrefixes: uint32(p.Accept.most())},
+		Config:                   &api.AfiSafiConfig{Family: unicast(f), Enabled: true},
+		MpGracefulRestart:        &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: g.Enabled}},
+		LongLivedGracefulRestart: longLivedOf(g),
+		PrefixLimits:             &api.PrefixLimit{Family: unicast(f), MaxPrefixes: uint32(p.Accept.most())},
 	}
 	if p.SendMax > 1 || p.ReceivePaths {
 		c.AddPaths = &api.AddPaths{Config: &api.AddPathsConfig{Receive: p.ReceivePaths}}

@@ -79,7 +79,7 @@ func (s *session) negotiate(p *api.Peer) {
 	if s == nil || !s.up || s.negotiated != nil || p.GetState().GetSessionState() != api.PeerState_ESTABLISHED {
 		return
 	}
-	s.negotiated, s.noHelper, s.hard = carriedBy(p), !helpsRestart(p), takesHardReset(p)
+	s.negotiated, s.noHelper, s.brief, s.hard = carriedBy(p), !helpsRestart(p), !helpsLongLived(p), takesHardReset(p)
 	s.self, _ = netip.ParseAddr(p.GetTransport().GetLocalAddress())
 }
 
