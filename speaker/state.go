@@ -128,7 +128,7 @@ func unknownWords(code uint32) string {
 	return fmt.Sprintf("capability %d", code)
 }
 
-// legible makes text of a router fit for a log: one line of UTF-8, and short.
+// legible makes text of a router fit for a log: a line of at most 255 bytes of UTF-8.
 func legible(text string) string {
 	text = strings.Map(func(r rune) rune {
 		if r < ' ' || r == utf8.RuneError || r == 0x7f {
@@ -136,7 +136,7 @@ func legible(text string) string {
 		}
 		return r
 	}, text)
-	return text[:min(len(text), 255)]
+	return strings.ToValidUTF8(text[:min(len(text), 255)], "") // a rune may be cut
 }
 
 // ceaseWords describes a NOTIFICATION by its code, subcode and data: what a hard
@@ -150,6 +150,7 @@ func ceaseWords(code, subcode uint8, data []byte) string {
 		if len(data) >= 2 && !(data[0] == bgp.BGP_ERROR_CEASE && data[1] == ceaseHardReset) {
 			return "hard reset: " + ceaseWords(data[0], data[1], data[2:])
 		}
+		return fmt.Sprintf("code %d(cease) subcode %d(hard reset)", code, subcode)
 	case ceaseBFDDown:
 		return fmt.Sprintf("code %d(cease) subcode %d(BFD down)", code, subcode)
 	case ceaseShutdown, bgp.BGP_ERROR_SUB_ADMINISTRATIVE_RESET:
