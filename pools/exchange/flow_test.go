@@ -246,6 +246,30 @@ func TestFlowOfAReturnAroundAnOwnBlock(t *testing.T) {
 	}
 }
 
+// When a lent block is gone its lender looks for what its node has lent on.
+func TestFlowOfWhatWasLentOn(t *testing.T) {
+	s := newScene(t)
+	a := s.enter(t, "a", "a.1")
+	block := func(prefix, node string) *pools.Block {
+		return &pools.Block{Prefix: netip.MustParsePrefix(prefix), Pool: "a", Node: node}
+	}
+	s.store.create("a", *block("10.0.0.0/30", "a"))
+	s.store.create("c", *block("10.0.0.3/32", "c"))
+	if _, err := a.Restore([]pools.Record{
+		{Op: pools.Claimed, Pool: "a", Block: block("10.0.0.0/30", "a")},
+		{Op: pools.Lent, Pool: "a", Block: block("10.0.0.2/31", "b")},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	a.comesTo("Block 10.0.0.2/31")
+	a.answered()
+	a.does("Inside 10.0.0.2/31", "Own") // the journal does not know its block's version
+	a.answered()
+	if asides := a.ledger.Asides(); len(asides) != 1 || asides[0].Node != "c" {
+		t.Errorf("set aside: %v, want c's 10.0.0.3", asides)
+	}
+}
+
 // lending brings a scene to where b has drawn nothing yet of what a granted.
 func lending(t *testing.T) (s *scene, a, b *player) {
 	t.Helper()
