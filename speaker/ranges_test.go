@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -54,6 +55,47 @@ func TestRange(t *testing.T) {
 			eventually(t, "the session is ended", func() bool { return stateOf(t, s, name6).Since != other.Since })
 			f.hurry(t, f.node6)
 			f.tor.Has(t, ours4, ours6)
+		})
+	}
+}
+
+// The speaker's process is killed: the routers of its range, which help with graceful
+// restart, keep the routes until they have a session again, and have fresh ones then.
+func TestRangeAfterCrash(t *testing.T) {
+	for _, i := range []routers.Implementation{routers.FRR, routers.BIRD} {
+		t.Run(string(i), func(t *testing.T) {
+			t.Parallel()
+			f := join(t, i, func(_ *routers.Config, v4, v6 *routers.Neighbor) {
+				for _, n := range []*routers.Neighbor{v4, v6} {
+					n.Dials, n.GracefulRestart = true, time.Minute
+				}
+			})
+			d := Desired{Local: local(), Ranges: ranges(Session{}), Announcements: announce(ours4, ours6)}
+			d.Local.Listen = []netip.Addr{f.node4, f.node6}
+			s := newTestChild(t)
+			must(t, s.Set(t.Context(), d))
+			f.tor.Has(t, ours4, ours6)
+			pid := s.signal(t, syscall.SIGKILL)
+			routers.Await(t, "the routers have sessions with the next process", soon, func() error {
+				for _, prefix := range []string{ours4, ours6} {
+					if _, has := f.tor.Route(t, prefix); !has && s.pid() == pid {
+						t.Fatalf("%s went with the process", prefix)
+					}
+				}
+				for _, near := range []netip.Addr{f.node4, f.node6} {
+					if !f.tor.Neighbor(t, near).Established() || s.pid() == pid {
+						return fmt.Errorf("no session with %s", near)
+					}
+				}
+				return nil
+			})
+			must(t, s.Flush(within(t, soon), d.Prefixes()))
+			f.tor.Has(t, ours4, ours6)
+			for _, prefix := range []string{ours4, ours6} {
+				if r, _ := f.tor.Route(t, prefix); r.Stale {
+					t.Errorf("%s is stale yet", prefix)
+				}
+			}
 		})
 	}
 }
