@@ -338,23 +338,31 @@ func TestFlowOfALoan(t *testing.T) {
 	}
 }
 
-// A loan does not stand if its lender lost the block around it meanwhile.
+// A loan does not stand if its lender lost the block around it meanwhile, or has
+// taken it anew, without a memory of what it granted.
 func TestFlowOfALoanThatDoesNotStand(t *testing.T) {
-	s, a, b := lending(t)
-	a.answered()
-	b.sees()
-	b.does("Create 10.0.0.3/32")
-	i, _ := s.store.find(netip.MustParsePrefix("10.0.0.0/30"))
-	if _, err := s.store.vacate(s.store.blocks[i]); err != nil {
-		t.Fatal(err)
+	for name, meanwhile := range map[string]func(*model, Stored) (Stored, error){
+		"lost":       (*model).vacate,
+		"taken anew": func(m *model, outer Stored) (Stored, error) { return m.take("a", outer) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, a, b := lending(t)
+			a.answered()
+			b.sees()
+			b.does("Create 10.0.0.3/32")
+			i, _ := s.store.find(netip.MustParsePrefix("10.0.0.0/30"))
+			if _, err := meanwhile(&s.store, s.store.blocks[i]); err != nil {
+				t.Fatal(err)
+			}
+			b.answered()
+			b.does("Request "+requestOf("b"), "Block 10.0.0.0/30")
+			b.answered()
+			b.does("Delete 10.0.0.3/32")
+			b.answered()
+			b.does("Retract " + requestOf("b"))
+			b.has()
+		})
 	}
-	b.answered()
-	b.does("Request "+requestOf("b"), "Block 10.0.0.0/30")
-	b.answered()
-	b.does("Delete 10.0.0.3/32")
-	b.answered()
-	b.does("Retract " + requestOf("b"))
-	b.has()
 }
 
 // A grant that nobody answered may count: it is read, and what it grants stays
