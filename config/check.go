@@ -17,6 +17,7 @@ func (c *Config) check(s *source) {
 	c.checkAnnouncements(s)
 	c.checkStore(s)
 	c.checkKernel(s)
+	c.checkAddresses(s)
 }
 
 // checkStore checks what depends on where pools are kept.

@@ -59,6 +59,10 @@ type Config struct {
 	IPAM IPAM `key:"ipam"`
 	// What the agent writes into route tables.
 	Routes Routes `key:"routes"`
+	// Where the agent's numbers are served, for Prometheus.
+	Metrics Metrics `key:"metrics"`
+	// Where the agent says whether it is well, and what counts as well.
+	Health Health `key:"health"`
 	// What the agent says on standard error.
 	Log Log `key:"log"`
 

@@ -84,6 +84,7 @@ func TestDefaults(t *testing.T) {
 		Store: config.Embedded, StateDir: "/var/lib/fairway", RunDir: "/run/fairway",
 		IPAM:   config.IPAM{Socket: "/run/fairway/ipam.sock"},
 		Routes: config.Routes{Kernel: config.KernelRoutes{Enabled: true, Table: 254, Metric: 2048, Sysctls: config.SetSysctls}},
+		Health: config.Health{Peers: config.AnyPeer},
 		Log:    config.Log{Level: slog.LevelInfo, Format: config.Text},
 	})
 
@@ -128,8 +129,10 @@ func TestEveryKey(t *testing.T) {
 		Peers: c.Peers, Templates: c.Templates, Announcements: c.Announcements,
 		Labels: config.Labels{"kubernetes.io/hostname": "n7", "example.com/Rack": "r1", "numbered": "7"},
 		Store:  config.Embedded, StateDir: "/srv/fairway", RunDir: "/run/other", IPAM: config.IPAM{Socket: "/run/cni.sock"},
-		Routes: config.Routes{Kernel: config.KernelRoutes{Table: 100, Protocol: 200, Metric: 1, Sysctls: config.LeaveSysctls}},
-		Log:    config.Log{Level: slog.LevelDebug, Format: config.JSON},
+		Routes:  config.Routes{Kernel: config.KernelRoutes{Table: 100, Protocol: 200, Metric: 1, Sysctls: config.LeaveSysctls}},
+		Metrics: config.Metrics{Address: netip.MustParseAddrPort("127.0.0.1:9479")},
+		Health:  config.Health{Address: netip.MustParseAddrPort("[::1]:9480"), Peers: config.AllPeers},
+		Log:     config.Log{Level: slog.LevelDebug, Format: config.JSON},
 	})
 }
 
