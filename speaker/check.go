@@ -91,6 +91,11 @@ func (a Accept) check(fail func(format string, args ...any)) {
 	if a.Max < 0 || a.Max > math.MaxInt32 {
 		fail("%d prefixes at most: want from 1 to %d, or 0 for %d", a.Max, math.MaxInt32, defaultMaxPrefixes)
 	}
+	for _, rule := range a.Prefixes {
+		if err := rule.check(); err != nil {
+			fail("%w", err)
+		}
+	}
 }
 
 // checkPeers splits peers into those to have and what is wrong with the others.

@@ -29,8 +29,9 @@ var ErrParentGone = errors.New("the agent that started this BGP speaker is gone"
 // when the parent closed the speaker, and ErrParentGone when the parent died;
 // main must exit at once then, without a word to the peers, so that they keep
 // forwarding. Signals that a terminal or a service manager sends to the whole
-// group are ignored: the parent decides.
-func ServeChild(ctx context.Context, stderr io.Writer) error {
+// group are ignored: the parent decides. What routers tell goes to the sink that
+// open makes; nil is for none.
+func ServeChild(ctx context.Context, stderr io.Writer, open func(*slog.Logger) (Sink, error)) error {
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	file := os.NewFile(linkFD, "parent")
 	conn, err := net.FileConn(file)
@@ -45,7 +46,15 @@ func ServeChild(ctx context.Context, stderr io.Writer) error {
 		level = slog.LevelInfo
 	}
 	log := slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: level}))
-	return serveLink(ctx, conn, log)
+	server := NewServer(log)
+	if open != nil {
+		sink, err := open(log)
+		if err != nil {
+			return fmt.Errorf("learned routes: %w", err)
+		}
+		server.Learn(sink)
+	}
+	return serveLink(ctx, conn, server)
 }
 
 // child answers the requests of a parent.
@@ -59,12 +68,12 @@ type child struct {
 
 // serveLink answers requests until the parent is gone or has closed the
 // speaker.
-func serveLink(ctx context.Context, conn io.ReadWriteCloser, log *slog.Logger) error {
+func serveLink(ctx context.Context, conn io.ReadWriteCloser, server *Server) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
-	c := &child{server: NewServer(log), encoder: json.NewEncoder(conn), cancels: make(map[uint64]context.CancelFunc)}
+	c := &child{server: server, encoder: json.NewEncoder(conn), cancels: make(map[uint64]context.CancelFunc)}
 	closed := make(chan error, 1)
 	for d := json.NewDecoder(conn); ; {
 		var r request

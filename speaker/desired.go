@@ -178,7 +178,8 @@ type Accept struct {
 }
 
 // PrefixRule accepts the routes inside Network with a length from AtLeast to
-// AtMost, as ge and le of a router's prefix list.
+// AtMost, as ge and le of a router's prefix list: with neither, Network alone; with
+// AtLeast alone, all from that length on.
 type PrefixRule struct {
 	Network         netip.Prefix
 	AtLeast, AtMost int

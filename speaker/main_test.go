@@ -50,7 +50,7 @@ func beParent() error {
 func TestMain(m *testing.M) {
 	switch {
 	case os.Getenv(asChild) != "":
-		if err := ServeChild(context.Background(), os.Stderr); err != nil {
+		if err := ServeChild(context.Background(), os.Stderr, nil); err != nil {
 			os.Exit(1)
 		}
 	case os.Getenv(asParent) != "":

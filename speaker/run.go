@@ -120,12 +120,13 @@ func (s *Server) start(ctx context.Context, local Local, ends *endpoints) (*run,
 	local.Restarting = local.Restarting && !s.later
 	l := newLedger(local.GracefulRestart)
 	l.inherited, l.asn = s.holders, local.ASN
-	options := append(ends.options(), gobgp.LoggerOption(tap{log: s.log, ledger: l}))
+	options := append(ends.options(), gobgp.LoggerOption(tap{log: s.log, ledger: l, learned: s.learned}))
 	r := &run{
 		local: local, peers: make(map[netip.Addr]Peer), told: make(map[netip.Addr]*api.Peer),
 		ranges: make(map[string]Range), ceased: make(map[netip.Addr]bool),
 		bgp: gobgp.NewBgpServer(options...), ledger: l, ends: ends, begun: time.Now(),
 	}
+	s.learned.begin(local, time.Now())
 	go r.bgp.Serve()
 	err := r.bgp.StartBgp(ctx, &api.StartBgpRequest{Global: globalOf(local)})
 	if err == nil {
@@ -150,6 +151,7 @@ func (s *Server) stop(ctx context.Context, r *run) error {
 	s.run.Store(nil)
 	s.later, s.holders = true, r.ledger.holders()
 	r.ledger.replace()
+	s.learned.begin(r.local, time.Now()) // what was learned outlives the sessions
 	r.stop()
 	stopped := make(chan struct{})
 	go func() {

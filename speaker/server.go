@@ -48,8 +48,9 @@ type Server struct {
 	run    atomic.Pointer[run] // nil until the first Set
 	// later says that a run was ended with a Cease: those after it restart
 	// nothing.
-	later  bool
-	failed *failure // the last start in place of another, if it failed
+	later   bool
+	learned *learned // nil without a sink
+	failed  *failure // the last start in place of another, if it failed
 	// holders are the peers that the last run had no session to tell with, see
 	// ledger.inherited.
 	holders map[string]time.Time
@@ -126,6 +127,7 @@ func (s *Server) Set(ctx context.Context, d Desired) error {
 	ranges, rangesErr := checkRanges(d.Ranges, d.Peers, d.Local)
 	r.keepRefusedRanges(d.Ranges, ranges)
 	r.ledger.configure(d.Peers, d.Ranges)
+	s.learned.configure(peers, ranges, d.Prefixes())
 	prefixesErr := r.setAnnouncements(ctx, asked, peers, ranges)
 	peersErr = errors.Join(peersErr, rangesErr, r.setPeers(ctx, peers), r.setRanges(ctx, ranges))
 	prefixesErr = errors.Join(prefixesErr, r.tidy(ctx))
@@ -252,7 +254,7 @@ func (s *Server) Close(ctx context.Context, how Stop) error {
 	if how == Forward {
 		r.ledger.replace()
 		r.stop()
-		return r.ends.close()
+		return errors.Join(s.learned.close(ctx, how), r.ends.close())
 	}
 	telling, cancel := leaving(ctx, lastWordsTime)
 	defer cancel()
@@ -260,7 +262,7 @@ func (s *Server) Close(ctx context.Context, how Stop) error {
 	if err == nil {
 		err = r.waitTold(telling)
 	}
-	return errors.Join(err, s.stop(ctx, r))
+	return errors.Join(err, s.learned.close(ctx, how), s.stop(ctx, r))
 }
 
 // leaving is ctx less a time at its end, at most a quarter of what is left.

@@ -86,6 +86,10 @@ const (
 type State struct {
 	Peers    []PeerState // by name
 	Prefixes int         // announced by this node
+	// Learned is how many routes of routers are in force, and LearnedTrouble why
+	// others that are accepted are not; empty if all are.
+	Learned        int
+	LearnedTrouble string
 }
 
 // PeerState is one session.

@@ -21,11 +21,15 @@ import (
 type tap struct {
 	log    *slog.Logger
 	ledger *ledger
+	// learned is told of what routers say; nil if that is of no use.
+	learned *learned
 }
 
 // The lines of GoBGP that the ledger is kept by.
 const (
 	lineSentUpdate   = "sent update"
+	lineGotUpdate    = "received update"
+	linePeerDeleted  = "Delete a peer configuration"
 	lineStateChanged = "state changed"
 	lineSentNote     = "sent notification"
 	lineGotNote      = "received notification"
@@ -78,8 +82,11 @@ func (t tap) Warn(msg string, f log.Fields) {
 }
 
 func (t tap) Info(msg string, f log.Fields) {
-	if msg == lineSyncFinished {
+	switch msg {
+	case lineSyncFinished:
 		t.ledger.restarted()
+	case linePeerDeleted:
+		t.learned.left(f)
 	}
 	t.pass(slog.LevelDebug, msg, f)
 }
@@ -88,7 +95,10 @@ func (t tap) Debug(msg string, f log.Fields) {
 	switch msg {
 	case lineSentUpdate:
 		t.sentUpdate(f)
+	case lineGotUpdate:
+		t.learned.received(f)
 	case lineStateChanged:
+		t.learned.session(f)
 		t.stateChanged(f)
 	case lineDialFailed:
 		err, _ := f["Error"].(error)

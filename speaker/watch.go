@@ -96,7 +96,9 @@ func (s *Server) State(ctx context.Context) (State, error) {
 	if err != nil {
 		return State{}, fmt.Errorf("list BGP peers: %w", err)
 	}
-	return r.ledger.state(peers), ctx.Err()
+	st := r.ledger.state(peers)
+	st.Learned, st.LearnedTrouble = s.learned.count()
+	return st, ctx.Err()
 }
 
 // state joins what GoBGP says of its peers with the ledger.
