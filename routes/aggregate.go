@@ -9,7 +9,17 @@ import (
 // prefixes cover, sorted, IPv4 first. Host bits are masked off, duplicates and
 // prefixes inside others are swallowed, and an invalid prefix covers nothing.
 // The argument is left as it is.
-func Aggregate(prefixes []netip.Prefix) []netip.Prefix {
+func Aggregate(prefixes []netip.Prefix) []netip.Prefix { return AggregateTo(prefixes, 0, 0) }
+
+// AggregateTo is Aggregate, but for prefixes shorter than those lengths, which it
+// does not make of longer ones. What is as short already stays.
+func AggregateTo(prefixes []netip.Prefix, shortest4, shortest6 int) []netip.Prefix {
+	shortest := func(p netip.Prefix) int {
+		if p.Addr().Is4() {
+			return shortest4
+		}
+		return shortest6
+	}
 	sorted := make([]netip.Prefix, 0, len(prefixes))
 	for _, p := range prefixes {
 		if p.IsValid() {
@@ -26,7 +36,7 @@ func Aggregate(prefixes []netip.Prefix) []netip.Prefix {
 			continue
 		}
 		joined = append(joined, p)
-		for n := len(joined); n > 1 && buddies(joined[n-2], joined[n-1]); n-- {
+		for n := len(joined); n > 1 && buddies(joined[n-2], joined[n-1]) && joined[n-2].Bits() > shortest(joined[n-2]); n-- {
 			joined = append(joined[:n-2], parent(joined[n-2]))
 		}
 	}

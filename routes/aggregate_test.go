@@ -81,6 +81,41 @@ func TestAggregateAgainstEveryAddress(t *testing.T) {
 	}
 }
 
+// naiveTo joins two halves of a prefix until there are none, as far as it may.
+func naiveTo(list []netip.Prefix, shortest int) []netip.Prefix {
+	for again := true; again; {
+		again = false
+		for _, p := range list {
+			whole := netip.PrefixFrom(p.Addr(), p.Bits()-1).Masked()
+			halves := func(q netip.Prefix) bool { return q.Bits() == p.Bits() && whole.Contains(q.Addr()) }
+			if n := len(slices.DeleteFunc(slices.Clone(list), func(q netip.Prefix) bool { return !halves(q) })); n == 2 && p.Bits() > shortest {
+				list, again = append(slices.DeleteFunc(list, halves), whole), true
+				break
+			}
+		}
+	}
+	slices.SortFunc(list, netip.Prefix.Compare)
+	return list
+}
+
+func TestAggregateTo(t *testing.T) {
+	for seed := range uint64(500) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		var disjoint []netip.Prefix
+		for range r.IntN(30) {
+			p := universes()[0].inside(byte(r.Uint32()), byte(r.Uint32())).Masked()
+			if !slices.ContainsFunc(disjoint, p.Overlaps) {
+				disjoint = append(disjoint, p)
+			}
+		}
+		shortest := 25 + r.IntN(8)
+		got := routes.AggregateTo(disjoint, shortest, 0)
+		if want := naiveTo(slices.Clone(disjoint), shortest); !slices.Equal(got, want) {
+			t.Fatalf("AggregateTo(%v, %d)\n got %v\nwant %v", disjoint, shortest, got, want)
+		}
+	}
+}
+
 func FuzzAggregate(f *testing.F) {
 	f.Add([]byte{0, 6, 1, 6, 2, 5, 4, 4, 64, 0, 130, 3, 200, 6})
 	f.Add([]byte{255, 255, 63, 6, 62, 6})
