@@ -149,13 +149,14 @@ func (a *Agent) speak(ctx context.Context, p *plan) (handedOver bool, err error)
 		return true, nil
 	}
 	var forgetful error
-	if len(p.settings.Peers) > 0 {
+	if len(p.settings.told()) > 0 {
 		if err := a.told.begin(p.deliver); err != nil {
 			forgetful = fmt.Errorf("a restart will not be graceful: %w", err)
 		}
 	}
 	forgetful = errors.Join(forgetful, a.unremember(p))
-	d := speaker.Desired{Local: p.settings.Local, Peers: p.settings.Peers, Announcements: speaker.Plainly(p.announce...)}
+	d := speaker.Desired{Local: p.settings.Local, Peers: p.settings.Peers, Ranges: p.settings.Ranges}
+	d.Announcements, d.Terms = tell(p.settings, p.announce, p.portions)
 	if d.Local.ASN == 0 {
 		d = speaker.Desired{Local: a.spoken}
 	}

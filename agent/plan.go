@@ -13,16 +13,18 @@ import (
 // plan is what one pass of the loop wants, worked out under the desk's lock.
 type plan struct {
 	settings *Settings
-	deliver  []netip.Prefix // what is held of the pools that this node routes, or peers may still send
-	announce []netip.Prefix // of that, what is not about to be returned
-	number   int            // of the plan
-	shrunk   int            // of the last plan that wanted less announced than the one before
-	ready    *netipx.IPSet  // what is not reached yet, and is as soon as the kernel delivers
-	news     *netipx.IPSet  // what waits for the announcement as well
-	closing  []pools.Block  // closed blocks, and those that no pool has, to be withdrawn
-	silent   []pools.Block  // closed blocks of which nobody was told
-	gone     []pools.Block  // withdrawn blocks, to be returned
-	known    []netip.Prefix // what the network knows from before a restart
+	deliver  []netip.Prefix            // what is held of the pools that this node routes, or peers may still send
+	announce []netip.Prefix            // of that, what is not about to be returned
+	portions []portion                 // of deliver, by pools, where the pool counts for how it is told
+	blocks   map[string][]netip.Prefix // held, of each pool
+	number   int                       // of the plan
+	shrunk   int                       // of the last plan that wanted less announced than the one before
+	ready    *netipx.IPSet             // what is not reached yet, and is as soon as the kernel delivers
+	news     *netipx.IPSet             // what waits for the announcement as well
+	closing  []pools.Block             // closed blocks, and those that no pool has, to be withdrawn
+	silent   []pools.Block             // closed blocks of which nobody was told
+	gone     []pools.Block             // withdrawn blocks, to be returned
+	known    []netip.Prefix            // what the network knows from before a restart
 	// missing are those of deliver that the kernel does not hold; blind says
 	// that it could not be read.
 	missing []netip.Prefix
@@ -41,10 +43,11 @@ func (d *desk) plan(s *Settings) plan {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.advance()
-	p := plan{settings: s}
+	p := plan{settings: s, blocks: make(map[string][]netip.Prefix)}
 	blocks := d.ledger.Blocks()
 	parting := d.parting()
 	for _, h := range blocks {
+		p.blocks[h.Pool] = append(p.blocks[h.Pool], h.Prefix)
 		if h.Closed && parting[h.Prefix] {
 			d.part(&p, h.Block)
 		}
@@ -85,6 +88,12 @@ func (d *desk) planReach(p *plan) {
 	for _, f := range []pools.Family{pools.IPv4, pools.IPv6} {
 		if !p.settings.waits(f) {
 			ready.AddSet(ofFamily(news, f))
+			continue
+		}
+		for _, one := range p.portions {
+			if !p.settings.heard(one.pool, f) { // nobody is ever told of it
+				ready.AddSet(ofFamily(common(news, one.set), f))
+			}
 		}
 	}
 	p.ready = built(&ready)
@@ -111,6 +120,7 @@ func (d *desk) cover(p *plan, pool string, parting map[netip.Prefix]bool) {
 	p.announce = append(p.announce, open.Prefixes()...)
 	if len(parting) == 0 {
 		p.deliver = append(p.deliver, open.Prefixes()...)
+		d.divide(p, pool, open)
 		return
 	}
 	var held netipx.IPSetBuilder
@@ -123,6 +133,15 @@ func (d *desk) cover(p *plan, pool string, parting map[netip.Prefix]bool) {
 		}
 	}
 	p.deliver = append(p.deliver, built(&held).Prefixes()...)
+	d.divide(p, pool, built(&held))
+}
+
+// divide notes what of the plan is a pool's. The lock is held.
+func (d *desk) divide(p *plan, pool string, set *netipx.IPSet) {
+	if !p.settings.ruled() {
+		return
+	}
+	p.portions = append(p.portions, portion{pool: pool, blocks: p.blocks[pool], set: set})
 }
 
 // poolsOf names the pools of some blocks, each once, in order.

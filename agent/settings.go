@@ -30,6 +30,9 @@ type Settings struct {
 	Rules []Rule
 	// Maintenance asks peers to prefer other ways than this node.
 	Maintenance Maintenance
+	// Unmet is what of the configuration can't be in force on this node, for people
+	// to read; nil if all is.
+	Unmet error
 	// OnStop is how the speaker ends when Run's context does.
 	OnStop speaker.Stop
 	// AnnounceTimeout is how long the first lease of a block waits for its
@@ -77,8 +80,13 @@ func (s *Settings) rules() map[string]exchange.Rule {
 
 // carries says whether a peer is configured that carries family f.
 func (s *Settings) carries(f pools.Family) bool {
+	return slices.ContainsFunc(s.Peers, func(p speaker.Peer) bool { return carriesFamily(p.Session, f) }) ||
+		slices.ContainsFunc(s.Ranges, func(r speaker.Range) bool { return carriesFamily(r.Session, f) })
+}
+
+func carriesFamily(s speaker.Session, f pools.Family) bool {
 	family := map[pools.Family]speaker.Family{pools.IPv4: speaker.IPv4, pools.IPv6: speaker.IPv6}[f]
-	return slices.ContainsFunc(s.Peers, func(p speaker.Peer) bool { return slices.Contains(p.Families, family) })
+	return slices.Contains(s.Families, family)
 }
 
 // memory is how long a peer whose session is lost may forward to this node: until
@@ -88,6 +96,9 @@ func (s *Settings) memory() time.Duration {
 	hold := time.Duration(0)
 	for _, p := range s.Peers {
 		hold = max(hold, cmp.Or(p.HoldTime, speaker.DefaultHoldTime))
+	}
+	for _, r := range s.Ranges {
+		hold = max(hold, cmp.Or(r.HoldTime, speaker.DefaultHoldTime))
 	}
 	return hold + s.Local.Kept()
 }
