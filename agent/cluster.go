@@ -46,6 +46,9 @@ type ClusterState struct {
 	Machine string
 	// Addresses are the node's inside the cluster.
 	Addresses []netip.Addr
+	// Labels and Annotations are the node's, without those that are too long to be
+	// a number, an address or a name. Nobody changes them.
+	Labels, Annotations map[string]string
 	// Cordoned nodes take no new blocks.
 	Cordoned bool
 	// Fence is another one each time that this node is declared gone; "" if it

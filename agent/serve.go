@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/fairway-network/fairway/pools"
@@ -115,23 +116,6 @@ type LeaseStatus struct {
 	Since     time.Time  `json:"since"`
 }
 
-// PeerStatus is one BGP session.
-type PeerStatus struct {
-	Name       string     `json:"name"`
-	Address    netip.Addr `json:"address"`
-	ASN        uint32     `json:"asn"`
-	Session    string     `json:"session"`
-	Since      time.Time  `json:"since,omitzero"`
-	Advertised int        `json:"advertised"`
-	Received   int        `json:"received"`
-	LastError  string     `json:"lastError,omitempty"`
-	// BFD is nil where the path to the peer is not watched.
-	BFD *BFDStatus `json:"bfd,omitempty"`
-}
-
-// Established says whether there is a session.
-func (p PeerStatus) Established() bool { return speaker.PeerState{Session: p.Session}.Established() }
-
 func (a *Agent) controlServer() *http.Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
@@ -149,19 +133,24 @@ func (a *Agent) controlServer() *http.Server {
 		}
 	})
 	a.serveUpkeep(mux)
+	a.front.serveMetrics(mux)
+	a.front.serveHealth(mux)
 	return &http.Server{Handler: mux, ReadHeaderTimeout: readTime}
 }
 
 func (a *Agent) status(ctx context.Context) (Status, error) {
 	s := a.desk.status()
 	s.Node = a.Node
+	if err := a.settings.Load().Unmet; err != nil {
+		s.Trouble = strings.TrimPrefix(s.Trouble+"\n"+err.Error(), "\n")
+	}
 	s.Upkeep, _ = a.upkeep.current()
 	ctx, cancel := context.WithTimeout(ctx, readTime)
 	defer cancel()
 	bgp, err := a.Speaker.State(ctx)
 	watched := a.paths.states()
 	for _, p := range bgp.Peers {
-		s.Peers = append(s.Peers, PeerStatus{p.Name, p.Address, p.ASN, p.Session, p.Since, p.Advertised, p.Received, p.LastError, watched[p.Name]})
+		s.Peers = append(s.Peers, peerStatus(p, watched[p.Name]))
 	}
 	return s, err
 }

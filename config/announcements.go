@@ -1,5 +1,7 @@
 package config
 
+import "net/netip"
+
 // Announcement says how peers are told of pools. For each pool and peer the
 // first that is about both counts.
 type Announcement struct {
@@ -48,6 +50,12 @@ type LargeCommunity struct{ Global, Local1, Local2 uint32 }
 
 // NextHop is a word or an address.
 type NextHop string
+
+// Address is the one that n names; the zero Addr for a word.
+func (n NextHop) Address() netip.Addr {
+	a, _ := netip.ParseAddr(string(n))
+	return a
+}
 
 const (
 	NextHopSelf      NextHop = "self"

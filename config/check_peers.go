@@ -226,9 +226,6 @@ func (c *Config) checkSession(s *source, key string, p *Peer) {
 	if given("connectRetryTime") && (p.Passive || p.Range.IsValid()) && s.heritage(key+"connectRetryTime") == "" {
 		s.warn(key+"connectRetryTime", "nothing is tried where the router opens the session: remove it")
 	}
-	if p.BFD.Enabled && p.Range.IsValid() {
-		fail("bfd.enabled", "the routers of a range are not known beforehand: name them as peers, or remove bfd")
-	}
 	if p.Interface != "" {
 		for _, k := range []string{"passwordFile", "ebgpMultihop", "localAddress"} {
 			if given(k) {

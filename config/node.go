@@ -57,15 +57,16 @@ func (c *Config) For(n Node) (*Config, error) {
 		if !p.NodeSelector.In(n.Labels) || err != nil {
 			continue
 		}
-		resolved, err := p.on(n, asn)
-		if err == nil {
-			err = resolved.clash(out.Peers)
+		resolved, wrong := p.on(n, asn)
+		if clash := resolved.clash(out.Peers); clash != nil {
+			wrong = append(wrong, clash)
 		}
-		if err != nil {
+		for _, err := range wrong {
 			errs = append(errs, fmt.Errorf("peer %s: %w", p.Name, err))
-			continue
 		}
-		out.Peers = append(out.Peers, resolved)
+		if len(wrong) == 0 {
+			out.Peers = append(out.Peers, resolved)
+		}
 	}
 	return &out, errors.Join(errs...)
 }
@@ -80,25 +81,23 @@ func (p Peer) clash(peers []Peer) error {
 	return nil
 }
 
-// on is p on node n, whose ASN is local.
-func (p Peer) on(n Node, local ASN) (Peer, error) {
-	asn, errASN := p.ASN.or(p.ASNFrom, n)
-	if errASN != nil {
-		errASN = fmt.Errorf("asnFrom %w", errASN)
+// on is p on node n, whose ASN is local, and what is wrong with it there.
+func (p Peer) on(n Node, local ASN) (_ Peer, wrong []error) {
+	var err error
+	if p.ASN, err = p.ASN.or(p.ASNFrom, n); err != nil {
+		wrong = append(wrong, fmt.Errorf("asnFrom %w", err))
 	}
-	var errAddress error
 	if p.AddressFrom != (NodeValue{}) {
-		if p.Address, errAddress = n.address(p.AddressFrom); errAddress != nil {
-			errAddress = fmt.Errorf("addressFrom %w", errAddress)
+		if p.Address, err = n.address(p.AddressFrom); err != nil {
+			wrong = append(wrong, fmt.Errorf("addressFrom %w", err))
 		}
 	}
-	p.ASN, p.ASNFrom, p.AddressFrom, p.NodeSelector = asn, NodeValue{}, NodeValue{}, nil
+	p.ASNFrom, p.AddressFrom, p.NodeSelector = NodeValue{}, NodeValue{}, nil
 	p.defaultFamilies()
-	errs := []error{errASN, errAddress}
 	p.atOdds(local, func(key, format string, args ...any) {
-		errs = append(errs, fmt.Errorf(key+": "+format, args...))
+		wrong = append(wrong, fmt.Errorf(key+": "+format, args...))
 	})
-	return p, errors.Join(errs...)
+	return p, wrong
 }
 
 // or is a, or what the node says in place of it.

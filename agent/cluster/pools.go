@@ -66,6 +66,7 @@ func readOf(o *v1alpha1.AddressPool) readPool {
 func (c *Cluster) review() {
 	c.state.Seen = c.listed.pools && c.listed.node
 	c.state.Machine, c.state.Addresses, c.state.Cordoned = c.node.UID, c.node.Addresses, c.node.Cordoned
+	c.state.Labels, c.state.Annotations = c.node.Labels, c.node.Annotations
 	c.state.Pools = nil
 	offers := make([]choice.Pool, 0, len(c.objects))
 	before := c.read

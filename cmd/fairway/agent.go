@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"reflect"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -73,19 +72,23 @@ func runAgent(ctx context.Context, file string, stderr io.Writer) (err error) {
 	log, level := logger(c.Log, stderr)
 	klog.SetSlogLogger(log) // client-go speaks through it
 	warn(log, c)
-	host, err := hostAddresses()
-	if err != nil {
-		return fmt.Errorf("this host's addresses: %w", err)
-	}
 	parts, closeParts, err := partsOf(ctx, c, log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, closeParts()) }()
-	a, err := agent.New(ctx, parts, settingsOf(c, host))
+	r := &reloader{file: file, running: c, where: &where{cluster: parts.Cluster}, log: log, level: level}
+	settings, err := r.begin()
 	if err != nil {
 		return err
 	}
+	a, err := agent.New(ctx, parts, settings)
+	if err != nil {
+		return err
+	}
+	r.agent = a
+	r.follow() // the node may have been seen meanwhile
+	r.tellUnmet()
 	reloads, stop := context.WithCancel(ctx)
 	defer stop()
 	go func() {
@@ -94,7 +97,7 @@ func runAgent(ctx context.Context, file string, stderr io.Writer) (err error) {
 		case <-a.Started():
 			collect()
 			// Not before: pods wait for the first pass, and the file was just read.
-			reloadOnChange(reloads, hup, reloader{file: file, running: c, agent: a, log: log, level: level})
+			r.watch(reloads, hup)
 		}
 	}()
 	return a.Run(ctx)
@@ -139,7 +142,7 @@ func partsOf(ctx context.Context, c *config.Config, log *slog.Logger) (_ agent.P
 	}
 	closeAll = func() error { return errors.Join(closeTable(), closeStore()) }
 	parts.Kernel = table
-	if parts.Speaker, err = speakerOf(log); err != nil {
+	if parts.Speaker, err = speakerOf(c.Routes.Kernel, log); err != nil {
 		return agent.Parts{}, nil, errors.Join(err, closeAll())
 	}
 	return parts, closeAll, nil
@@ -155,12 +158,12 @@ func booted() time.Time {
 }
 
 // speakerOf is this same program in a process of its own.
-func speakerOf(log *slog.Logger) (speaker.Speaker, error) {
+func speakerOf(k config.KernelRoutes, log *slog.Logger) (speaker.Speaker, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find this program for the BGP speaker's process: %w", err)
 	}
-	return speaker.NewChild(speaker.Spawn{Path: self, Args: []string{"speaker"}, Log: log}), nil
+	return speaker.NewChild(speaker.Spawn{Path: self, Args: speakerArguments(k), Log: log}), nil
 }
 
 func logger(c config.Log, stderr io.Writer) (*slog.Logger, *slog.LevelVar) {
@@ -177,99 +180,4 @@ func warn(log *slog.Logger, c *config.Config) {
 	for _, w := range c.Warnings {
 		log.Warn("doubtful configuration", "problem", w.Error())
 	}
-}
-
-// reloader makes a changed file the settings of a running agent.
-type reloader struct {
-	file    string
-	running *config.Config
-	agent   *agent.Agent
-	log     *slog.Logger
-	level   *slog.LevelVar
-}
-
-// reloadOnChange reloads when the file changes or hup says so, until ctx ends.
-func reloadOnChange(ctx context.Context, hup <-chan os.Signal, r reloader) {
-	changed := make(chan struct{}, 1)
-	call := func() {
-		select {
-		case changed <- struct{}{}:
-		default:
-		}
-	}
-	go func() {
-		if err := config.Watch(ctx, r.file, call); err != nil && ctx.Err() == nil {
-			r.log.Warn("the configuration file is not watched; send SIGHUP after a change", "err", err)
-		}
-	}()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-hup:
-		case <-changed:
-		}
-		if err := r.reload(ctx); err != nil {
-			r.log.Error("the changed configuration is refused; the running one stays in force", "file", r.file, "err", err)
-		}
-	}
-}
-
-func (r *reloader) reload(ctx context.Context) error {
-	c, err := config.Load(r.file)
-	if err != nil {
-		return err
-	}
-	if reflect.DeepEqual(c, r.running) {
-		return nil
-	}
-	if err := sameFixed(r.running, c); err != nil {
-		return err
-	}
-	host, err := hostAddresses()
-	if err != nil {
-		return err
-	}
-	if c.Routes.Kernel.Sysctls == config.CheckSysctls {
-		if err := forward(ctx, c, r.log); err != nil {
-			return err
-		}
-	}
-	if err := r.agent.Reload(settingsOf(c, host)); err != nil {
-		return err
-	}
-	r.level.Set(c.Log.Level)
-	r.running = c
-	warn(r.log, c)
-	if c.Routes.Kernel.Sysctls == config.SetSysctls {
-		// Only now: a refused configuration changes nothing on the host.
-		if err := forward(ctx, c, r.log); err != nil {
-			r.log.Error("the changed configuration is in force without kernel settings that its pods need", "err", err)
-		}
-	}
-	r.log.Info("the changed configuration is in force", "file", r.file, "peers", len(c.Peers), "pools", len(c.Pools))
-	return nil
-}
-
-// sameFixed refuses a change of what an agent can't change while it runs.
-func sameFixed(old, c *config.Config) error {
-	var errs []error
-	for _, fixed := range []struct {
-		key  string
-		same bool
-	}{
-		{"node", old.Node == c.Node},
-		{"store", old.Store == c.Store},
-		{"kubernetes", old.Kubernetes == c.Kubernetes},
-		{"stateDir", old.StateDir == c.StateDir},
-		{"runDir", old.RunDir == c.RunDir},
-		{"ipam.socket", old.IPAM.Socket == c.IPAM.Socket},
-		{"routes.kernel", old.Routes.Kernel == c.Routes.Kernel},
-		{"log.format", old.Log.Format == c.Log.Format},
-	} {
-		if !fixed.same {
-			errs = append(errs, fmt.Errorf("%s changed: that takes a restart of the agent", fixed.key))
-		}
-	}
-	return errors.Join(errs...)
 }

@@ -9,9 +9,10 @@ import (
 	"github.com/fairway-network/fairway/speaker"
 )
 
-// settingsOf says what c means for an agent on a host with these addresses.
+// settingsOf says what c, as it is in force on one node, means for an agent on a
+// host with these addresses.
 func settingsOf(c *config.Config, host []netip.Addr) agent.Settings {
-	s := agent.Settings{AnnounceTimeout: c.BGP.AnnounceTimeout, Local: localOf(c), Host: host}
+	s := agent.Settings{AnnounceTimeout: c.BGP.AnnounceTimeout, Local: localOf(c), Host: host, BFD: map[string]agent.BFD{}}
 	if c.BGP.OnStop == config.Withdraw {
 		s.OnStop = speaker.Withdraw
 	}
@@ -19,7 +20,17 @@ func settingsOf(c *config.Config, host []netip.Addr) agent.Settings {
 		s.Pools = append(s.Pools, agent.Pool{Pool: p.Checked(), Quiet: !p.Announce, IdleAfter: p.IdleAfter})
 	}
 	for _, p := range c.Peers {
-		s.Peers = append(s.Peers, peerOf(p))
+		if p.Range.IsValid() {
+			s.Ranges = append(s.Ranges, rangeOf(p))
+		} else {
+			s.Peers = append(s.Peers, peerOf(p))
+		}
+		if b := p.BFD; b.Enabled {
+			s.BFD[p.Name] = agent.BFD{Interval: b.Interval, ReceiveInterval: b.ReceiveInterval, Multiplier: b.Multiplier}
+		}
+	}
+	for _, a := range c.Announcements {
+		s.Rules = append(s.Rules, ruleOf(a))
 	}
 	return s
 }
@@ -29,7 +40,8 @@ func localOf(c *config.Config) speaker.Local {
 		ASN: uint32(c.BGP.ASN), RouterID: c.BGP.RouterID,
 		Listen: c.BGP.Listen.Addresses, Port: c.BGP.Listen.Port, APISocket: c.BGP.API.Socket,
 		GracefulRestart: speaker.GracefulRestart{
-			Enabled: c.BGP.GracefulRestart.Enabled, Time: c.BGP.GracefulRestart.RestartTime, Deferral: c.BGP.GracefulRestart.DeferralTime,
+			Enabled: c.BGP.GracefulRestart.Enabled, Time: c.BGP.GracefulRestart.RestartTime,
+			LongLived: c.BGP.GracefulRestart.LongLivedTime, Deferral: c.BGP.GracefulRestart.DeferralTime,
 		},
 	}
 	if c.BGP.API.Address.IsValid() {
@@ -39,14 +51,55 @@ func localOf(c *config.Config) speaker.Local {
 }
 
 func peerOf(p config.Peer) speaker.Peer {
-	out := speaker.Peer{
-		Name: p.Name, Address: p.Address, ASN: uint32(p.ASN),
-		Session: speaker.Session{Port: p.Port, Password: speaker.Secret(p.Password), Multihop: p.EBGPMultihop, HoldTime: p.HoldTime},
+	return speaker.Peer{
+		Name: p.Name, Address: p.Address, Interface: p.Interface, ASN: uint32(p.ASN), Session: sessionOf(p), Accept: acceptOf(p.Accept),
+	}
+}
+
+func rangeOf(p config.Peer) speaker.Range {
+	return speaker.Range{
+		Name: p.Name, Network: p.Range.Prefix, ASN: uint32(p.ASN), Most: p.Most, Session: sessionOf(p), Accept: acceptOf(p.Accept),
+	}
+}
+
+func sessionOf(p config.Peer) speaker.Session {
+	s := speaker.Session{
+		Port: p.Port, LocalAddress: p.LocalAddress, LocalASN: uint32(p.LocalASN), Passive: p.Passive, Password: speaker.Secret(p.Password),
+		Multihop: p.EBGPMultihop, TTLSecurity: p.TTLSecurity,
+		HoldTime: p.HoldTime, Keepalive: p.KeepaliveTime, ConnectRetry: p.ConnectRetryTime,
+		RouteReflectorClient: p.RouteReflectorClient, SendMax: p.AddPaths.SendMax, ReceivePaths: p.AddPaths.Receive,
+		Down: p.Shutdown, DownMessage: p.ShutdownMessage,
+	}
+	if p.Passive || p.Range.IsValid() {
+		s.ConnectRetry = 0 // it may come from a template, and nothing is tried
 	}
 	for _, f := range p.Families {
-		out.Families = append(out.Families, speaker.Family(f))
+		s.Families = append(s.Families, speaker.Family(f))
+	}
+	return s
+}
+
+func acceptOf(a config.Accept) speaker.Accept {
+	out := speaker.Accept{Max: a.Max}
+	for _, r := range a.Prefixes {
+		out.Prefixes = append(out.Prefixes, speaker.PrefixRule{Network: r.Prefix.Prefix, AtLeast: r.GE, AtMost: r.LE})
 	}
 	return out
+}
+
+func ruleOf(a config.Announcement) agent.Rule {
+	r := agent.Rule{
+		Pools: a.Pools, Peers: a.Peers, Withhold: !a.Announce, OwnNextHop: a.NextHop == config.NextHopUnchanged,
+		Attributes: speaker.Attributes{LocalPreference: a.LocalPreference, MED: a.MED, Prepend: a.Prepend, NextHop: a.NextHop.Address()},
+		Aggregate:  agent.Aggregate(a.Aggregate),
+	}
+	for _, c := range a.Communities {
+		r.Attributes.Communities = append(r.Attributes.Communities, speaker.Community(c))
+	}
+	for _, c := range a.LargeCommunities {
+		r.Attributes.LargeCommunities = append(r.Attributes.LargeCommunities, speaker.LargeCommunity(c))
+	}
+	return r
 }
 
 func hostAddresses() ([]netip.Addr, error) {

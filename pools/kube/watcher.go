@@ -51,9 +51,10 @@ type Namespace struct {
 
 // Node is what is kept of the node. The zero Node is none.
 type Node struct {
-	Name, UID string
-	Labels    map[string]string
-	Addresses []netip.Addr // its internal ones
+	Name, UID   string
+	Labels      map[string]string
+	Annotations map[string]string // those that are short
+	Addresses   []netip.Addr      // its internal ones
 	// Cordoned nodes are to take no new work.
 	Cordoned bool
 }
@@ -313,7 +314,7 @@ func nodeOf(o any) (Node, error) {
 	if !ok {
 		return Node{}, fmt.Errorf("a node is no %T", o)
 	}
-	node := Node{Name: n.Name, UID: string(n.UID), Labels: n.Labels, Cordoned: n.Spec.Unschedulable}
+	node := Node{Name: n.Name, UID: string(n.UID), Labels: n.Labels, Annotations: short(n.Annotations), Cordoned: n.Spec.Unschedulable}
 	for _, a := range n.Status.Addresses {
 		if ip, err := netip.ParseAddr(a.Address); err == nil && a.Type == core.NodeInternalIP {
 			node.Addresses = append(node.Addresses, ip.Unmap())
@@ -330,6 +331,25 @@ func speakerOf(o any) (v1alpha1.NodeSpeaker, error) {
 	kept := *s
 	kept.ManagedFields = nil
 	return kept, nil
+}
+
+// shortAnnotation is how many bytes one has at most that says a number, an address or
+// a name.
+const shortAnnotation = 64
+
+// short are the annotations that a configuration may ask for. Others, such as the
+// whole of what was last applied, change without a use.
+func short(annotations map[string]string) map[string]string {
+	var kept map[string]string
+	for k, v := range annotations {
+		if len(v) <= shortAnnotation {
+			if kept == nil {
+				kept = map[string]string{}
+			}
+			kept[k] = v
+		}
+	}
+	return kept
 }
 
 // ours are the annotations of fairway.network/.

@@ -1,0 +1,46 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/fairway-network/fairway/agent"
+	"github.com/fairway-network/fairway/config"
+)
+
+// shown is a cluster that shows a node.
+type shown struct {
+	agent.Cluster
+	state agent.ClusterState
+}
+
+func (s *shown) State() agent.ClusterState { return s.state }
+
+func names(c *config.Config) string {
+	var out []string
+	for _, p := range c.Peers {
+		out = append(out, p.Name)
+	}
+	return strings.Join(out, " ")
+}
+
+func TestPeersFollowTheNode(t *testing.T) {
+	c := loaded(t, forRacks)
+	cluster := &shown{}
+	w := &where{cluster: cluster}
+	look := func(when, peers, unmet string) {
+		t.Helper()
+		here, err := w.resolve(c)
+		if names(here) != peers || !strings.HasPrefix(words(err), unmet) || (err == nil) != (unmet == "") {
+			t.Errorf("%s: peers %q, %v; want %q, %q", when, names(here), err, peers, unmet)
+		}
+	}
+	look("before the node was seen", "link", "the Node object n1 has not been seen yet")
+	cluster.state = agent.ClusterState{Machine: "m1", Labels: map[string]string{"rack": "r1"}}
+	look("seen", "r1 link", "peer tor-a: asnFrom label example.com/tor-asn: node n1 has no such label")
+	cluster.state.Labels = map[string]string{"rack": "r2", "example.com/tor-asn": "65000"}
+	cluster.state.Annotations = map[string]string{"example.com/tor-a": "10.0.0.1"}
+	look("labelled", "tor-a link", "")
+	cluster.state = agent.ClusterState{Seen: true}
+	look("gone", "tor-a link", "")
+}
