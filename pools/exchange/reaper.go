@@ -20,11 +20,12 @@ import (
 //
 // A node that is absent is not gone at once: a Node object can be made anew under
 // an agent that runs. It has to be found absent twice, so long apart as is said,
-// and not to be seen in between. What is known of that begins anew with each
-// Reaper.
+// and not to be seen in between. Each object of one name is absent for itself: a
+// block that a later one made says that this one was there meanwhile, seen or not.
+// What is known of that begins anew with each Reaper.
 type Reaper struct {
 	absence  time.Duration
-	absences map[string]absence // by node
+	absences map[identity]absence
 	blocks   map[netip.Prefix]*reaping
 	requests map[string]*reapedRequest
 	stale    bool // something was changed by others since it was seen, or before
@@ -50,6 +51,11 @@ type reapedRequest struct {
 	current bool
 }
 
+// identity is a node of a machine; of any, if machine is "".
+type identity struct{ node, machine string }
+
+func identityOf(b Stored) identity { return identity{b.Node, b.Machine} }
+
 // absence is since when a node has been found absent, and when last.
 type absence struct{ since, last time.Time }
 
@@ -60,7 +66,7 @@ const AbsenceTime = 30 * time.Second
 // NewReaper is a reaper that has seen nothing, for which a node is gone after so
 // long an absence.
 func NewReaper(absenceTime time.Duration) *Reaper {
-	return &Reaper{absence: absenceTime, absences: map[string]absence{}, blocks: map[netip.Prefix]*reaping{}, requests: map[string]*reapedRequest{}}
+	return &Reaper{absence: absenceTime, absences: map[identity]absence{}, blocks: map[netip.Prefix]*reaping{}, requests: map[string]*reapedRequest{}}
 }
 
 // See tells the reaper all blocks and requests, as a watch shows them, and
@@ -76,14 +82,14 @@ func (r *Reaper) See(blocks []Stored, requests []Request, gone func(node, machin
 	for _, q := range r.requests {
 		q.current = false
 	}
-	suspects := map[string]bool{}
+	suspects := map[identity]bool{}
 	// By address, what lies in a block right behind it.
 	sorted := slices.SortedFunc(slices.Values(blocks), func(a, b Stored) int { return a.Prefix.Compare(b.Prefix) })
 	for i, st := range sorted {
 		if st.Node != "" && !gone(st.Node, st.Machine) {
 			continue
 		}
-		suspects[st.Node] = true
+		suspects[identityOf(st)] = true
 		b := r.blocks[st.Prefix]
 		if b == nil || b.stored.UID != st.UID || !b.busy && b.stored.Version != st.Version {
 			b = &reaping{}
@@ -101,7 +107,7 @@ func (r *Reaper) See(blocks []Stored, requests []Request, gone func(node, machin
 		if !gone(q.Node, "") {
 			continue
 		}
-		suspects[q.Node] = true
+		suspects[identity{node: q.Node}] = true
 		if have := r.requests[q.Name]; have == nil || have.request.UID != q.UID {
 			r.requests[q.Name] = &reapedRequest{request: q}
 		}
@@ -109,7 +115,7 @@ func (r *Reaper) See(blocks []Stored, requests []Request, gone func(node, machin
 	}
 	maps.DeleteFunc(r.blocks, func(_ netip.Prefix, b *reaping) bool { return !b.current && !b.busy })
 	maps.DeleteFunc(r.requests, func(_ string, q *reapedRequest) bool { return !q.current && !q.busy })
-	maps.DeleteFunc(r.absences, func(node string, _ absence) bool { return !suspects[node] })
+	maps.DeleteFunc(r.absences, func(id identity, _ absence) bool { return !suspects[id] })
 }
 
 // retryReaping is when a step that failed is made again.
@@ -191,12 +197,12 @@ func (r *Reaper) step(b *reaping) {
 		// It waits: for those inside, or for somebody who takes it.
 	case b.stored.Node == "":
 		r.discard(b)
-	case !b.sure && r.now.Before(r.proof(b.stored.Node)):
-		b.due = r.proof(b.stored.Node)
+	case !b.sure && r.now.Before(r.proof(identityOf(b.stored))):
+		b.due = r.proof(identityOf(b.stored))
 	case !b.sure:
 		begun := r.now
 		r.callFor(b, Op{Kind: LookNode, Block: b.stored}, func(res Result) {
-			b.sure, b.due = r.judge(b.stored.Node, res, begun)
+			b.sure, b.due = r.judge(identityOf(b.stored), res, begun)
 		})
 	default:
 		r.callFor(b, Op{Kind: Vacate, Block: b.stored}, func(res Result) {
@@ -211,8 +217,8 @@ func (r *Reaper) step(b *reaping) {
 }
 
 // proof is when a node that was found absent can be found gone; zero if it was not.
-func (r *Reaper) proof(node string) time.Time {
-	if a, ok := r.absences[node]; ok {
+func (r *Reaper) proof(id identity) time.Time {
+	if a, ok := r.absences[id]; ok {
 		return a.since.Add(r.absence)
 	}
 	return time.Time{}
@@ -220,22 +226,22 @@ func (r *Reaper) proof(node string) time.Time {
 
 // judge says whether a node is gone by what was read, since begun, of it; if not,
 // when to read again.
-func (r *Reaper) judge(node string, read Result, begun time.Time) (gone bool, again time.Time) {
+func (r *Reaper) judge(id identity, read Result, begun time.Time) (gone bool, again time.Time) {
 	switch {
 	case read.Err != nil: // it says nothing
 	case read.Presence == Departed:
 		return true, time.Time{}
 	case read.Presence != Absent:
-		delete(r.absences, node)
+		delete(r.absences, id)
 	default:
-		a, known := r.absences[node]
+		a, known := r.absences[id]
 		// After a long time without a look it may have been there in between.
 		if !known || begun.Sub(a.last) > 2*r.absence {
 			a.since = r.now
 		}
 		a.last = r.now
-		r.absences[node] = a
-		return !begun.Before(r.proof(node)), r.proof(node)
+		r.absences[id] = a
+		return !begun.Before(r.proof(id)), r.proof(id)
 	}
 	return false, r.now.Add(retryReaping)
 }
@@ -272,13 +278,14 @@ func (r *Reaper) again(b *reaping, err error) {
 }
 
 func (r *Reaper) retract(q *reapedRequest) {
-	if proof := r.proof(q.request.Node); r.now.Before(proof) {
+	asker := identity{node: q.request.Node}
+	if proof := r.proof(asker); r.now.Before(proof) {
 		q.due = proof
 		return
 	}
 	begun := r.now
 	r.call(&q.busy, Op{Kind: LookNode, Block: Stored{Block: pools.Block{Node: q.request.Node}}}, func(res Result) {
-		gone, again := r.judge(q.request.Node, res, begun)
+		gone, again := r.judge(asker, res, begun)
 		if !gone {
 			q.due = again
 			return

@@ -146,3 +146,17 @@ func TestABlockThatIsSeenWhileItIsMadeVacant(t *testing.T) {
 		}
 	}
 }
+
+// A Node object that is made anew has another UID, which its agent writes on its
+// blocks: that the one before was absent says nothing of it.
+func TestEachNodeOfANameIsAbsentForItself(t *testing.T) {
+	d := newDeathbed(t)
+	d.see(true)
+	d.read(0, Absent)
+	d.block.Machine, d.block.Version = "m2", "2" // and gone again, before it was seen
+	d.see(true)
+	d.read(AbsenceTime, Absent)
+	d.waits(AbsenceTime - 1)
+	d.read(1, Absent)
+	d.vacates()
+}

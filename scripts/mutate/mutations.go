@@ -28,7 +28,7 @@ func mutations() []mutation {
 			},
 			{
 				"reaper: an absent node is gone at once", "pools/exchange/reaper.go",
-				"\t\treturn !begun.Before(r.proof(node)), r.proof(node)", "\t\treturn true, time.Time{}",
+				"\t\treturn !begun.Before(r.proof(id)), r.proof(id)", "\t\treturn true, time.Time{}",
 			},
 			{
 				"release: without owner", "pools/grant.go",
