@@ -126,9 +126,6 @@ type variant struct {
 	hop         netip.Addr // zero for this node's end of the session
 }
 
-// defaultPreference is GoBGP's for iBGP.
-const defaultPreference = 100
-
 // variantOf is what attributes make of a prefix of a family for a neighbor, which
 // is an iBGP peer or not.
 func variantOf(a Attributes, f Family, internal bool) variant {
@@ -145,7 +142,7 @@ func variantOf(a Attributes, f Family, internal bool) variant {
 	case a.LocalPreference != nil: // and no prepending: iBGP peers take their own ASN for a loop
 		v.preference = int64(*a.LocalPreference)
 	default:
-		v.preference = defaultPreference
+		v.preference = usualPreference
 	}
 	return v
 }
@@ -191,6 +188,19 @@ type class struct {
 }
 
 func (c *class) plain() bool { return c.number == 0 }
+
+// covers says whether everybody that another class is told to is told c.
+func (c *class) covers(other *class) bool {
+	if c.plain() || other.plain() {
+		return c.plain()
+	}
+	for at := range other.told {
+		if _, told := c.told[at]; !told {
+			return false
+		}
+	}
+	return true
+}
 
 // speech is what a class is to say, and to whom.
 type speech struct {

@@ -1,6 +1,7 @@
 package speaker
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 
@@ -41,13 +42,22 @@ func (l *ledger) classes() map[*class]bool {
 }
 
 // diff gives what is to be announced, or announced in other words, and what is
-// wanted no more, both sorted.
+// wanted no more. What is to be announced begins with what nobody was told of, and
+// ends with what somebody is not told of any more.
 func (l *ledger) diff(want map[netip.Prefix]*class) (add, remove []netip.Prefix) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	order := make(map[netip.Prefix]int)
 	for p, c := range want {
-		if l.want[p] != c {
+		if was := l.want[p]; was != c {
 			add = append(add, p)
+			switch {
+			case was == nil:
+			case c.covers(was):
+				order[p] = 1
+			default:
+				order[p] = 2
+			}
 		}
 	}
 	for p := range l.want {
@@ -55,7 +65,7 @@ func (l *ledger) diff(want map[netip.Prefix]*class) (add, remove []netip.Prefix)
 			remove = append(remove, p)
 		}
 	}
-	slices.SortFunc(add, netip.Prefix.Compare)
+	slices.SortFunc(add, func(a, b netip.Prefix) int { return cmp.Or(order[a]-order[b], a.Compare(b)) })
 	slices.SortFunc(remove, netip.Prefix.Compare)
 	return add, remove
 }

@@ -1,0 +1,301 @@
+package speaker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	routers "github.com/fairway-network/fairway/integration/router"
+)
+
+func number(n uint32) *uint32 { return &n }
+
+// shown is a route as a test reads it: what terms say of it to eBGP peers.
+func shown(r routers.Route) string {
+	med := "-"
+	if r.MED != nil && *r.MED != 0 { // OpenBGPD shows 0 for none
+		med = fmt.Sprint(*r.MED)
+	}
+	return fmt.Sprintf("%v %v %v %s %s", r.ASPath, r.Communities, r.LargeCommunities, med, r.NextHop)
+}
+
+// tells waits until the router has exactly these routes, with what is shown of
+// them.
+func (f *fabric) tells(t *testing.T, want map[string]string) {
+	t.Helper()
+	routers.Await(t, fmt.Sprintf("%s has %v", f.tor.Implementation, want), soon, func() error {
+		got := make(map[string]string)
+		for _, r := range f.tor.Routes(t) {
+			if r.From.IsValid() {
+				got[r.Prefix.String()] = shown(r)
+			}
+		}
+		if fmt.Sprint(got) != fmt.Sprint(want) {
+			return fmt.Errorf("it has %v", got)
+		}
+		return nil
+	})
+}
+
+// All attributes arrive at every implementation, over IPv4 and IPv6, change
+// without a new session, and go.
+func TestTermsAttributes(t *testing.T) {
+	for _, i := range routers.All() {
+		t.Run(string(i), func(t *testing.T) {
+			t.Parallel()
+			f := join(t, i, nil)
+			hop4, hop6 := f.node4.Next().Next(), f.node6.Next().Next() // in the subnet, and nobody's
+			full := func(hop netip.Addr) Attributes {
+				return Attributes{
+					Communities: []Community{64512<<16 | 7, GracefulShutdown}, LargeCommunities: []LargeCommunity{{64512, 1, 2}, {64512, 1, 1}},
+					LocalPreference: number(7), MED: number(9), Prepend: 2, NextHop: hop,
+				}
+			}
+			d := Desired{Local: local(), Peers: f.peers(routerASN, Session{}), Terms: map[string]Terms{
+				"full": {"tor4": full(hop4), "tor6": full(hop6)},
+				"none": {"tor4": {}, "tor6": {}},
+			}}
+			c := newTestChild(t)
+			d.Announcements = []Announcement{{prefixes(ours4)[0], "full"}, {prefixes(ours6)[0], "full"}}
+			must(t, c.Set(t.Context(), d))
+			must(t, c.Flush(within(t, soon), d.Prefixes()))
+			first, second := stateOf(t, c, "tor4"), stateOf(t, c, "tor6")
+			words := "[64512 64512 64512] [64512:7 65535:0] [64512:1:1 64512:1:2] 9 "
+			f.tells(t, map[string]string{ours4: words + hop4.String(), ours6: words + hop6.String()})
+			d.Announcements = []Announcement{{prefixes(ours4)[0], "none"}, {prefixes(ours6)[0], "full"}}
+			must(t, c.Set(t.Context(), d))
+			must(t, c.Flush(within(t, soon), d.Prefixes()))
+			plain := "[64512] [] [] - "
+			f.tells(t, map[string]string{ours4: plain + f.node4.String(), ours6: words + hop6.String()})
+			d.Announcements = nil
+			must(t, c.Set(t.Context(), d))
+			must(t, c.Flush(within(t, soon), prefixes(ours4, ours6)))
+			f.tor.Has(t)
+			undisturbed(t, c, first)
+			undisturbed(t, c, second)
+		})
+	}
+}
+
+// To iBGP peers goes local preference, 0 included, and no prepending, which they
+// would take for a loop.
+func TestTermsInternal(t *testing.T) {
+	for _, i := range []routers.Implementation{routers.FRR, routers.BIRD} {
+		t.Run(string(i), func(t *testing.T) {
+			t.Parallel()
+			f := join(t, i, func(c *routers.Config, _, _ *routers.Neighbor) { c.ASN = nodeASN })
+			d := Desired{Local: local(), Peers: f.peers(nodeASN, Session{}), Terms: map[string]Terms{"t": {"tor4": {Prepend: 3}}}}
+			c := newTestChild(t)
+			for _, preference := range []*uint32{nil, number(0), number(300), number(0)} {
+				d.Terms = map[string]Terms{"t": {"tor4": {Prepend: 3, LocalPreference: preference}}}
+				d.Announcements = []Announcement{{prefixes(ours4)[0], "t"}}
+				must(t, c.Set(t.Context(), d))
+				must(t, c.Flush(within(t, soon), d.Prefixes()))
+				want := uint32(100)
+				if preference != nil {
+					want = *preference
+				}
+				routers.Await(t, "the route with its preference", soon, func() error {
+					r, ok := f.tor.Route(t, ours4)
+					if !ok || len(r.ASPath) != 0 || r.LocalPref == nil || *r.LocalPref != want || len(r.LargeCommunities) != 0 {
+						return fmt.Errorf("it has %v: %+v", ok, r)
+					}
+					return nil
+				})
+			}
+		})
+	}
+}
+
+// scene is a speaker with two GoBGP routers.
+type scene struct {
+	a, b *router
+	s    *Server
+	d    Desired
+}
+
+func newScene(t *testing.T, address string) *scene {
+	t.Helper()
+	c := &scene{a: startRouter(t, address+"1", routerASN), b: startRouter(t, address+"2", routerASN), s: newTestServer(t)}
+	c.a.accept(t, "127.0.0.1", "")
+	c.b.accept(t, "127.0.0.1", "")
+	c.d = Desired{Local: local(), Peers: []Peer{c.a.peer("a"), c.b.peer("b")}, Terms: make(map[string]Terms)}
+	return c
+}
+
+// set makes the announcements "prefix terms".
+func (c *scene) set(t *testing.T, announcements ...string) {
+	t.Helper()
+	c.d.Announcements = nil
+	for _, a := range announcements {
+		p, terms, _ := strings.Cut(a, " ")
+		c.d.Announcements = append(c.d.Announcements, Announcement{prefixes(p)[0], terms})
+	}
+	must(t, c.s.Set(t.Context(), c.d))
+}
+
+// Prefixes go to the peers that their terms name. Terms that become narrower
+// withdraw, those that become wider announce, and no session is touched.
+func TestTermsPeers(t *testing.T) {
+	t.Parallel()
+	c := newScene(t, "127.0.2.")
+	c.d.Terms = map[string]Terms{"x": {"a": {}}, "y": {"b": {}}, "z": {"a": {}, "b": {}}, "nobody": {}}
+	c.set(t, "10.0.0.0/24", "10.1.0.0/24 x", "10.2.0.0/24 y", "10.3.0.0/24 z", "10.4.0.0/24 nobody")
+	comesUp(t, c.s, "a")
+	comesUp(t, c.s, "b")
+	before, other := stateOf(t, c.s, "a"), stateOf(t, c.s, "b")
+	c.a.has(t, "10.0.0.0/24", "10.1.0.0/24", "10.3.0.0/24")
+	c.b.has(t, "10.0.0.0/24", "10.2.0.0/24", "10.3.0.0/24")
+	c.d.Terms = map[string]Terms{"x": {"b": {}}, "y": {"b": {}}, "z": {"a": {}}, "nobody": {"a": {}}} // and now otherwise
+	c.set(t, "10.0.0.0/24 y", "10.1.0.0/24 x", "10.2.0.0/24", "10.3.0.0/24 z", "10.4.0.0/24 nobody")
+	must(t, c.s.Flush(within(t, soon), c.d.Prefixes()))
+	c.a.has(t, "10.2.0.0/24", "10.3.0.0/24", "10.4.0.0/24")
+	c.b.has(t, "10.0.0.0/24", "10.1.0.0/24", "10.2.0.0/24")
+	undisturbed(t, c.s, before)
+	undisturbed(t, c.s, other)
+	if n := len(c.s.run.Load().classes); n != 2 { // of y and x, and of z and nobody
+		t.Errorf("%d classes are kept: want those in use", n)
+	}
+}
+
+// A prefix that takes another's place for a peer is there before the other goes,
+// also where the other stays for somebody else.
+func TestTermsOrder(t *testing.T) {
+	t.Parallel()
+	c := newScene(t, "127.0.2.4")
+	c.d.Terms = map[string]Terms{"a": {"a": {}}, "b": {"b": {}}}
+	c.set(t, "10.0.0.0/25", "10.0.0.128/25")
+	c.a.has(t, "10.0.0.0/25", "10.0.0.128/25")
+	c.b.has(t, "10.0.0.0/25", "10.0.0.128/25")
+	heard := len(c.a.log())
+	c.set(t, "10.0.0.0/25 b", "10.0.0.128/25 b", "10.0.0.0/24 a")
+	c.a.has(t, "10.0.0.0/24")
+	if got := c.a.log()[heard:]; len(got) != 3 || got[0] != "+10.0.0.0/24" {
+		t.Errorf("the router heard %v", got)
+	}
+	c.b.has(t, "10.0.0.0/25", "10.0.0.128/25")
+}
+
+// A peer that gets another name, or comes later, is told what its name says.
+func TestTermsFollowNames(t *testing.T) {
+	t.Parallel()
+	c := newScene(t, "127.0.2.1")
+	c.d.Terms = map[string]Terms{"x": {"a": {}}, "y": {"b": {}, "late": {}}}
+	c.d.Peers = []Peer{c.a.peer("a")}
+	c.set(t, "10.1.0.0/24 x", "10.2.0.0/24 y")
+	c.a.has(t, "10.1.0.0/24")
+	before := stateOf(t, c.s, "a")
+	c.d.Peers = []Peer{c.a.peer("b"), c.b.peer("late")}
+	heard := len(c.a.log())
+	must(t, c.s.Set(t.Context(), c.d))
+	c.a.has(t, "10.2.0.0/24")
+	c.b.has(t, "10.2.0.0/24")
+	before.Name = "b"
+	undisturbed(t, c.s, before)
+	if got := c.a.log()[heard:]; len(got) != 2 {
+		t.Errorf("the router heard %v", got)
+	}
+	heard = len(c.a.log())
+	c.d.Peers = []Peer{c.a.peer("b")}
+	must(t, c.s.Set(t.Context(), c.d))
+	c.d.Peers = []Peer{c.a.peer("b"), c.b.peer("late")}
+	c.d.Terms = map[string]Terms{"x": {"a": {}}, "y": {"b": {}, "late": {Prepend: 1}}}
+	must(t, c.s.Set(t.Context(), c.d))
+	comesUp(t, c.s, "late")
+	must(t, c.s.Flush(within(t, soon), c.d.Prefixes()[1:]))
+	if got := c.a.log()[heard:]; len(got) != 0 {
+		t.Errorf("a peer that comes and goes: the other router heard %v", got)
+	}
+}
+
+// A Flush waits for who is to be told, and for nobody else.
+func TestTermsFlush(t *testing.T) {
+	t.Parallel()
+	r := startRouter(t, "127.0.2.31", routerASN)
+	r.accept(t, "127.0.0.1", "")
+	s := newTestServer(t)
+	away := nobody("127.0.2.32")
+	d := Desired{Local: local(), Peers: []Peer{r.peer("tor"), away}, Terms: map[string]Terms{"away": {"nobody": {}}, "tor": {"tor": {}}, "none": {"unknown": {}}}}
+	d.Announcements = []Announcement{{prefixes("10.1.0.0/24")[0], "tor"}, {prefixes("10.2.0.0/24")[0], "away"}, {prefixes("10.3.0.0/24")[0], "none"}}
+	must(t, s.Set(t.Context(), d))
+	must(t, s.Flush(within(t, soon), d.Prefixes()[:1]))
+	r.has(t, "10.1.0.0/24")
+	err := s.Flush(within(t, 50*time.Millisecond), d.Prefixes()[1:2])
+	if !errors.Is(err, ErrNoPeer) || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "10.2.0.0/24") {
+		t.Errorf("Flush of what only a peer that is away is told: %v", err)
+	}
+	if err := s.Flush(t.Context(), d.Prefixes()[2:]); !errors.Is(err, ErrNoPeer) || !strings.Contains(err.Error(), "10.3.0.0/24") {
+		t.Errorf("Flush of what nobody is told: %v", err)
+	}
+}
+
+// Terms name ranges, and a peer inside of one is told its own.
+func TestTermsRange(t *testing.T) {
+	t.Parallel()
+	f := join(t, routers.BIRD, func(_ *routers.Config, v4, v6 *routers.Neighbor) { v4.Dials, v6.Dials = true, true })
+	network, err := f.tor4.Prefix(24)
+	must(t, err)
+	network6, err := f.tor6.Prefix(64)
+	must(t, err)
+	d := Desired{Local: local(), Ranges: []Range{{Name: "rack", Network: network, ASN: routerASN}, {Name: "rack6", Network: network6, ASN: routerASN}}}
+	d.Local.Listen = []netip.Addr{f.node4, f.node6}
+	d.Terms = map[string]Terms{"x": {"rack": {MED: number(5)}}, "y": {"rack6": {MED: number(6)}, "tor6": {MED: number(7)}}, "z": {"rack6": {}}}
+	d.Announcements = []Announcement{{prefixes(ours4)[0], "x"}, {prefixes(ours6)[0], "y"}, {prefixes("2001:db8:2::/64")[0], "z"}}
+	c := newTestChild(t)
+	must(t, c.Set(t.Context(), d))
+	must(t, c.Flush(within(t, soon), d.Prefixes()))
+	plain := "[64512] [] [] "
+	f.tells(t, map[string]string{
+		ours4: plain + "5 " + f.node4.String(), ours6: plain + "6 " + f.node6.String(), "2001:db8:2::/64": plain + "- " + f.node6.String()})
+}
+
+// What terms can't be is refused, and says why.
+func TestTermsRefused(t *testing.T) {
+	t.Parallel()
+	s := NewServer(testLog(t))
+	for _, c := range []struct {
+		d    Desired
+		want string
+	}{
+		{Desired{Announcements: []Announcement{{prefixes(ours4)[0], "x"}}}, `its terms "x"`},
+		{Desired{Announcements: []Announcement{{prefixes(ours4)[0], "x"}, {prefixes(ours4)[0], ""}}, Terms: map[string]Terms{"x": {}}}, "want it once"},
+		{Desired{Terms: map[string]Terms{"x": {"a": {NextHop: netip.IPv4Unspecified()}}}}, "next hop 0.0.0.0"},
+		{Desired{Terms: map[string]Terms{"x": {"a": {LargeCommunities: []LargeCommunity{{tagASN, 1, 0}}}}}}, "4294967295:1:0"},
+		{Desired{Terms: map[string]Terms{"x": {"a": {Communities: make([]Community, 1000)}}}}, "octets"},
+	} {
+		c.d.Local = local()
+		if err := s.Set(t.Context(), c.d); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v: want it to speak of %s", err, c.want)
+		}
+	}
+}
+
+// Two peers that GoBGP can't tell apart are told the same, or nothing.
+func TestTermsOfTwins(t *testing.T) {
+	t.Parallel()
+	peers := make(map[netip.Addr]Peer)
+	for _, zone := range []string{"eth0", "eth1"} {
+		p := Peer{Name: zone, Address: netip.MustParseAddr("fe80::1%" + zone), ASN: routerASN}.withDefaults()
+		peers[p.Address] = p
+	}
+	list := targetsOf(local(), peers, nil)
+	for _, c := range []struct {
+		terms Terms
+		told  int
+		ok    bool
+	}{
+		{Terms{"eth0": {}, "eth1": {}}, 1, true},
+		{Terms{}, 0, true},
+		{Terms{"eth0": {}}, 0, false},
+		{Terms{"eth0": {}, "eth1": {Prepend: 1}}, 0, false},
+	} {
+		o, err := speechOf("x", c.terms, IPv6, list)
+		if len(o.told) != c.told || (err == nil) != c.ok {
+			t.Errorf("%v: %v, %v", c.terms, o, err)
+		}
+	}
+}
