@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
-	"slices"
 	"strings"
 	"sync"
 )
@@ -71,26 +70,33 @@ func (r *relay) rest() string {
 	return strings.TrimSpace(string(r.said))
 }
 
-// parseRecord reads a line of slog's JSON handler.
+// parseRecord reads a line of slog's JSON handler; args are as they stand in it.
 func parseRecord(line []byte) (level slog.Level, msg string, args []any, ok bool) {
-	var fields map[string]any
-	if len(line) == 0 || line[0] != '{' || json.Unmarshal(line, &fields) != nil {
+	d := json.NewDecoder(bytes.NewReader(line))
+	d.UseNumber() // an ASN is no 4.2e+09
+	if begin, err := d.Token(); err != nil || begin != json.Delim('{') {
 		return 0, "", nil, false
 	}
-	name, _ := fields[slog.LevelKey].(string)
-	msg, isText := fields[slog.MessageKey].(string)
-	if !isText || level.UnmarshalText([]byte(name)) != nil {
-		return 0, "", nil, false
-	}
-	keys := make([]string, 0, len(fields))
-	for k := range fields {
-		if k != slog.LevelKey && k != slog.MessageKey && k != slog.TimeKey {
-			keys = append(keys, k)
+	var leveled, worded bool
+	for d.More() {
+		key, err := d.Token()
+		var value any
+		if err != nil || d.Decode(&value) != nil {
+			return 0, "", nil, false
+		}
+		text, _ := value.(string)
+		switch key {
+		case slog.TimeKey:
+		case slog.LevelKey:
+			leveled = level.UnmarshalText([]byte(text)) == nil
+		case slog.MessageKey:
+			msg, worded = value.(string)
+		default:
+			args = append(args, key, value)
 		}
 	}
-	slices.Sort(keys)
-	for _, k := range keys {
-		args = append(args, k, fields[k])
+	if _, err := d.Token(); err != nil || !leveled || !worded || len(bytes.TrimSpace(line[d.InputOffset():])) > 0 {
+		return 0, "", nil, false
 	}
 	return level, msg, args, true
 }

@@ -12,13 +12,13 @@ func TestRelay(t *testing.T) {
 	var out bytes.Buffer
 	r := &relay{log: slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug}))}
 	child := slog.New(slog.NewJSONHandler(r, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	child.Warn("BGP session lost", "peer", "tor", "reason", "hold timer expired")
+	child.Warn("BGP session lost", "peer", "tor", "asn", 4200000001, "reason", "hold timer expired")
 	child.Debug("small", "n", 3)
 	for _, part := range []string{"panic: no", " way\n\ngoroutine 1:\n", "{\"level\":\"INFO\""} {
 		_, err := r.Write([]byte(part))
 		must(t, err)
 	}
-	for _, want := range []string{"level=WARN msg=\"BGP session lost\" peer=tor reason=\"hold timer expired\"", "level=DEBUG msg=small n=3"} {
+	for _, want := range []string{"level=WARN msg=\"BGP session lost\" peer=tor asn=4200000001 reason=\"hold timer expired\"", "level=DEBUG msg=small n=3"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the log is %q, want %q in it", out.String(), want)
 		}

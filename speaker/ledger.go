@@ -320,6 +320,9 @@ func (s *session) settled() bool {
 	return true
 }
 
+// sinceThen is between why the last session ended and why none came about since.
+const sinceThen = "; since then: "
+
 // why there is no session, or why there was none for a while: how the last one
 // ended, which often says what is behind the trouble since.
 func (s *session) why() string {
@@ -329,7 +332,7 @@ func (s *session) why() string {
 	case s.ended == "":
 		return s.trouble
 	}
-	return s.ended + "; since then: " + s.trouble
+	return s.ended + sinceThen + s.trouble
 }
 
 // carries says whether the session takes the family; a family counts as
@@ -456,7 +459,8 @@ func (l *ledger) overLimit(address string, family any) {
 	defer l.mu.Unlock()
 	if s := l.sessions[address]; s != nil {
 		s.limited = time.Now()
-		s.notice = fmt.Sprintf("the peer sent more than %d prefixes (%v): filter what it announces to this node", s.peer.Accept.most(), family)
+		// The notification that follows may be a hard reset, which says less.
+		s.verdict = fmt.Sprintf("the peer sent more than %d prefixes (%v): filter what it announces to this node", s.peer.Accept.most(), family)
 		l.callTend()
 	}
 }

@@ -103,7 +103,7 @@ func (t tap) Debug(msg string, f log.Fields) {
 	case lineDialFailed:
 		err, _ := f["Error"].(error)
 		if p, why, news := t.ledger.cannotConnect(keyOf(f), err); news {
-			t.log.Warn("no BGP session", "peer", p.Name, "address", p.Address, "reason", why)
+			t.log.Warn("no BGP session", append(transition(p, dialing, dialing), "reason", why)...)
 		}
 	case lineWelcome:
 		if refused := t.ledger.welcome(keyOf(f)); refused != "" {
@@ -176,7 +176,7 @@ func (t tap) stateChanged(f log.Fields) {
 	switch {
 	case is == bgp.BGP_FSM_ESTABLISHED.String():
 		if p, ok := t.ledger.established(keyOf(f)); ok {
-			t.log.Info("BGP session established", "peer", p.Name, "address", p.Address, "asn", p.ASN)
+			t.log.Info("BGP session established", transition(p, was, is)...)
 		}
 	case is == bgp.BGP_FSM_OPENSENT.String():
 		t.ledger.opens(keyOf(f))
@@ -185,9 +185,9 @@ func (t tap) stateChanged(f log.Fields) {
 		p, why, wasUp, news := t.ledger.down(keyOf(f), reasonWords(fmt.Sprint(f["reason"]), was))
 		switch {
 		case wasUp:
-			t.log.Warn("BGP session lost", "peer", p.Name, "address", p.Address, "reason", why)
+			t.log.Warn("BGP session lost", append(transition(p, was, is), "reason", why)...)
 		case news:
-			t.log.Warn("no BGP session", "peer", p.Name, "address", p.Address, "reason", why)
+			t.log.Warn("no BGP session", append(transition(p, was, is), "reason", why)...)
 		}
 	}
 }
