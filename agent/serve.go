@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/fairway-network/fairway/pools"
-	"github.com/fairway-network/fairway/speaker"
 )
 
 const (
@@ -133,8 +132,6 @@ func (a *Agent) controlServer() *http.Server {
 		}
 	})
 	a.serveUpkeep(mux)
-	a.front.serveMetrics(mux)
-	a.front.serveHealth(mux)
 	return &http.Server{Handler: mux, ReadHeaderTimeout: readTime}
 }
 
