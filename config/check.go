@@ -1,6 +1,8 @@
 package config
 
 import (
+	"cmp"
+	"fmt"
 	"net/netip"
 	"path/filepath"
 	"regexp"
@@ -139,17 +141,49 @@ func (l *Listen) check(s *source) {
 
 func broadcast() netip.Addr { return netip.AddrFrom4([4]byte{255, 255, 255, 255}) }
 
+// Numbers that mark routes of the agent where the file names no other.
+const (
+	ownProtocol     = 117
+	learnedProtocol = 118
+)
+
 // checkKernel refuses numbers under which routes of others would be taken for
 // the agent's, and deleted.
 func (c *Config) checkKernel(s *source) {
+	k, l := &c.Routes.Kernel, &c.Routes.Learned
+	checkMarks(s, "routes.kernel", k.Protocol, k.Table)
+	checkMarks(s, "routes.learned", l.Protocol, l.Table)
+	if l.Protocol != 0 && l.Protocol == cmp.Or(k.Protocol, ownProtocol) {
+		s.fail("routes.learned.protocol", "%d marks the agent's own routes (routes.kernel.protocol), and the ones would be deleted for the others: choose another number", l.Protocol)
+	}
+	if l.Enabled == nil {
+		enabled := k.Enabled
+		l.Enabled = &enabled
+	}
+	l.Table = cmp.Or(l.Table, k.Table)
+	if l.Protocol == 0 {
+		l.Protocol = learnedProtocol
+		if k.Protocol == learnedProtocol {
+			l.Protocol = ownProtocol
+		}
+	}
+	for i, p := range c.Peers {
+		if len(p.Accept.Prefixes) > 0 && !*l.Enabled {
+			s.warn(fmt.Sprintf("peers[%d].accept.prefixes", i), "the routes go nowhere: write routes.learned.enabled: true, or remove the list")
+		}
+	}
+}
+
+// checkMarks checks where routes of the agent are and what marks them.
+func checkMarks(s *source, section string, protocol uint8, table uint32) {
 	others := map[uint8]string{
 		11: "zebra", 12: "BIRD", 16: "DHCP clients", 18: "keepalived", 42: "babeld", 99: "Open/R",
 		186: "FRR's BGP", 187: "FRR's IS-IS", 188: "FRR's OSPF", 189: "FRR's RIP", 192: "FRR's EIGRP",
 	}
-	if who := others[c.Routes.Kernel.Protocol]; who != "" {
-		s.fail("routes.kernel.protocol", "%d marks the routes of %s, and the agent deletes stale routes under its own number: choose a free one, or remove the line", c.Routes.Kernel.Protocol, who)
+	if who := others[protocol]; who != "" {
+		s.fail(section+".protocol", "%d marks the routes of %s, and the agent deletes stale routes under its own number: choose a free one, or remove the line", protocol, who)
 	}
-	if c.Routes.Kernel.Table == 255 {
-		s.fail("routes.kernel.table", "255 is the kernel's own table of local addresses: write 254 for the main table, or a table of your own")
+	if table == 255 {
+		s.fail(section+".table", "255 is the kernel's own table of local addresses: write 254 for the main table, or a table of your own")
 	}
 }

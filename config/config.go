@@ -211,6 +211,23 @@ type IPAM struct {
 type Routes struct {
 	// The kernel's route table on this node.
 	Kernel KernelRoutes `key:"kernel"`
+	// Where the routes go that peers tell and `accept` takes. A change takes a
+	// restart of the agent.
+	Learned LearnedRoutes `key:"learned"`
+}
+
+// LearnedRoutes is what the agent does with accepted routes.
+type LearnedRoutes struct {
+	// Write them into the kernel. Without a peer that accepts something there are
+	// none.
+	Enabled *bool `key:"enabled" otherwise:"as routes.kernel.enabled"`
+	// Number of their route table; 254 is the main one.
+	Table uint32 `key:"table" limits:"1..4294967295" otherwise:"as routes.kernel.table"`
+	// Protocol number that marks them. The agent deletes stale routes under this
+	// number, so nobody else may use it.
+	Protocol uint8 `key:"protocol" limits:"5..255" otherwise:"a number of their own"`
+	// Their metric. A route to the same prefix with a lower one goes before it.
+	Metric uint32 `key:"metric" default:"4096" limits:"1..4294967295"`
 }
 
 // KernelRoutes is what the agent writes into the kernel.

@@ -67,6 +67,29 @@ func plain(o config.Options) config.Options {
 	return o
 }
 
+func truth(b bool) *bool { return &b }
+
+// Learned routes are where the agent's own are, and told apart from them.
+func TestLearnedRoutes(t *testing.T) {
+	clearEnvironment(t)
+	for text, want := range map[string]config.LearnedRoutes{
+		"kernel: {enabled: false}":                              {Enabled: truth(false), Table: 254, Protocol: 118, Metric: 4096},
+		"kernel: {enabled: false}, learned: {enabled: true}":    {Enabled: truth(true), Table: 254, Protocol: 118, Metric: 4096},
+		"kernel: {protocol: 118, table: 7}":                     {Enabled: truth(true), Table: 7, Protocol: 117, Metric: 4096},
+		"kernel: {table: 7}, learned: {table: 8, protocol: 99}": {},
+	} {
+		c, err := load(t, "routes: {"+text+"}\n")
+		if want == (config.LearnedRoutes{}) {
+			if err == nil {
+				t.Errorf("%s: loaded", text)
+			}
+			continue
+		}
+		must(t, err)
+		check(t, text, c.Routes.Learned, want)
+	}
+}
+
 func TestDefaults(t *testing.T) {
 	clearEnvironment(t)
 	c := mustLoad(t, "{}\n")
@@ -82,8 +105,11 @@ func TestDefaults(t *testing.T) {
 			AnnounceTimeout: 10 * time.Second,
 		},
 		Store: config.Embedded, StateDir: "/var/lib/fairway", RunDir: "/run/fairway",
-		IPAM:   config.IPAM{Socket: "/run/fairway/ipam.sock"},
-		Routes: config.Routes{Kernel: config.KernelRoutes{Enabled: true, Table: 254, Metric: 2048, Sysctls: config.SetSysctls}},
+		IPAM: config.IPAM{Socket: "/run/fairway/ipam.sock"},
+		Routes: config.Routes{
+			Kernel:  config.KernelRoutes{Enabled: true, Table: 254, Metric: 2048, Sysctls: config.SetSysctls},
+			Learned: config.LearnedRoutes{Enabled: truth(true), Table: 254, Protocol: 118, Metric: 4096},
+		},
 		Health: config.Health{Peers: config.AnyPeer},
 		Log:    config.Log{Level: slog.LevelInfo, Format: config.Text},
 	})
@@ -129,7 +155,10 @@ func TestEveryKey(t *testing.T) {
 		Peers: c.Peers, Templates: c.Templates, Announcements: c.Announcements,
 		Labels: config.Labels{"kubernetes.io/hostname": "n7", "example.com/Rack": "r1", "numbered": "7"},
 		Store:  config.Embedded, StateDir: "/srv/fairway", RunDir: "/run/other", IPAM: config.IPAM{Socket: "/run/cni.sock"},
-		Routes:  config.Routes{Kernel: config.KernelRoutes{Table: 100, Protocol: 200, Metric: 1, Sysctls: config.LeaveSysctls}},
+		Routes: config.Routes{
+			Kernel:  config.KernelRoutes{Table: 100, Protocol: 200, Metric: 1, Sysctls: config.LeaveSysctls},
+			Learned: config.LearnedRoutes{Enabled: truth(true), Table: 101, Protocol: 201, Metric: 2},
+		},
 		Metrics: config.Metrics{Address: netip.MustParseAddrPort("127.0.0.1:9479")},
 		Health:  config.Health{Address: netip.MustParseAddrPort("[::1]:9480"), Peers: config.AllPeers},
 		Log:     config.Log{Level: slog.LevelDebug, Format: config.JSON},

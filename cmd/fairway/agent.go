@@ -142,7 +142,7 @@ func partsOf(ctx context.Context, c *config.Config, log *slog.Logger) (_ agent.P
 	}
 	closeAll = func() error { return errors.Join(closeTable(), closeStore()) }
 	parts.Kernel = table
-	if parts.Speaker, err = speakerOf(c.Routes.Kernel, log); err != nil {
+	if parts.Speaker, err = speakerOf(c.Routes.Learned, log); err != nil {
 		return agent.Parts{}, nil, errors.Join(err, closeAll())
 	}
 	return parts, closeAll, nil
@@ -158,12 +158,12 @@ func booted() time.Time {
 }
 
 // speakerOf is this same program in a process of its own.
-func speakerOf(k config.KernelRoutes, log *slog.Logger) (speaker.Speaker, error) {
+func speakerOf(l config.LearnedRoutes, log *slog.Logger) (speaker.Speaker, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("find this program for the BGP speaker's process: %w", err)
 	}
-	return speaker.NewChild(speaker.Spawn{Path: self, Args: speakerArguments(k), Log: log}), nil
+	return speaker.NewChild(speaker.Spawn{Path: self, Args: speakerArguments(l), Log: log}), nil
 }
 
 func logger(c config.Log, stderr io.Writer) (*slog.Logger, *slog.LevelVar) {

@@ -193,6 +193,7 @@ func sameFixed(old, c *config.Config) error {
 		{"runDir", old.RunDir == c.RunDir},
 		{"ipam.socket", old.IPAM.Socket == c.IPAM.Socket},
 		{"routes.kernel", old.Routes.Kernel == c.Routes.Kernel},
+		{"routes.learned", reflect.DeepEqual(old.Routes.Learned, c.Routes.Learned)},
 		{"log.format", old.Log.Format == c.Log.Format},
 	} {
 		if !fixed.same {

@@ -2,9 +2,9 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
-	"strconv"
 
 	"github.com/fairway-network/fairway/config"
 	"github.com/fairway-network/fairway/routes/kernel"
@@ -33,16 +33,12 @@ func speakerCommand() *cobra.Command {
 	return cmd
 }
 
-// speakerArguments are for a speaker of an agent with these settings. Learned
-// routes go where the agent's own do, and not if it writes none.
-func speakerArguments(k config.KernelRoutes) []string {
-	args := []string{"speaker"}
-	if !k.Enabled {
-		return args
+// speakerArguments are for a speaker of an agent with these settings.
+func speakerArguments(l config.LearnedRoutes) []string {
+	if !*l.Enabled {
+		return []string{"speaker"}
 	}
-	args = append(args, "--learned-table="+strconv.Itoa(int(k.Table)))
-	if k.Protocol == kernel.DefaultLearnedProtocol { // taken by the agent's
-		args = append(args, "--learned-protocol="+strconv.Itoa(kernel.DefaultProtocol))
+	return []string{
+		"speaker", fmt.Sprintf("--learned-table=%d", l.Table), fmt.Sprintf("--learned-protocol=%d", l.Protocol), fmt.Sprintf("--learned-metric=%d", l.Metric),
 	}
-	return args
 }
