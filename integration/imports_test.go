@@ -48,7 +48,8 @@ func rooms() []room {
 		{"routes", nil, []string{"routes"}},
 		{"routes/kernel", []string{"routes", netlink, netns, sys}, nil},
 		{"routes/vpc", []string{"routes"}, []string{"routes/..."}},
-		{"speaker/...", []string{"routes", gobgp, "google.golang.org/grpc/...", "google.golang.org/protobuf/..."}, []string{"integration/router", netlink, netns, sys}},
+		{"discovery", []string{sys}, nil},
+		{"speaker/...", []string{"routes", "discovery", gobgp, "google.golang.org/grpc/...", "google.golang.org/protobuf/..."}, []string{"integration/router", netlink, netns, sys}},
 		{"config/...", []string{
 			"config/...", "pools", netipx, "github.com/spf13/viper", "github.com/go-viper/mapstructure/v2",
 			"github.com/fsnotify/fsnotify", "go.yaml.in/yaml/v3",
