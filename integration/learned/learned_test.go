@@ -1,0 +1,547 @@
+package learned
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/fairway-network/fairway/integration/router"
+	"github.com/fairway-network/fairway/speaker"
+)
+
+const (
+	soon    = 30 * time.Second
+	nodeASN = 64512
+)
+
+// tor is a router with a link to the node. Its sessions are one for each family.
+type tor struct {
+	*router.Router
+	host   router.Namespace
+	number int
+}
+
+// startTor starts the router of a number, which tells prefixes.
+func startTor(t *testing.T, i router.Implementation, number int, tells ...string) *tor {
+	t.Helper()
+	r := &tor{host: router.NewNamespace(t), number: number}
+	end := func(last int) []netip.Prefix {
+		return []netip.Prefix{
+			netip.MustParsePrefix(fmt.Sprintf("192.0.%d.%d/24", number, last)),
+			netip.MustParsePrefix(fmt.Sprintf("2001:db8:%d::%d/64", number, last)),
+		}
+	}
+	connect(t, r.host, number, end(2), end(1))
+	c := router.Config{
+		Addresses: []netip.Addr{end(1)[0].Addr(), end(1)[1].Addr()},
+		ASN:       uint32(65000 + number), RouterID: netip.MustParseAddr(fmt.Sprintf("198.51.100.%d", number)),
+	}
+	if i == router.FRR {
+		c.Extra = " bgp graceful-restart\n bgp graceful-restart restart-time 8\n bgp graceful-restart preserve-fw-state\n"
+	}
+	for _, p := range tells {
+		c.Originates = append(c.Originates, netip.MustParsePrefix(p))
+	}
+	for _, node := range end(2) {
+		c.Neighbors = append(c.Neighbors, router.Neighbor{Address: node.Addr(), ASN: nodeASN, HoldTime: 9 * time.Second, GracefulRestart: 8 * time.Second})
+	}
+	r.Router = router.Start(t, i, r.host, c)
+	return r
+}
+
+// connect makes the link of a number between the node and a router.
+func connect(t *testing.T, host router.Namespace, number int, near, far []netip.Prefix) {
+	t.Helper()
+	name := fmt.Sprintf("up%d", number)
+	// That of an earlier test goes with its router's namespace, sooner or later.
+	_ = exec.Command("ip", "link", "del", name).Run()
+	router.Connect(t, router.End{Interface: name, Addresses: near}, router.End{Namespace: host, Interface: "node0", Addresses: far})
+}
+
+// peers are the router's sessions as the node has them.
+func (r *tor) peers(accept speaker.Accept) (list []speaker.Peer) {
+	for i, a := range r.Config.Addresses {
+		list = append(list, speaker.Peer{Name: fmt.Sprintf("tor%d-%d", r.number, i), Address: a, ASN: r.Config.ASN,
+			Session: speaker.Session{HoldTime: 9 * time.Second, ConnectRetry: time.Second}, Accept: accept})
+	}
+	return list
+}
+
+// tells changes what a running router originates.
+func (r *tor) tells(t *testing.T, prefixes ...string) {
+	t.Helper()
+	var now []netip.Prefix
+	for _, p := range prefixes {
+		now = append(now, netip.MustParsePrefix(p))
+	}
+	before := r.Config.Originates
+	r.Config.Originates = now
+	r.Configure(t)
+	if r.Implementation == router.BIRD {
+		r.Do(t, "configure")
+		return
+	}
+	edit := func(word string, p netip.Prefix) {
+		family := "ipv4"
+		if p.Addr().Is6() {
+			family = "ipv6"
+		}
+		r.Do(t, "configure terminal", "-c", fmt.Sprintf("router bgp %d", r.Config.ASN), "-c", "address-family "+family+" unicast", "-c", word+"network "+p.String())
+	}
+	for _, p := range before {
+		if !slices.Contains(now, p) {
+			edit("no ", p)
+		}
+	}
+	for _, p := range now {
+		if !slices.Contains(before, p) {
+			edit("", p)
+		}
+	}
+}
+
+func rules(list ...string) speaker.Accept {
+	var a speaker.Accept
+	for _, text := range list {
+		var r speaker.PrefixRule
+		words := strings.Fields(text)
+		r.Network = netip.MustParsePrefix(words[0])
+		if len(words) > 1 {
+			if _, err := fmt.Sscan(words[1], &r.AtMost); err != nil {
+				panic(err)
+			}
+		}
+		a.Prefixes = append(a.Prefixes, r)
+	}
+	return a
+}
+
+func desired(peers ...[]speaker.Peer) speaker.Desired {
+	return speaker.Desired{
+		Local: speaker.Local{ASN: nodeASN, RouterID: netip.MustParseAddr("198.51.100.99"),
+			GracefulRestart: speaker.GracefulRestart{Enabled: true, Time: 20 * time.Second, Deferral: 5 * time.Second}},
+		Peers: slices.Concat(peers...),
+	}
+}
+
+// startSpeaker runs a speaker until the test ends, which leaves no route behind.
+func startSpeaker(t *testing.T, d speaker.Desired) *speaker.Child {
+	t.Helper()
+	c := speaker.NewChild(spawn(slog.New(slog.NewTextHandler(t.Output(), nil))))
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), soon)
+		defer cancel()
+		_ = c.Close(ctx, speaker.Withdraw) // says which routers were not told, which is well here
+		if left := learned(t); len(left) > 0 {
+			t.Errorf("routes are left: %v", left)
+		}
+	})
+	set(t, c, d)
+	return c
+}
+
+func set(t *testing.T, c *speaker.Child, d speaker.Desired) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), soon)
+	defer cancel()
+	if err := c.Set(ctx, d); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// learned are the kernel's learned routes: "10.0.0.0/8 192.0.1.1 192.0.2.1".
+func learned(t *testing.T) (lines []string) {
+	t.Helper()
+	for _, family := range []string{"-4", "-6"} {
+		out, err := exec.Command("ip", "-j", family, "route", "show", "proto", "118").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		type hop struct {
+			Gateway string
+			Via     struct{ Host string }
+			Dev     string
+		}
+		var list []struct {
+			hop
+			Dst      string
+			Nexthops []hop
+		}
+		if err := json.Unmarshal(out, &list); err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range list {
+			if r.Dst == "default" {
+				r.Dst = map[string]string{"-4": "0.0.0.0/0", "-6": "::/0"}[family]
+			}
+			var hops []string
+			for _, h := range append(r.Nexthops, r.hop) {
+				address := h.Gateway + h.Via.Host
+				if strings.HasPrefix(address, "fe80:") {
+					address = "fe80%" + h.Dev
+				}
+				if address != "" {
+					hops = append(hops, address)
+				}
+			}
+			slices.Sort(hops)
+			lines = append(lines, strings.Join(append([]string{r.Dst}, hops...), " "))
+		}
+	}
+	slices.Sort(lines)
+	return lines
+}
+
+func expect(t *testing.T, want ...string) {
+	t.Helper()
+	slices.Sort(want)
+	router.Await(t, fmt.Sprintf("the kernel has %q", want), soon, func() error {
+		if got := learned(t); !slices.Equal(got, want) {
+			return fmt.Errorf("it has %q", got)
+		}
+		return nil
+	})
+}
+
+func ip(t *testing.T, args ...string) {
+	t.Helper()
+	if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
+		t.Fatalf("ip %v: %v: %s", args, err, out)
+	}
+}
+
+// monitor writes down what happens to learned routes.
+type monitor struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func startMonitor(t *testing.T) *monitor {
+	t.Helper()
+	cmd := exec.Command("ip", "monitor", "route")
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := new(monitor)
+	go func() {
+		for s := bufio.NewScanner(out); s.Scan(); {
+			m.mu.Lock()
+			m.lines = append(m.lines, s.Text())
+			m.mu.Unlock()
+		}
+	}()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	m.sync(t)
+	return m
+}
+
+// sync waits until the monitor shows a route that comes and goes.
+func (m *monitor) sync(t *testing.T) {
+	t.Helper()
+	router.Await(t, "ip monitor shows what happens", soon, func() error {
+		for _, verb := range []string{"add", "del"} {
+			ip(t, "route", verb, "blackhole", "203.0.113.113", "metric", "7")
+		}
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		for i, l := range m.lines {
+			if strings.Contains(l, "203.0.113.113") && slices.ContainsFunc(m.lines[i+1:], func(l string) bool { return strings.Contains(l, "203.0.113.113") }) {
+				return nil
+			}
+		}
+		return fmt.Errorf("%q", m.lines)
+	})
+}
+
+// events are the learned routes that changed since the last call.
+func (m *monitor) events(t *testing.T) (list []string) {
+	t.Helper()
+	m.sync(t)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, l := range m.lines {
+		if strings.Contains(l, "proto 118") {
+			list = append(list, l)
+		}
+	}
+	m.lines = nil
+	return list
+}
+
+// quiet fails the test if a learned route changed since the last call.
+func (m *monitor) quiet(t *testing.T, during string) {
+	t.Helper()
+	if events := m.events(t); len(events) > 0 {
+		t.Errorf("%s: the kernel's routes changed: %q", during, events)
+	}
+}
+
+func both(t *testing.T, test func(t *testing.T, i router.Implementation)) {
+	for _, i := range []router.Implementation{router.FRR, router.BIRD} {
+		t.Run(string(i), func(t *testing.T) {
+			router.Need(t, i)
+			test(t, i)
+		})
+	}
+}
+
+func (r *tor) established(t *testing.T) {
+	t.Helper()
+	for _, n := range r.Config.Neighbors {
+		router.Await(t, fmt.Sprintf("tor%d has a session with %s", r.number, n.Address), soon, func() error {
+			if s := r.Neighbor(t, n.Address); !s.Established() {
+				return fmt.Errorf("it is %s", s.Session)
+			}
+			return nil
+		})
+	}
+}
+
+func TestRoutesOfTwoRouters(t *testing.T) {
+	both(t, func(t *testing.T, i router.Implementation) {
+		common := []string{"0.0.0.0/0", "::/0", "10.1.0.0/16", "2001:db8:9::/48"}
+		one := startTor(t, i, 1, append(common, "10.1.1.0/24", "10.2.0.0/16", "10.64.0.128/25")...)
+		two := startTor(t, i, 2, append(common, "10.64.0.0/24", "192.0.1.128/25")...)
+		accept := rules("0.0.0.0/0", "::/0", "10.0.0.0/8 24", "10.64.0.0/16 32", "192.0.0.0/16 32", "2001:db8::/32 48")
+		d := desired(one.peers(accept), two.peers(accept))
+		d.Announcements = speaker.Plainly(netip.MustParsePrefix("10.64.0.0/24"))
+		c := startSpeaker(t, d)
+		const four, six = " 192.0.1.1 192.0.2.1", " 2001:db8:1::1 2001:db8:2::1"
+		want := []string{"0.0.0.0/0" + four, "::/0" + six, "10.1.0.0/16" + four, "2001:db8:9::/48" + six, "10.1.1.0/24 192.0.1.1", "10.2.0.0/16 192.0.1.1"}
+		expect(t, want...)
+
+		// The way in by one router and out by the other does not exist.
+		if routes := two.Routes(t); slices.ContainsFunc(routes, func(r router.Route) bool { return r.Prefix.String() == "10.2.0.0/16" }) {
+			t.Errorf("the node told the one router what it learned from the other: %+v", routes)
+		}
+
+		// Rules change without a session's end.
+		d.Peers = slices.Concat(one.peers(rules("10.1.0.0/16 24")), two.peers(accept))
+		set(t, c, d)
+		expect(t, "0.0.0.0/0 192.0.2.1", "::/0 2001:db8:2::1", "2001:db8:9::/48 2001:db8:2::1", "10.1.0.0/16"+four, "10.1.1.0/24 192.0.1.1")
+		d.Peers = slices.Concat(one.peers(accept), two.peers(accept))
+		set(t, c, d)
+		expect(t, want...)
+
+		// Withdrawn, and told again.
+		one.tells(t, append(common, "10.1.1.0/24")...)
+		two.tells(t, common[1:]...)
+		expect(t, "0.0.0.0/0 192.0.1.1", "::/0"+six, "10.1.0.0/16"+four, "2001:db8:9::/48"+six, "10.1.1.0/24 192.0.1.1")
+		one.tells(t, append(common, "10.1.1.0/24", "10.2.0.0/16")...)
+		two.tells(t, common...)
+		expect(t, want...)
+
+		// What others take out comes back.
+		ip(t, "route", "flush", "proto", "118")
+		expect(t, want...)
+
+		// A router that tells too much tells nothing, and the other goes on.
+		few := accept
+		few.Max = 3
+		d.Peers = slices.Concat(one.peers(few), two.peers(accept))
+		set(t, c, d)
+		expect(t, "0.0.0.0/0 192.0.2.1", "::/0"+six, "10.1.0.0/16 192.0.2.1", "2001:db8:9::/48"+six)
+	})
+}
+
+func TestRouterRestarts(t *testing.T) {
+	both(t, func(t *testing.T, i router.Implementation) {
+		prefixes := []string{"10.1.0.0/16", "10.2.0.0/16", "2001:db8:9::/48"}
+		one := startTor(t, i, 1, prefixes...)
+		startSpeaker(t, desired(one.peers(rules("10.0.0.0/8 24", "2001:db8::/32 48"))))
+		want := []string{"10.1.0.0/16 192.0.1.1", "10.2.0.0/16 192.0.1.1", "2001:db8:9::/48 2001:db8:1::1"}
+		expect(t, want...)
+		m := startMonitor(t)
+		one.Kill()
+		one.Again(t)
+		one.established(t)
+		// One more shows that the session tells something again.
+		one.tells(t, append(prefixes, "10.3.0.0/16")...)
+		expect(t, append(want, "10.3.0.0/16 192.0.1.1")...)
+		if events := m.events(t); len(events) != 1 || !strings.Contains(events[0], "10.3.0.0/16") {
+			t.Errorf("the router's restart was noticed: %q", events)
+		}
+		// What it does not tell any more goes, and all when it stays away.
+		one.Kill()
+		one.Config.Originates = one.Config.Originates[:1]
+		one.Again(t)
+		expect(t, want[0])
+		one.Kill()
+		expect(t)
+	})
+}
+
+func TestSpeakerAndAgentDie(t *testing.T) {
+	both(t, func(t *testing.T, i router.Implementation) {
+		prefixes := []string{"10.1.0.0/16", "10.2.0.0/16", "2001:db8:9::/48"}
+		one := startTor(t, i, 1, prefixes...)
+		two := startTor(t, i, 2, prefixes...)
+		d := desired(one.peers(rules("10.0.0.0/8 24", "2001:db8::/32 48")), two.peers(rules("10.0.0.0/8 24", "2001:db8::/32 48")))
+		agent := startAgent(t, d)
+		want := []string{"10.1.0.0/16 192.0.1.1 192.0.2.1", "10.2.0.0/16 192.0.1.1 192.0.2.1", "2001:db8:9::/48 2001:db8:1::1 2001:db8:2::1"}
+		expect(t, want...)
+		m := startMonitor(t)
+		agent.killChild(t)
+		two.tells(t, append(prefixes, "10.3.0.0/16")...)
+		expect(t, append(want, "10.3.0.0/16 192.0.2.1")...)
+		one.established(t)
+		if events := m.events(t); len(events) != 1 || !strings.Contains(events[0], "10.3.0.0/16") {
+			t.Errorf("the death of the speaker was noticed: %q", events)
+		}
+		agent.kill()
+		if got := learned(t); len(got) != 4 {
+			t.Errorf("with the agent dead the kernel has %q", got)
+		}
+		two.tells(t, prefixes...)
+		one.tells(t, prefixes[1:]...)
+		m.quiet(t, "without an agent")
+		startSpeaker(t, d)
+		expect(t, "10.1.0.0/16 192.0.2.1", want[1], want[2])
+		if events := m.events(t); len(events) != 2 {
+			t.Errorf("more than what had changed was touched: %q", events)
+		}
+	})
+}
+
+// A speaker that learns nothing any more removes what one before it learned, and
+// nothing else.
+func TestLearningNoMore(t *testing.T) {
+	router.Need(t, router.BIRD)
+	one := startTor(t, router.BIRD, 1, "10.1.0.0/16")
+	ip(t, "route", "add", "10.9.0.0/16", "via", "192.0.1.1", "proto", "118", "metric", "4096")
+	ip(t, "route", "add", "10.8.0.0/16", "via", "192.0.1.1", "proto", "static", "metric", "4096")
+	c := startSpeaker(t, desired(one.peers(speaker.Accept{})))
+	expect(t)
+	one.established(t)
+	set(t, c, desired(one.peers(rules("10.0.0.0/8 16"))))
+	expect(t, "10.1.0.0/16 192.0.1.1")
+	set(t, c, desired(one.peers(speaker.Accept{})))
+	expect(t)
+	if out, err := exec.Command("ip", "route", "show", "10.8.0.0/16").Output(); err != nil || len(out) == 0 {
+		t.Errorf("another's route is gone: %v", err)
+	}
+}
+
+// Sessions over IPv6 carry IPv4 prefixes with IPv6 next hops (RFC 8950): with BIRD
+// between link-local addresses, which FRR's bgpd knows none of without zebra.
+func TestIPv4OverIPv6(t *testing.T) {
+	both(t, func(t *testing.T, i router.Implementation) {
+		var peers []speaker.Peer
+		format, hops := "2001:db8:%d::", " 2001:db8:1::1 2001:db8:2::1"
+		if i == router.BIRD {
+			format, hops = "fe80::%d:", " fe80%up1 fe80%up2"
+		}
+		for number := 1; number <= 2; number++ {
+			host, up := router.NewNamespace(t), fmt.Sprintf("up%d", number)
+			self, far := netip.MustParseAddr(fmt.Sprintf(format, number)+"2"), netip.MustParseAddr(fmt.Sprintf(format, number)+"1")
+			connect(t, host, number, nil, []netip.Prefix{netip.PrefixFrom(far, 64)})
+			// In place of the address that the kernel makes, which the router could not know.
+			ip(t, "-6", "addr", "flush", "dev", up)
+			ip(t, "addr", "add", self.String()+"/64", "dev", up, "nodad")
+			c := router.Config{Addresses: []netip.Addr{netip.IPv6Unspecified()}, ASN: uint32(65000 + number), RouterID: netip.MustParseAddr(fmt.Sprintf("198.51.100.%d", number)),
+				Originates: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("2001:db8:9::/48")}}
+			peer := speaker.Peer{Name: up, Address: far, ASN: c.ASN, Accept: rules("10.0.0.0/8 16", "2001:db8::/32 48"),
+				Session: speaker.Session{Families: []speaker.Family{speaker.IPv4, speaker.IPv6}, HoldTime: 9 * time.Second, ConnectRetry: time.Second}}
+			if i == router.BIRD {
+				peer.Address = far.WithZone(up)
+				c.Extra = fmt.Sprintf(overLinkLocal, c.ASN, self, nodeASN)
+			} else {
+				c.Neighbors = []router.Neighbor{{Address: self, ASN: nodeASN, Families: []router.Family{router.IPv4, router.IPv6}, Extra: []string{"capability extended-nexthop"}}}
+			}
+			router.Start(t, i, host, c)
+			peers = append(peers, peer)
+		}
+		startSpeaker(t, desired(peers))
+		expect(t, "10.1.0.0/16"+hops, "2001:db8:9::/48"+hops)
+	})
+}
+
+// overLinkLocal is BIRD's configuration of a session with a link-local neighbor.
+const overLinkLocal = `protocol bgp unnumbered {
+  local as %d;
+  neighbor %s as %d;
+  interface "node0";
+  direct;
+  passive on;
+  ipv4 { import all; export all; extended next hop on; };
+  ipv6 { import all; export all; };
+}`
+
+// agent is a process with a speaker.
+type agent struct {
+	cmd   *exec.Cmd
+	ended sync.Once
+}
+
+func startAgent(t *testing.T, d speaker.Desired) *agent {
+	t.Helper()
+	settings, err := json.Marshal(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &agent{cmd: exec.Command("/proc/self/exe")}
+	a.cmd.Env = append(os.Environ(), asAgent+"="+string(settings))
+	a.cmd.Stderr = t.Output()
+	if _, err = a.cmd.StdinPipe(); err == nil {
+		err = a.cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(a.kill)
+	return a
+}
+
+func (a *agent) kill() {
+	a.ended.Do(func() {
+		_ = a.cmd.Process.Kill()
+		_ = a.cmd.Wait()
+	})
+}
+
+// killChild kills the speaker's process.
+func (a *agent) killChild(t *testing.T) {
+	t.Helper()
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		stat, err := os.ReadFile("/proc/" + e.Name() + "/stat")
+		if err != nil {
+			continue
+		}
+		_, rest, _ := strings.Cut(string(stat), ") ")
+		var pid, parent int
+		var state string
+		if _, err := fmt.Sscan(e.Name(), &pid); err != nil {
+			continue
+		}
+		if _, err := fmt.Sscan(rest, &state, &parent); err != nil || parent != a.cmd.Process.Pid {
+			continue
+		}
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	t.Fatal("the agent has no speaker process")
+}
