@@ -93,7 +93,7 @@ func (l *ledger) flushed(f *flush) (done bool, changed <-chan struct{}, err erro
 	if l.replaced {
 		return false, nil, errReplaced
 	}
-	if l.families == nil {
+	if l.families == nil || l.swapping {
 		return false, l.changed, nil
 	}
 	for _, family := range f.families {

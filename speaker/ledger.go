@@ -25,6 +25,7 @@ type ledger struct {
 	awaited  map[netip.Prefix]int // how many flushes look again when a prefix is written
 	comings  int                  // sessions that came up so far
 	replaced bool                 // another run has taken over
+	swapping bool                 // a peer is about to be put back, see run.comeBack
 	changed  chan struct{}        // closed and replaced whenever a waiter should look again
 	tend     chan struct{}        // of size one: a session needs a hand, see Server.tend
 	// keeps is how long peers keep forwarding without a session, and keepsStale
@@ -49,7 +50,7 @@ type session struct {
 	trouble    string    // why no session came about since
 	notice     string    // the last notification, explains the state change that follows
 	restarting bool      // GoBGP sets the restart bit and defers its first UPDATE
-	lostBit    bool      // the restart bit was cleared by another peer's progress before this one came up
+	lostBit    bool      // the next OPEN lacks the restart bit, by another peer's progress or since a session was lost
 	opening    bool      // an OPEN is under way
 	bitOut     bool      // the bit was cleared after it had left in the OPEN that is under way
 	limited    time.Time
@@ -388,6 +389,9 @@ func (l *ledger) down(address, reason string) (p Peer, why string, wasUp, news b
 			s.holds = l.holdsFromNow(s)
 		case s.refreshed():
 			s.holds = time.Time{}
+		}
+		if s.comesBack() {
+			s.loseBit(l)
 		}
 	} else {
 		news, s.trouble = s.trouble != why, why

@@ -252,3 +252,46 @@ func (s within500ms) State(context.Context) (State, error) {
 	st, err := s.Speaker.State(ctx)
 	return st, errors.Join(err, ctx.Err())
 }
+
+// A router that keeps this node's routes when the connection is lost is told that it
+// was right to: else it would drop them with the next OPEN.
+func TestRestartBitAfterLostSession(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		address string
+		helps   bool
+		accepts []PrefixRule
+		want    bool
+	}{
+		"helper":             {address: "127.0.0.60", helps: true, want: true},
+		"no helper":          {address: "127.0.0.61"},
+		"helper with routes": {address: "127.0.0.62", helps: true, accepts: []PrefixRule{{Network: netip.MustParsePrefix("0.0.0.0/0")}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRaw(t, "raw", c.address)
+			r.helps, r.peer.Accept.Prefixes = c.helps, c.accepts
+			close(r.gate)
+			r.listen(t)
+			s := newTestServer(t)
+			d := Desired{Local: local(), Peers: []Peer{r.peer}, Announcements: announce("10.1.0.0/26")}
+			must(t, s.Set(t.Context(), d))
+			if restartBit(r.nextOpen(t)) {
+				t.Error("the restart bit is set at the first start")
+			}
+			must(t, s.Flush(within(t, soon), d.Prefixes()))
+			for cuts := 1; cuts <= 2; cuts++ {
+				r.forgetOpens()
+				must(t, (<-r.sessions).Close())
+				if got := restartBit(r.nextOpen(t)); got != c.want {
+					t.Errorf("restart bit after cut %d: %v", cuts, got)
+				}
+				comesUp(t, s, "raw")
+				must(t, s.Flush(within(t, soon), d.Prefixes()))
+				if p := stateOf(t, s, "raw"); p.Flaps != cuts || p.LastError == "" {
+					t.Errorf("state after cut %d: %+v", cuts, p)
+				}
+			}
+		})
+	}
+}

@@ -196,7 +196,11 @@ func (r *run) setPeers(ctx context.Context, peers map[netip.Addr]Peer) error {
 }
 
 func (r *run) addPeer(ctx context.Context, p Peer) error {
-	restarting := r.restarting() && !r.ceased[p.Address]
+	return r.addPeerAs(ctx, p, r.restarting() && !r.ceased[p.Address])
+}
+
+// addPeerAs is addPeer, with the restart bit or without.
+func (r *run) addPeerAs(ctx context.Context, p Peer, restarting bool) error {
 	r.ledger.add(p, restarting)
 	told := peerOf(p, r.local, restarting)
 	if err := r.bgp.AddPeer(ctx, &api.AddPeerRequest{Peer: told}); err != nil {

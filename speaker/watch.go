@@ -167,11 +167,8 @@ func (s *Server) tendOnce(ctx context.Context, r *run) {
 		return
 	}
 	for _, p := range r.ledger.lostBits() {
-		if !r.restarting() {
-			continue
-		}
-		if err := errors.Join(r.removePeer(ctx, p), r.addPeer(ctx, p)); err != nil {
-			s.log.Warn("cannot restore the restart bit", "error", err)
+		if err := r.comeBack(ctx, p); err != nil {
+			s.log.Warn("cannot set the restart bit", "error", err)
 		}
 	}
 	for _, p := range r.ledger.lostKeys() {
@@ -193,13 +190,13 @@ func (s *Server) tendOnce(ctx context.Context, r *run) {
 	}
 }
 
-// lostBits takes the peers whose restart bit was lost.
+// lostBits takes the peers without a session whose next OPEN lacks the restart bit.
 func (l *ledger) lostBits() []Peer {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var peers []Peer
 	for _, s := range l.sessions {
-		if s.lostBit && !s.up {
+		if s.lostBit && !s.up && !s.opening && s.freed == nil {
 			peers = append(peers, s.peer)
 		}
 		s.lostBit = false

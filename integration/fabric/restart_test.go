@@ -5,6 +5,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/fairway-network/fairway/integration/lab/labtest"
 )
 
 // disturbance is something that happens to an agent.
@@ -56,6 +58,22 @@ func disturbances() []disturbance {
 				f.end("speaker", syscall.SIGKILL)
 				f.fresh()
 			}
+		}},
+		{name: "the connections are cut", do: func(f *fabric) {
+			before, err := f.status()
+			must(f.t, err)
+			for _, p := range before.Peers {
+				labtest.Exec(f.t, f.node, "ss", "-K", "dst", fmt.Sprintf("[%s]", p.Address))
+			}
+			f.await("the sessions are others", func() error {
+				now, err := f.status()
+				for i, p := range now.Peers {
+					if err == nil && (!p.Established() || p.Since.Equal(before.Peers[i].Since)) {
+						err = fmt.Errorf("%+v", p)
+					}
+				}
+				return err
+			})
 		}},
 		{name: "a peer is added and removed", do: func(f *fabric) {
 			f.reload(strings.Replace(agentConfig, "pools:", spare+"pools:", 1), "the peer is there", func(peers string) bool { return strings.Contains(peers, "spare") })
