@@ -91,6 +91,21 @@ func (l *Ledger) Free(pool string, f Family, now time.Time) (n int) {
 	return n
 }
 
+// NextFree is when the next address of a family of a pool has rested that rests
+// now; zero if none does.
+func (l *Ledger) NextFree(pool string, f Family, now time.Time) time.Time {
+	s := l.shares[pool]
+	if s == nil {
+		return time.Time{}
+	}
+	lot := s.lot(f)
+	lot.advance(now)
+	if len(lot.cooling) == 0 {
+		return time.Time{}
+	}
+	return lot.cooling[0].since.Add(lot.pool.ReuseAfter())
+}
+
 // Offers says whether a block held, closed or not, has a free address for pods;
 // want, if that is valid.
 func (l *Ledger) Offers(prefix netip.Prefix, want netip.Addr) bool {

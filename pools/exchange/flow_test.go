@@ -35,7 +35,13 @@ type scene struct {
 // newScene has a pool "a" of eight addresses in cells of four.
 func newScene(t *testing.T) *scene {
 	t.Helper()
-	pool, err := pools.New(pools.Definition{Name: "a", BlockSize: 4, Ranges: ranges("10.0.0.0/29"), Gateways: []netip.Prefix{netip.MustParsePrefix("10.0.0.255/24")}})
+	return newSceneWithRest(t, 0)
+}
+
+// newSceneWithRest is newScene where addresses rest for so long.
+func newSceneWithRest(t *testing.T, rest time.Duration) *scene {
+	t.Helper()
+	pool, err := pools.New(pools.Definition{Name: "a", BlockSize: 4, ReuseAfter: rest, Ranges: ranges("10.0.0.0/29"), Gateways: []netip.Prefix{netip.MustParsePrefix("10.0.0.255/24")}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,6 +87,18 @@ func (p *player) lease(id string, want ...netip.Addr) {
 	}
 	if err != nil {
 		p.t.Fatal(err)
+	}
+}
+
+// release ends the lease of that id.
+func (p *player) release(id string) {
+	p.t.Helper()
+	rec, held, err := p.ledger.ProposeRelease(pools.Owner{Attachment: pools.Attachment{ContainerID: p.Name + id}}, p.scene.now)
+	if err == nil && held {
+		err = p.ledger.Apply(rec)
+	}
+	if err != nil || !held {
+		p.t.Fatalf("release %s: held %v, %v", id, held, err)
 	}
 }
 
@@ -362,6 +380,59 @@ func TestFlowOfALoanThatDoesNotStand(t *testing.T) {
 			b.does("Retract " + requestOf("b"))
 			b.has()
 		})
+	}
+}
+
+// What comes free while another node waits is lent at once: whoever releases is told
+// that somebody waits, and the node wakes by itself when an address has rested.
+func TestFlowOfWhatComesFree(t *testing.T) {
+	const rest = 20 * time.Second
+	s := newSceneWithRest(t, rest)
+	a, b := s.enter(t, "a", "a.1"), s.enter(t, "b", "b.1")
+	a.holds("10.0.0.4/30", 4)
+	a.holds("10.0.0.0/30", 4)
+	b.needs(1)
+	b.does("List a")
+	b.answered()
+	b.does("Ask " + requestOf("b"))
+	b.answered()
+	if a.Awaited("a") {
+		t.Error("a has heard of nobody who waits")
+	}
+	a.sees()
+	a.does()
+	if !a.Awaited("a") || a.Awaited("another") {
+		t.Errorf("somebody waits for pool a: %v, for another one: %v", a.Awaited("a"), a.Awaited("another"))
+	}
+	free := s.now.Add(rest)
+	a.release("10.0.0.0/30b")
+	_, next := a.Advance(s.now)
+	if !next.Equal(free) {
+		t.Fatalf("a goes on in %v, want %v", next.Sub(s.now), rest)
+	}
+	s.now = next
+	a.does()
+	if parting := a.Parting(); len(parting) != 1 {
+		t.Errorf("a parts with %v", parting)
+	}
+}
+
+// Pods of a node that wait get what has rested there as soon as it has.
+func TestFlowOfWhatHasRested(t *testing.T) {
+	const rest = 20 * time.Millisecond
+	s := newSceneWithRest(t, rest)
+	a := s.enter(t, "a", "a.1")
+	a.holds("10.0.0.4/30", 4)
+	a.holds("10.0.0.0/30", 4)
+	a.needs(1)
+	a.does("List a")
+	a.answered()
+	a.does("Ask " + requestOf("a"))
+	a.answered()
+	a.does()
+	a.release("10.0.0.0/30b")
+	if _, next := a.Advance(s.now); !next.Equal(s.now.Add(rest)) {
+		t.Errorf("a goes on in %v, want %v", next.Sub(s.now), rest)
 	}
 }
 

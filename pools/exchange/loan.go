@@ -101,6 +101,12 @@ func (n *Node) lineUp() {
 	slices.SortFunc(n.asked, func(a, b asked) int { return cmp.Or(a.turn.Compare(b.turn), cmp.Compare(a.Name, b.Name)) })
 }
 
+// Awaited says whether it is time to Advance, since an address of a pool has come
+// free: somebody waits for one. It is cheap enough for every release.
+func (n *Node) Awaited(pool string) bool {
+	return slices.ContainsFunc(n.asked, func(r asked) bool { return r.Pool == pool }) || n.waits(pool)
+}
+
 // serve answers the open requests of others that this node has something for,
 // the oldest ones first. What there is not for one, there is for no other that
 // lacks the same.
@@ -176,8 +182,8 @@ func (n *Node) nextAnswer() (next time.Time) {
 		return next
 	}
 	for _, t := range []time.Time{n.lapse, n.ripe} {
-		if n.now.Before(t) && (next.IsZero() || t.Before(next)) {
-			next = t
+		if n.now.Before(t) {
+			next = earlier(next, t)
 		}
 	}
 	i, _ := slices.BinarySearchFunc(n.asked, n.now, func(r asked, now time.Time) int {
@@ -188,13 +194,43 @@ func (n *Node) nextAnswer() (next time.Time) {
 	})
 	for _, r := range n.asked[i:] {
 		if !n.answering(r.UID) {
-			if next.IsZero() || r.turn.Before(next) {
-				next = r.turn
-			}
+			next = earlier(next, r.turn)
 			break
 		}
 	}
 	return next
+}
+
+// nextFree is when the next address has rested that somebody waits for: another
+// node that was not answered, or pods of this one.
+func (n *Node) nextFree() (next time.Time) {
+	looked := map[Lack]bool{}
+	look := func(lack Lack) {
+		if lack.Want = (netip.Addr{}); !looked[lack] {
+			looked[lack] = true
+			next = earlier(next, n.ledger.NextFree(lack.Pool, lack.Family, n.now))
+		}
+	}
+	for _, r := range n.asked {
+		if n.now.Before(r.turn) || n.quitting {
+			break
+		}
+		look(lackOf(r.Request))
+	}
+	for lack, w := range n.wants {
+		if w.count > 0 {
+			look(lack)
+		}
+	}
+	return next
+}
+
+// earlier of two times, of which zero is none.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // lends is what becomes of a request.

@@ -113,13 +113,13 @@ func (n *Node) Advance(now time.Time) (ops []*Op, next time.Time) {
 	}
 	n.spread()
 	for _, e := range n.errands() {
-		if e.at().busy == 0 && (next.IsZero() || e.at().due.Before(next)) {
-			next = e.at().due
+		if p := e.at(); p.busy == 0 && p.due.Before(now) {
+			next = now // it was let go on meanwhile
+		} else if p.busy == 0 {
+			next = earlier(next, p.due)
 		}
 	}
-	if t := n.nextAnswer(); !t.IsZero() && (next.IsZero() || t.Before(next)) {
-		next = t
-	}
+	next = earlier(next, earlier(n.nextAnswer(), n.nextFree()))
 	ops, n.out = n.out, nil
 	return ops, next
 }

@@ -46,6 +46,7 @@ func newWorld(seed uint64, record bool) *world {
 	}
 	w.reapers = []*controller{{w: w, name: "reaper", reaper: NewReaper(simAbsence)}, {w: w, name: "reaper2", reaper: NewReaper(simAbsence)}}
 	w.store.changed()
+	w.drowsy = w.rng.IntN(2) == 0
 	return w
 }
 
@@ -120,7 +121,7 @@ func serving(m *machine) bool { return m.agent != nil && m.agent.ready }
 // tick advances somebody whose time has come.
 func (w *world) tick() bool {
 	m := w.some(func(m *machine) bool {
-		return m.agent != nil && (m.agent.ready && len(m.pods) > 0 || !m.agent.due.IsZero() && !w.now.Before(m.agent.due))
+		return m.agent != nil && (m.agent.stirs() || !w.drowsy && m.agent.ready && len(m.pods) > 0)
 	})
 	if m == nil {
 		return false
@@ -129,12 +130,22 @@ func (w *world) tick() bool {
 	return true
 }
 
+// stirs says whether the agent goes on now by itself.
+func (a *agent) stirs() bool {
+	return a.w.past(a.due) || a.ready && (a.w.past(a.audits) || a.w.past(a.retry) || slices.ContainsFunc(a.unfit, a.parted))
+}
+
+// past says whether t is a time, and has come.
+func (w *world) past(t time.Time) bool { return !t.IsZero() && !w.now.Before(t) }
+
 func (a *agent) tick() {
-	if a.ready && !a.audits.IsZero() && !a.w.now.Before(a.audits) {
+	if a.ready && a.w.past(a.audits) {
 		a.audits = time.Time{}
 		a.node.Audit()
 	}
-	a.anew = true
+	if a.anew = !a.w.drowsy || a.w.past(a.retry); a.anew {
+		a.retry = time.Time{}
+	}
 	if a.ready && len(a.unfit) > 0 {
 		a.discard()
 	}
@@ -160,6 +171,10 @@ func (w *world) show() bool {
 // see shows a node the requests at a moment of the past.
 func (a *agent) see(i int) {
 	past := a.w.store.past
+	if a.w.drowsy && a.shown != nil && slices.Equal(a.shown, past[i].requests) {
+		return
+	}
+	a.shown = append([]Request{}, past[i].requests...)
 	if now := a.w.store.revision - (len(past) - 1 - i); now != a.watched {
 		a.watched = now
 		a.w.say("%s sees %d requests, of revision %d", a.name, len(past[i].requests), now)
@@ -184,9 +199,16 @@ func (w *world) pod() bool {
 	if m == nil {
 		return false
 	}
-	m.agent.release(m.pods[w.rng.IntN(len(m.pods))])
-	m.agent.pump()
+	m.agent.finish(m.pods[w.rng.IntN(len(m.pods))])
 	return true
+}
+
+// finish ends a pod. The node is told only where it matters.
+func (a *agent) finish(p *pod) {
+	a.release(p)
+	if !a.w.drowsy || a.crashed || a.w.rules[p.pool].Draining || a.node.Awaited(p.pool) {
+		a.pump()
+	}
 }
 
 func (w *world) addPod() bool {
@@ -207,9 +229,19 @@ func (w *world) addPod() bool {
 	m.pods = append(m.pods, p)
 	w.say("%s: pod %d of pool %s wants %v", m.name, p.id, p.pool, p.want)
 	if serving(m) {
-		m.agent.pump()
+		m.agent.admit(p)
 	}
 	return true
+}
+
+// admit serves a pod that comes. The node is told only of what can't be served, and
+// of what is left where that is little.
+func (a *agent) admit(p *pod) {
+	if a.w.drowsy && a.lease(p, map[Lack]int{}) && !a.crashed &&
+		!slices.ContainsFunc(p.addrs, func(x netip.Addr) bool { return a.node.RunsLow(p.pool, pools.FamilyOf(x)) }) {
+		return
+	}
+	a.pump()
 }
 
 func (w *world) network() bool {
@@ -480,6 +512,32 @@ func (w *world) settleDown() {
 			m.cordon(false)
 		}
 	}
+	for i := 0; w.verdict == nil && i < 3; i++ {
+		if i > 0 {
+			w.shift(i == 1)
+		}
+		w.comeToRest()
+	}
+}
+
+// shift ends some of the pods of nodes that are at rest, or makes some more.
+func (w *world) shift(end bool) {
+	for _, m := range w.machines {
+		for range w.rng.IntN(4) {
+			switch {
+			case !end:
+				w.addPod()
+			case serving(m) && len(m.pods) > 0:
+				m.agent.finish(m.pods[w.rng.IntN(len(m.pods))])
+			}
+		}
+	}
+	w.number++
+	w.check()
+}
+
+// comeToRest fails the run unless nothing is stranded in the end.
+func (w *world) comeToRest() {
 	end := w.now.Add(10 * time.Minute)
 	why := "?"
 	for calm := 0; w.verdict == nil && w.now.Before(end); {
@@ -494,17 +552,22 @@ func (w *world) settleDown() {
 		}
 	}
 	if w.verdict == nil {
-		w.say("the store: %s", describe(w.store.blocks))
-		for _, m := range w.machines {
-			if m.agent != nil {
-				w.say("%s takes for its own: %v, needs %v, has %d pods: %v", m.name, m.agent.believed(), m.agent.needs, len(m.pods), m.agent.ledger.Usage(w.now))
-				for lack := range m.agent.needs {
-					w.say("%s: %v: %v", m.name, lack, m.agent.node.Why(lack))
-				}
-			}
-		}
+		w.tellAll()
 		w.fail("10 minutes after all faults have ended: %s", why)
 		w.kind = strings.Join(slices.DeleteFunc(strings.Fields(why), func(word string) bool { return strings.ContainsAny(word, "0123456789") }), " ")
+	}
+}
+
+// tellAll adds to the history how things are.
+func (w *world) tellAll() {
+	w.say("the store: %s", describe(w.store.blocks))
+	for _, m := range w.machines {
+		if m.agent != nil {
+			w.say("%s takes for its own: %v, needs %v, has %d pods: %v", m.name, m.agent.believed(), m.agent.needs, len(m.pods), m.agent.ledger.Usage(w.now))
+			for lack := range m.agent.needs {
+				w.say("%s: %v: %v", m.name, lack, m.agent.node.Why(lack))
+			}
+		}
 	}
 }
 
@@ -559,7 +622,10 @@ func (w *world) round() {
 	}
 	now := w.store.past[len(w.store.past)-1]
 	for _, c := range w.reapers {
-		c.see(now.blocks, now.requests, now.nodes)
+		if !w.drowsy || c.seen != w.store.revision || c.reaper.Stale() {
+			c.see(now.blocks, now.requests, now.nodes)
+			c.seen = w.store.revision
+		}
 	}
 	for i := 0; len(w.calls) > 0 && i < 1000 && w.verdict == nil; i++ {
 		w.further(w.calls[w.rng.IntN(len(w.calls))])
@@ -578,12 +644,14 @@ func (w *world) letGo() {
 	}
 	w.until(later(next, w.now.Add(20*time.Millisecond)))
 	for _, m := range w.machines {
-		if m.agent != nil {
+		if m.agent != nil && (!w.drowsy || m.agent.stirs()) {
 			m.agent.tick()
 		}
 	}
 	for _, c := range w.reapers {
-		c.advance()
+		if !w.drowsy || w.past(c.due) {
+			c.advance()
+		}
 	}
 	w.check()
 }

@@ -63,11 +63,17 @@ type agent struct {
 	watched int // revision of the requests seen
 	unfit   []Stored
 	needs   map[Lack]int
-	anew    bool // the pods that wait try again
+	anew    bool      // the pods that wait try again
+	retry   time.Time // when those do that have failed
+	shown   []Request // last, by the watch
 	due     time.Time
 	audits  time.Time // when to look for what came late
+	spins   int
 	dirty   bool
 }
+
+// podRetry is how long after it has failed a pod's ADD is made again.
+const podRetry = 10 * time.Second
 
 var errCrash = errors.New("crashed at a write")
 
@@ -203,6 +209,7 @@ func (a *agent) pump() {
 	for range 3 {
 		ops, next := a.node.Advance(a.w.now)
 		a.due = next
+		a.watchSpin(len(ops) == 0 && a.w.past(next))
 		if a.crashed {
 			a.crash()
 			return
@@ -219,6 +226,15 @@ func (a *agent) pump() {
 	}
 	if a.crashed {
 		a.crash()
+	}
+}
+
+// watchSpin fails the run if the node wants to go on at once, and then does nothing.
+func (a *agent) watchSpin(spins bool) {
+	if !spins {
+		a.spins = 0
+	} else if a.spins++; a.spins > 100 {
+		a.w.fail("%s: the node wants to go on at once, and does nothing", a.name)
 	}
 }
 
@@ -241,6 +257,9 @@ func (a *agent) serve() (news bool) {
 	for _, lack := range slices.SortedFunc(maps.Keys(needs), lacksInOrder) {
 		n := needs[lack]
 		if n == a.needs[lack] && (n == 0 || a.node.Wants(lack) || a.node.Why(lack) != nil && !a.anew) {
+			if n > 0 && !a.node.Wants(lack) {
+				a.retryLater()
+			}
 			continue
 		}
 		a.w.say("%s needs %d of %v", a.name, n, lack)
@@ -250,6 +269,13 @@ func (a *agent) serve() (news bool) {
 	maps.DeleteFunc(needs, func(_ Lack, n int) bool { return n == 0 })
 	a.needs, a.anew = needs, false
 	return news
+}
+
+// retryLater has the pods that wait try again in a while: an ADD has failed.
+func (a *agent) retryLater() {
+	if a.retry.IsZero() {
+		a.retry = a.w.now.Add(podRetry)
+	}
 }
 
 func lacksInOrder(a, b Lack) int {
@@ -262,6 +288,7 @@ func (a *agent) lease(p *pod, needs map[Lack]int) bool {
 	req := p.request()
 	rec, fresh, err := a.ledger.ProposeLease(req, a.w.now)
 	if fresh && a.w.rules[p.pool].Draining {
+		a.retryLater()
 		return false
 	}
 	if errors.Is(err, pools.ErrNoFree) {
@@ -270,10 +297,14 @@ func (a *agent) lease(p *pod, needs map[Lack]int) bool {
 		}
 	}
 	if err != nil {
+		if !errors.Is(err, pools.ErrNoFree) {
+			a.retryLater()
+		}
 		return false
 	}
 	if fresh {
 		if a.keep(rec) != nil {
+			a.retryLater()
 			return false
 		}
 		if err := a.ledger.Apply(rec); err != nil {
@@ -350,14 +381,19 @@ func (a *agent) readmit() {
 // lead here.
 func (a *agent) discard() {
 	a.unfit = slices.DeleteFunc(a.unfit, func(st Stored) bool {
-		var all set
-		all.addRange(netipx.RangeOfPrefix(st.Prefix))
-		if a.announced.both(all) != (set{}) {
+		if !a.parted(st) {
 			return false
 		}
 		a.w.say("%s discards %v", a.name, st.Prefix)
 		return a.node.Discard(st, a.w.now) == nil
 	})
+}
+
+// parted says whether the network does not lead st here.
+func (a *agent) parted(st Stored) bool {
+	var all set
+	all.addRange(netipx.RangeOfPrefix(st.Prefix))
+	return a.announced.both(all) == set{}
 }
 
 // passNetwork tells the peers: at first what is new, then what is not any more.
@@ -371,8 +407,11 @@ func (a *agent) passNetwork(more bool) {
 		a.announced = a.announced.union(open)
 		return
 	}
-	if a.announced != open || a.leaving != nil {
+	switch {
+	case a.announced != open || a.leaving != nil:
 		a.w.say("%s has withdrawn all but %v, and %v", a.name, open, a.leaving)
+	case a.w.drowsy:
+		return
 	}
 	a.announced = open
 	a.node.Parted(a.leaving)
@@ -439,6 +478,7 @@ type controller struct {
 	name   string
 	reaper *Reaper
 	due    time.Time
+	seen   int // revision
 }
 
 func (c *controller) see(blocks []Stored, requests []Request, nodes []nodeObject) {
@@ -462,5 +502,5 @@ func (c *controller) crash() {
 	c.w.say("%s: crashes", c.name)
 	c.w.abandon(func(o *call) bool { return o.who == c.name })
 	c.reaper = NewReaper(simAbsence)
-	c.due = time.Time{}
+	c.due, c.seen = time.Time{}, 0
 }

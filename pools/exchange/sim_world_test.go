@@ -50,6 +50,7 @@ type world struct {
 	pods     int // made so far
 	oracle   oracle
 	settling bool  // all faults have ended
+	drowsy   bool  // nobody goes on but when told something, or at the time that they named
 	victim   *call // against which there is to be a plot
 	plotting int   // so many steps are the plot's still
 	verdict  error

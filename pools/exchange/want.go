@@ -283,7 +283,8 @@ func (w *want) from(n *Node, pool *pools.Pool) {
 		w.help(n, pool, v)
 		return
 	}
-	if v == nil || n.now.Sub(v.at) > viewLife || (w.anew || n.needsMany(w)) && !v.at.After(w.since) {
+	known := v != nil && (w.listed || v.at.After(w.since))
+	if v == nil || n.now.Sub(v.at) > viewLife || (w.anew || n.needsMany(w)) && !known {
 		w.list(n)
 		return
 	}
@@ -291,7 +292,7 @@ func (w *want) from(n *Node, pool *pools.Pool) {
 	if w.target(n, pool, v) {
 		return
 	}
-	if !w.listed && !v.at.After(w.since) {
+	if !known {
 		w.list(n)
 		return
 	}

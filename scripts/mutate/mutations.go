@@ -12,6 +12,7 @@ func mutations() []mutation {
 		claims(),
 		loans(),
 		restarts(),
+		wakes(),
 		[]mutation{
 			{
 				"reaper: without making vacant first", "pools/exchange/reaper.go",
@@ -25,6 +26,10 @@ func mutations() []mutation {
 			{
 				"reaper: believes an old list of nodes", "pools/exchange/reaper.go",
 				"\tcase !b.sure:", "\tcase false:",
+			},
+			{
+				"reaper: one absence stands for all of a name", "pools/exchange/reaper.go",
+				"return identity{b.Node, b.Machine}", "return identity{node: b.Node}",
 			},
 			{
 				"reaper: an absent node is gone at once", "pools/exchange/reaper.go",
@@ -122,6 +127,24 @@ func loans() []mutation {
 		{
 			"loan: retracted while it may yet be drawn", want,
 			"\tif !w.doubt.IsZero() && !w.got {", "\tif false {",
+		},
+	}
+}
+
+func wakes() []mutation {
+	const node, loan, holding = "pools/exchange/node.go", "pools/exchange/loan.go", "pools/exchange/holding.go"
+	return []mutation{
+		{
+			"wake: not for what has rested", node,
+			"earlier(n.nextAnswer(), n.nextFree())", "n.nextAnswer()",
+		},
+		{
+			"wake: not for what was too fresh to go", holding,
+			"\t\tif n.ripe.IsZero() || ripe.Before(n.ripe) {", "\t\tif false {",
+		},
+		{
+			"wake: a release tells nobody", loan,
+			"return slices.ContainsFunc(n.asked, func(r asked) bool { return r.Pool == pool }) || n.waits(pool)", "return false",
 		},
 	}
 }
