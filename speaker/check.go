@@ -79,9 +79,10 @@ func (p Peer) check(local Local) error {
 	if !p.Address.IsValid() || p.Address.IsUnspecified() || p.Address.IsMulticast() || p.Address.Is4In6() {
 		fail("address %q: want the IPv4 or IPv6 address of the router", p.Address)
 	}
-	if p.ASN == 0 {
+	if p.ASN == 0 && p.Interface == "" {
 		fail("ASN 0 is reserved (RFC 7607): set the router's ASN")
 	}
+	p.checkInterface(fail)
 	p.Session.check(fail, p.Address, p.ASN, local)
 	p.Accept.check(fail)
 	return errors.Join(errs...)
@@ -109,7 +110,7 @@ func checkPeers(peers []Peer, local Local) (map[netip.Addr]Peer, error) {
 			continue
 		}
 		if other, twice := good[p.Address]; twice {
-			errs = append(errs, fmt.Errorf("peer %s: address %s is that of peer %s already", p.Name, p.Address, other.Name))
+			errs = append(errs, fmt.Errorf("peer %s: %s is where peer %s is already", p.Name, p.place(), other.Name))
 			continue
 		}
 		if names[p.Name] {
@@ -124,6 +125,9 @@ func checkPeers(peers []Peer, local Local) (map[netip.Addr]Peer, error) {
 
 // withDefaults fills in what zero values stand for.
 func (p Peer) withDefaults() Peer {
+	if len(p.Families) == 0 && p.Interface != "" {
+		p.Families = []Family{IPv4, IPv6}
+	}
 	p.Session = p.Session.withDefaults(p.Address)
 	return p
 }

@@ -446,7 +446,7 @@ func idle(want *Desired, why string) State {
 		return st
 	}
 	for _, p := range want.Peers {
-		st.Peers = append(st.Peers, PeerState{Name: p.Name, Address: p.Address, ASN: p.ASN, Session: "Idle", LastError: why})
+		st.Peers = append(st.Peers, PeerState{Name: p.Name, Address: p.Address, Interface: p.Interface, ASN: p.ASN, Session: "Idle", LastError: why})
 	}
 	slices.SortFunc(st.Peers, func(a, b PeerState) int { return strings.Compare(a.Name, b.Name) })
 	return st

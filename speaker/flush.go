@@ -204,7 +204,7 @@ func (l *ledger) unflushed(f *flush, cause error) error {
 	}
 	for _, p := range f.prefixes {
 		if lack := l.lacking(p, time.Now()); lack != nil {
-			return fmt.Errorf("peer %s (%s) %s %s: %w", lack.peer.Name, lack.peer.Address, lack.why, p, cause)
+			return fmt.Errorf("peer %s (%s) %s %s: %w", lack.peer.Name, lack.peer.place(), lack.why, p, cause)
 		}
 	}
 	return cause

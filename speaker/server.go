@@ -51,6 +51,9 @@ type Server struct {
 	later   bool
 	learned *learned // nil without a sink
 	failed  *failure // the last start in place of another, if it failed
+	// wish is of the last Set whose Local was not refused.
+	wish     Desired
+	lookouts map[string]*lookout // by interface
 	// holders are the peers that the last run had no session to tell with, see
 	// ledger.inherited.
 	holders map[string]time.Time
@@ -122,15 +125,23 @@ func (s *Server) Set(ctx context.Context, d Desired) error {
 		}
 		return localErr
 	}
+	s.wish = d
+	return s.conform(ctx, r, d, asked)
+}
+
+// conform makes r what d says, with these announcements.
+func (s *Server) conform(ctx context.Context, r *run, d Desired, asked announcements) error {
+	d.Peers = s.locate(d.Peers)
 	peers, peersErr := checkPeers(d.Peers, d.Local)
 	r.keepRefused(d.Peers, peers)
 	ranges, rangesErr := checkRanges(d.Ranges, d.Peers, d.Local)
 	r.keepRefusedRanges(d.Ranges, ranges)
 	r.ledger.configure(d.Peers, d.Ranges)
-	s.learned.configure(peers, ranges, d.Prefixes())
+	s.learned.configure(peers, ranges, slices.Collect(maps.Keys(asked.terms)))
 	prefixesErr := r.setAnnouncements(ctx, asked, peers, ranges)
 	peersErr = errors.Join(peersErr, rangesErr, r.setPeers(ctx, peers), r.setRanges(ctx, ranges))
 	prefixesErr = errors.Join(prefixesErr, r.tidy(ctx))
+	s.explain(r)
 	if peersErr != nil && prefixesErr == nil {
 		return fmt.Errorf("%w: %w", ErrPeers, peersErr)
 	}
@@ -202,6 +213,10 @@ func (r *run) addPeer(ctx context.Context, p Peer) error {
 // addPeerAs is addPeer, with the restart bit or without.
 func (r *run) addPeerAs(ctx context.Context, p Peer, restarting bool) error {
 	r.ledger.add(p, restarting)
+	if !p.found() {
+		r.peers[p.Address] = p
+		return nil
+	}
 	told := peerOf(p, r.local, restarting)
 	if err := r.bgp.AddPeer(ctx, &api.AddPeerRequest{Peer: told}); err != nil {
 		r.ledger.forget(p.Address.String())
@@ -222,6 +237,11 @@ func (r *run) restarting() bool {
 // reports is not taken for the next session with that address.
 func (r *run) removePeer(ctx context.Context, p Peer) error {
 	address := p.Address.String()
+	if !p.found() {
+		r.ledger.forget(address)
+		delete(r.peers, p.Address)
+		return nil
+	}
 	freed, wasUp := r.ledger.leave(address)
 	r.ceased[p.Address] = r.ceased[p.Address] || wasUp
 	if err := r.bgp.DeletePeer(ctx, &api.DeletePeerRequest{Address: address}); err != nil {
@@ -255,6 +275,7 @@ func (s *Server) Close(ctx context.Context, how Stop) error {
 	if s.closed.Swap(true) || r == nil {
 		return nil
 	}
+	defer s.closeLookouts()
 	if how == Forward {
 		r.ledger.replace()
 		r.stop()

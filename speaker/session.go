@@ -156,7 +156,7 @@ func (s Session) lasting() Session {
 // which count from the next session on, the number of prefixes, the password,
 // and whether the session is shut.
 func (r *run) adjust(ctx context.Context, old, p Peer) error {
-	if old.Down && !p.Down {
+	if old.Down != p.Down && !p.found() || old.Down && !p.Down {
 		return errors.Join(r.removePeer(ctx, old), r.addPeer(ctx, p))
 	}
 	r.peers[p.Address] = p

@@ -94,9 +94,11 @@ type State struct {
 
 // PeerState is one session.
 type PeerState struct {
-	Name       string
+	Name string
+	// Address of the router; the zero address while none was found on Interface.
 	Address    netip.Addr
-	ASN        uint32
+	Interface  string    // of an unnumbered peer
+	ASN        uint32    // where any is taken: of the session that is established, or 0
 	Session    string    // of RFC 4271 section 8: Idle, Connect, Active, OpenSent, OpenConfirm, Established
 	Since      time.Time // when the session reached or left Established; zero if never
 	Received   int       // prefixes, accepted or not

@@ -1,6 +1,7 @@
 package speaker
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -34,6 +35,7 @@ func (s *session) describe(ps *PeerState, p *api.Peer) {
 	if !s.up {
 		return
 	}
+	ps.ASN = cmp.Or(ps.ASN, p.GetState().GetPeerAsn())
 	ps.RouterID, _ = netip.ParseAddr(p.GetState().GetRouterId())
 	ps.HoldTime = time.Duration(p.GetTimers().GetState().GetNegotiatedHoldTime()) * time.Second
 	ps.Capabilities = capabilityWords(p)

@@ -43,7 +43,7 @@ func untoldError(peers []Peer, cause error) error {
 func peerNames(peers []Peer) string {
 	var list []string
 	for _, p := range peers {
-		list = append(list, fmt.Sprintf("%s (%s)", p.Name, p.Address))
+		list = append(list, fmt.Sprintf("%s (%s)", p.Name, p.place()))
 	}
 	slices.Sort(list)
 	return "peer " + strings.Join(list, ", ")
@@ -112,6 +112,7 @@ func (l *ledger) state(peers map[string]*api.Peer) State {
 		ps := PeerState{
 			Name:      s.peer.Name,
 			Address:   s.peer.Address,
+			Interface: s.peer.Interface,
 			ASN:       s.peer.ASN,
 			Session:   sessionWords(p.GetState().GetSessionState()),
 			Since:     s.since,
@@ -122,6 +123,9 @@ func (l *ledger) state(peers map[string]*api.Peer) State {
 			if s.up {
 				ps.Session = sessionWords(api.PeerState_ESTABLISHED)
 			}
+		}
+		if !s.peer.found() {
+			ps.Address = netip.Addr{}
 		}
 		s.describe(&ps, p)
 		if !s.up && ps.LastError != "" && proposedNoHoldTime(p) {
@@ -166,6 +170,7 @@ func (s *Server) tendOnce(ctx context.Context, r *run) {
 	if s.closed.Load() || s.run.Load() != r {
 		return
 	}
+	s.relocate(ctx, r)
 	for _, p := range r.ledger.lostBits() {
 		if err := r.comeBack(ctx, p); err != nil {
 			s.log.Warn("cannot set the restart bit", "error", err)
