@@ -165,16 +165,15 @@ func (w *watch) read(path string, limit int64, prints map[string]fingerprint, di
 // passwordFiles are the ones that a configuration names, right or wrong as it
 // may be otherwise.
 func passwordFiles(data []byte) []string {
-	var c struct {
-		Peers []struct {
-			PasswordFile yaml.Node `yaml:"passwordFile"`
-		} `yaml:"peers"`
+	type named []struct {
+		PasswordFile yaml.Node `yaml:"passwordFile"`
 	}
+	var c struct{ Peers, Templates named }
 	_ = yaml.Unmarshal(data, &c) // in part, if it must be: Load says what is wrong
 	var out []string
-	for _, p := range c.Peers {
-		if filepath.IsAbs(p.PasswordFile.Value) {
-			out = append(out, p.PasswordFile.Value)
+	for _, n := range slices.Concat(c.Peers, c.Templates) {
+		if filepath.IsAbs(n.PasswordFile.Value) {
+			out = append(out, n.PasswordFile.Value)
 		}
 	}
 	return out

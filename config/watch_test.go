@@ -119,6 +119,17 @@ func TestWatchSeesAPassword(t *testing.T) {
 	await(t, calls)
 }
 
+// A Secret is mounted as links, of which the kubelet swaps one.
+func TestWatchSeesAPasswordOfATemplate(t *testing.T) {
+	path, secret := filepath.Join(t.TempDir(), "fairway.yaml"), t.TempDir()
+	mount(t, secret, "..1", "password", "old")
+	must(t, os.Symlink("..data/password", filepath.Join(secret, "password")))
+	write(t, path, "templates:\n- name: tor\n  passwordFile: "+secret+"/password\n")
+	calls := watched(t, path)
+	mount(t, secret, "..2", "password", "new")
+	await(t, calls)
+}
+
 func TestWatchSeesTheFileGoAndComeBack(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "fairway.yaml")
 	write(t, path, "node: a\n")
