@@ -223,6 +223,19 @@ func TestKubernetes(t *testing.T) {
 	check(t, "variable", c.Kubernetes, config.APIServer{Kubeconfig: "/run/other"})
 }
 
+// The racks of the manual. Its password file is of a machine that has one.
+func TestRacks(t *testing.T) {
+	clearEnvironment(t)
+	text, err := os.ReadFile("testdata/racks.yaml")
+	must(t, err)
+	c := mustLoad(t, "node: n1\n"+strings.ReplaceAll(string(text), "/etc/fairway/tor/password", passwordDir(t)+"/good"))
+	here, err := c.For(config.Node{Name: "n1", Labels: map[string]string{"example.com/asn": "64512", "example.com/tor-asn": "65001"}, Annotations: map[string]string{"example.com/tor-a": "10.1.0.1"}})
+	check(t, "what is lacking", fmt.Sprint(err), "peer tor-b: addressFrom annotation example.com/tor-b: node n1 has no such annotation")
+	if len(here.Peers) != 1 || here.Peers[0].HoldTime != 9*time.Second || !here.Peers[0].BFD.Enabled || len(c.Warnings) != 0 {
+		t.Errorf("peers %+v, warnings %v", here.Peers, c.Warnings)
+	}
+}
+
 func TestListensOnNothing(t *testing.T) {
 	clearEnvironment(t)
 	if c := mustLoad(t, "bgp: {listen: {addresses: []}}\n"); len(c.BGP.Listen.Addresses) != 0 {
