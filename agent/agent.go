@@ -60,6 +60,11 @@ type Parts struct {
 	Kernel  Kernel
 	Speaker speaker.Speaker
 	Log     *slog.Logger
+	// Version is the program's, for people to read.
+	Version string
+	// MetricsAddress and HealthAddress are where /metrics, and /healthz and /readyz,
+	// are served besides the control socket; the zero value is nowhere.
+	MetricsAddress, HealthAddress netip.AddrPort
 }
 
 // Agent is the agent of one node.
@@ -83,17 +88,24 @@ type Agent struct {
 	flushes    map[pools.Family]flusher
 	told       *told
 	paths      *paths
-	began      time.Time // when no earlier agent ran any more, if that is known
-	memory     *memory
-	upkeep     *upkeep
-	every      cadence
-	warnings   sync.WaitGroup // to the cluster, under way
-	started    chan struct{}  // closed after the first pass
-	stop       chan struct{}  // closed by the first Drain
-	drained    chan struct{}  // closed when ended is set
-	how        speaker.Stop   // of end, like ended
-	ended      error          // how end went
-	draining   sync.Once
+	metrics    *metrics
+	front      *front
+	// entrance is the door, for those who ask while the agent starts.
+	entrance atomic.Pointer[door]
+	serving  chan struct{} // closed when Run begins
+	// servingSince is when that was, in nanoseconds.
+	servingSince atomic.Int64
+	began        time.Time // when no earlier agent ran any more, if that is known
+	memory       *memory
+	upkeep       *upkeep
+	every        cadence
+	warnings     sync.WaitGroup // to the cluster, under way
+	started      chan struct{}  // closed after the first pass
+	stop         chan struct{}  // closed by the first Drain
+	drained      chan struct{}  // closed when ended is set
+	how          speaker.Stop   // of end, like ended
+	ended        error          // how end went
+	draining     sync.Once
 
 	// What follows belongs to the loop: what the kernel is known to deliver,
 	// the speaker's last state, what was withdrawn and may not have left yet,
@@ -119,7 +131,10 @@ func New(ctx context.Context, parts Parts, s Settings) (*Agent, error) {
 		stop: make(chan struct{}), drained: make(chan struct{}), told: newTold(parts.RunDir, parts.Boot, time.Now), paths: newPaths(parts.Speaker, parts.Log),
 		withdrawn: map[netip.Prefix]bool{}, closingSince: map[netip.Prefix]time.Time{},
 		memory: newMemory(parts.RunDir, parts.Boot), upkeep: newUpkeep(parts.RunDir, parts.Boot), every: usualCadence(), misfits: map[string]string{},
+		metrics: newMetrics(parts.Version), serving: make(chan struct{}),
 	}
+	a.Kernel = countedKernel{parts.Kernel, a.metrics}
+	a.metrics.registry.MustRegister(newNumbers(a))
 	lockPath := filepath.Join(a.RunDir, "agent.lock")
 	if _, err := os.Stat(lockPath); errors.Is(err, fs.ErrNotExist) {
 		a.began = a.Booted // this is the first agent of the boot
@@ -131,6 +146,7 @@ func New(ctx context.Context, parts Parts, s Settings) (*Agent, error) {
 		}
 		a.locks = append(a.locks, lock)
 	}
+	a.front = a.openFront(ctx)
 	err := a.upkeep.recall()
 	if err != nil {
 		return nil, errors.Join(err, a.Close())
@@ -153,6 +169,7 @@ func New(ctx context.Context, parts Parts, s Settings) (*Agent, error) {
 // Close lets go of what New took.
 func (a *Agent) Close() error {
 	var errs []error
+	a.front.close()
 	if a.door != nil {
 		errs = append(errs, a.door.shut())
 	} else if a.socket != nil {
@@ -179,6 +196,8 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return errors.Join(err, a.Close())
 	}
+	a.servingSince.Store(time.Now().UnixNano())
+	close(a.serving)
 	api := a.controlServer()
 	var work, serve sync.WaitGroup
 	work.Go(func() { a.loop(serving) })

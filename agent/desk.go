@@ -52,8 +52,9 @@ type desk struct {
 	replayed  bool               // the blocks are from the journal
 	requests  []exchange.Request // of all nodes, as last seen
 	orders    orders
-	heeded    func()      // called when orders were heeded
-	forfeits  []forfeited // that nobody was told of
+	heeded    func()                           // called when orders were heeded
+	called    func(op *exchange.Op, err error) // counts the store's calls
+	forfeits  []forfeited                      // that nobody was told of
 	// warn is the cluster's, nil where there is none.
 	warn    func(ctx context.Context, o pools.Owner, reason, message string) error
 	trouble trouble
@@ -350,8 +351,8 @@ func (d *desk) release(owner pools.Owner) error {
 	if err := d.keep(rec); err != nil {
 		return err
 	}
-	if d.draining[rec.Pool] && d.calling.Err() == nil {
-		d.advance() // the block may go
+	if (d.draining[rec.Pool] || d.node.Awaited(rec.Pool)) && d.calling.Err() == nil {
+		d.advance() // the block may go, or somebody waits for an address
 	}
 	return nil
 }

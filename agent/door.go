@@ -39,8 +39,9 @@ type waiting struct {
 }
 
 // newDoor serves plugins on l, which it closes when it is shut. The leases that
-// stand are those of a folded history. chosen is as in cni.Handler.
-func newDoor(ctx context.Context, l *net.UnixListener, history []pools.Record, chosen bool, log *slog.Logger) *door {
+// stand are those of a folded history. chosen is as in cni.Handler. What plugins ask
+// is timed by m.
+func newDoor(ctx context.Context, l *net.UnixListener, history []pools.Record, chosen bool, m *metrics, log *slog.Logger) *door {
 	d := &door{standing: map[pools.Attachment]pools.Record{}, opened: make(chan struct{}), why: errors.New("it reads what it holds"), queue: map[*waiting]bool{}}
 	for _, rec := range history {
 		if rec.Op == pools.Leased {
@@ -49,7 +50,7 @@ func newDoor(ctx context.Context, l *net.UnixListener, history []pools.Record, c
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	done := make(chan error, 1)
-	plugins := &cni.Handler{Leases: d, Chosen: chosen}
+	plugins := &cni.Handler{Leases: timedLeases{d, m}, Chosen: chosen}
 	go func() { done <- plugins.ServeSocket(ctx, l, cni.DefaultTimes(), log) }()
 	d.shut = sync.OnceValue(func() error {
 		cancel()

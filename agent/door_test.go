@@ -181,7 +181,7 @@ func aDoor(t *testing.T) (d *door, waiting func() int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d = newDoor(t.Context(), l, nil, true, slog.New(slog.DiscardHandler))
+	d = newDoor(t.Context(), l, nil, true, newMetrics(""), slog.New(slog.DiscardHandler))
 	t.Cleanup(func() {
 		if err := d.shut(); err != nil {
 			t.Error(err)

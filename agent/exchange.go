@@ -61,6 +61,7 @@ func (d *desk) run(op *exchange.Op) {
 	ctx, cancel := context.WithTimeout(d.calling, callTime)
 	defer cancel()
 	r := exchange.Run(ctx, d.store, op)
+	d.called(op, r.Err)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.calling.Err() != nil {

@@ -36,7 +36,8 @@ func (a *Agent) recover(ctx context.Context, s *Settings) (*desk, error) {
 	if ownErr != nil {
 		return nil, errors.Join(ownErr, j.Close())
 	}
-	a.door = newDoor(ctx, a.socket, folded, a.Cluster != nil, a.Log)
+	a.door = newDoor(ctx, a.socket, folded, a.Cluster != nil, a.metrics, a.Log)
+	a.entrance.Store(a.door)
 	if a.Cluster != nil {
 		if err := a.joinCluster(ctx, s, folded); err != nil {
 			return nil, errors.Join(err, j.Close())
@@ -112,7 +113,7 @@ func newDesk(ctx context.Context, a *Agent, j *journal.Journal) *desk {
 		reach: newReach(&netipx.IPSet{}), unfit: map[netip.Prefix]*unfit{}, turns: map[pools.Attachment]*turn{},
 		trouble: trouble{flush: map[pools.Family]error{}},
 	}
-	d.heeded = a.noteHeeded
+	d.heeded, d.called = a.noteHeeded, a.metrics.called
 	if a.Cluster != nil {
 		d.warn = a.Cluster.Warn
 	}

@@ -18,9 +18,13 @@ func (a *Agent) report(ctx context.Context) {
 		if err != nil {
 			continue // the next one will say
 		}
-		if digest := r.sessions(); digest == last && time.Since(at) < oldReport {
+		digest := r.sessions()
+		if digest == last && time.Since(at) < oldReport {
 			continue
-		} else if err := a.Cluster.Report(ctx, r); err != nil {
+		}
+		err = a.Cluster.Report(ctx, r)
+		a.metrics.reported(err)
+		if err != nil {
 			a.Log.Debug("no report was made", "err", err)
 		} else {
 			last, at = digest, time.Now()
@@ -84,6 +88,9 @@ func (r Report) sessions() string {
 			state = "up"
 		}
 		text += " " + p.Name + " " + state
+		if p.BFD != nil {
+			text += " BFD " + p.BFD.State
+		}
 	}
 	return text
 }

@@ -132,6 +132,8 @@ func (a *Agent) controlServer() *http.Server {
 		}
 	})
 	a.serveUpkeep(mux)
+	a.serveHealth(mux)
+	mux.Handle("GET /metrics", a.metrics)
 	return &http.Server{Handler: mux, ReadHeaderTimeout: readTime}
 }
 

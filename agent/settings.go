@@ -33,6 +33,8 @@ type Settings struct {
 	// Unmet is what of the configuration can't be in force on this node, for people
 	// to read; nil if all is.
 	Unmet error
+	// Healthy are the peers that need a session for the agent to be ready.
+	Healthy HealthyPeers
 	// OnStop is how the speaker ends when Run's context does.
 	OnStop speaker.Stop
 	// AnnounceTimeout is how long the first lease of a block waits for its

@@ -55,7 +55,7 @@ func rooms() []room {
 			"github.com/fsnotify/fsnotify", "go.yaml.in/yaml/v3",
 		}, nil},
 		{"bfd", []string{sys}, nil},
-		{"agent", []string{"agent/...", "pools", "pools/exchange", "routes", "speaker", "bfd", "internal/lockfile", netipx, sys}, []string{"pools/...", cni, netlink, netns}},
+		{"agent", []string{"agent/...", "pools", "pools/exchange", "routes", "speaker", "bfd", "internal/lockfile", netipx, sys, "github.com/prometheus/client_golang/...", "github.com/prometheus/common/expfmt"}, []string{"pools/...", cni, netlink, netns}},
 		{"agent/choice", []string{"pools", "k8s.io/apimachinery/pkg/labels"}, []string{"k8s.io/apimachinery/..."}},
 		{"agent/cluster", []string{"agent", "agent/choice", "agent/cni", "api/...", "pools", "pools/kube", machine},
 			[]string{"agent/...", "integration/kube", "routes", "speaker", client, kinds}},

@@ -131,6 +131,7 @@ func partsOf(ctx context.Context, c *config.Config, log *slog.Logger) (_ agent.P
 	}
 	parts := agent.Parts{
 		Node: c.Node, RunDir: c.RunDir, Socket: c.IPAM.Socket, Boot: strings.TrimSpace(string(boot)), Booted: booted(), Log: log,
+		Version: version, MetricsAddress: c.Metrics.Address, HealthAddress: c.Health.Address,
 	}
 	closeStore, err := openStore(ctx, c, &parts)
 	if err != nil {

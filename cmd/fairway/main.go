@@ -37,6 +37,6 @@ func command() *cobra.Command {
 		Version: version,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(agentCommand(), checkCommand(), statusCommand(), peerCommand(), speakerCommand(), controllerCommand())
+	root.AddCommand(agentCommand(), checkCommand(), statusCommand(), getCommand(), peerCommand(), speakerCommand(), controllerCommand())
 	return root
 }

@@ -194,6 +194,8 @@ func sameFixed(old, c *config.Config) error {
 		{"ipam.socket", old.IPAM.Socket == c.IPAM.Socket},
 		{"routes.kernel", old.Routes.Kernel == c.Routes.Kernel},
 		{"routes.learned", reflect.DeepEqual(old.Routes.Learned, c.Routes.Learned)},
+		{"metrics.address", old.Metrics == c.Metrics},
+		{"health.address", old.Health.Address == c.Health.Address},
 		{"log.format", old.Log.Format == c.Log.Format},
 	} {
 		if !fixed.same {

@@ -16,6 +16,12 @@ func settingsOf(c *config.Config, host []netip.Addr) agent.Settings {
 	if c.BGP.OnStop == config.Withdraw {
 		s.OnStop = speaker.Withdraw
 	}
+	switch c.Health.Peers {
+	case config.AllPeers:
+		s.Healthy = agent.AllPeers
+	case config.NoPeers:
+		s.Healthy = agent.NoPeers
+	}
 	for _, p := range c.Pools {
 		s.Pools = append(s.Pools, agent.Pool{Pool: p.Checked(), Quiet: !p.Announce, IdleAfter: p.IdleAfter})
 	}

@@ -110,23 +110,9 @@ func show(out io.Writer, s agent.Status, now time.Time) error {
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", l.Address, l.Pool, owner, age(now, l.Since))
 	}
-	fmt.Fprintf(w, "\nPEER\tADDRESS\tAS\tSESSION\tSINCE\tBFD\tADVERTISED\tRECEIVED\tLAST ERROR\n")
-	for _, p := range s.Peers {
-		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\t%s\t%d\t%d\t%s\n",
-			p.Name, p.Address, p.ASN, p.Session, age(now, p.Since), bfdOf(p), p.Advertised, p.Received, p.LastError)
-	}
+	fmt.Fprintln(w)
+	showPeers(w, s.Peers, now)
 	return w.Flush()
-}
-
-// bfdOf is the BFD session with a peer in words.
-func bfdOf(p agent.PeerStatus) string {
-	switch {
-	case p.BFD == nil:
-		return "-"
-	case p.BFD.Problem != "":
-		return p.BFD.State + ": " + p.BFD.Problem
-	}
-	return p.BFD.State
 }
 
 // showBlocks prints what the node holds, has lent and asks for. What there is

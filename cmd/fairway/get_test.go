@@ -1,0 +1,57 @@
+package main
+
+import (
+	"encoding/json"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fairway-network/fairway/agent"
+)
+
+func TestGetPeers(t *testing.T) {
+	now := time.Date(2030, 1, 1, 12, 0, 0, 0, time.UTC)
+	peers := []agent.PeerStatus{
+		{Name: "lan 10.0.9.7", Range: "lan", Address: netip.MustParseAddr("10.0.9.7"), ASN: 4200000001, Session: "Established", Since: now.Add(-3*time.Minute - 20*time.Second),
+			Advertised: 2, Received: 7, Accepted: 5, RouterID: netip.MustParseAddr("192.0.2.1"), HoldTime: 90 * time.Second,
+			Families: []agent.FamilyStatus{{Family: "ipv4"}, {Family: "ipv6"}}, Capabilities: []string{"four-octet ASNs", "route refresh"},
+			BFD: &agent.BFDStatus{State: "Up"}},
+		{Name: "tor", Address: netip.MustParseAddr("fd00::1"), ASN: 65000, Session: "Idle", Since: now.Add(-12 * time.Second), Flaps: 1, LastError: "hold timer expired"},
+		{Name: "unnumbered", ASN: 65000, Session: "Active"},
+	}
+	for format, want := range map[string]string{
+		"": `
+PEER           ADDRESS    AS           SESSION       UPTIME     FLAPS   SENT   ACCEPTED   RECEIVED   BFD   LAST ERROR
+lan 10.0.9.7   10.0.9.7   4200000001   Established   3m20s      0       2      5          7          Up
+tor            fd00::1    65000        Idle          down 12s   1       0      0          0          -     hold timer expired
+unnumbered     -          65000        Active        never      0       0      0          0          -
+`,
+		"wide": `
+PEER           ADDRESS    AS           SESSION       UPTIME     FLAPS   SENT   ACCEPTED   RECEIVED   BFD   RANGE   ROUTER ID   HOLD    FAMILIES    OFFERED                          LAST ERROR
+lan 10.0.9.7   10.0.9.7   4200000001   Established   3m20s      0       2      5          7          Up    lan     192.0.2.1   1m30s   ipv4,ipv6   four-octet ASNs, route refresh
+tor            fd00::1    65000        Idle          down 12s   1       0      0          0          -     -       -           -       -           -                                hold timer expired
+unnumbered     -          65000        Active        never      0       0      0          0          -     -       -           -       -           -
+`,
+	} {
+		var out strings.Builder
+		if err := peerFormats()[format](&out, peers, now); err != nil {
+			t.Fatal(err)
+		}
+		var got strings.Builder
+		for line := range strings.Lines(out.String()) {
+			got.WriteString(strings.TrimRight(line, " \n") + "\n")
+		}
+		if got.String() != strings.TrimPrefix(want, "\n") {
+			t.Errorf("-o %q:\n%s\nwant%s", format, got.String(), want)
+		}
+	}
+	var out strings.Builder
+	var back []agent.PeerStatus
+	if err := peerFormats()["json"](&out, peers, now); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal([]byte(out.String()), &back); err != nil || len(back) != 3 || back[0].Accepted != 5 {
+		t.Errorf("%v: %s", err, out.String())
+	}
+}
