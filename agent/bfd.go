@@ -74,7 +74,7 @@ func (w *paths) set(ctx context.Context, s *Settings) error {
 	errs = append(errs, err)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.learn(unknown, bgp)
+	w.learn(unknown, bgp, w.server.State())
 	routers := slices.Concat(known, slices.Collect(maps.Values(w.learned)))
 	errs = append(errs, w.server.Set(w.peers(routers, s.Local.ASN, links)))
 	if err := errors.Join(errs...); err != nil {
@@ -109,8 +109,8 @@ func watched(s *Settings) (known []router, unknown map[string]router) {
 // learn takes from what BGP says which routers there are of the settings that
 // name no address. One that BGP does not list, as while its process starts anew,
 // stays for as long as BFD reaches it: AdminDown would make the router drop what it
-// keeps for that restart. The lock is held.
-func (w *paths) learn(unknown map[string]router, bgp speaker.State) {
+// keeps for that restart. sessions are those of BFD. The lock is held.
+func (w *paths) learn(unknown map[string]router, bgp speaker.State, sessions []bfd.PeerState) {
 	before := w.learned
 	w.learned = map[string]router{}
 	for _, p := range bgp.Peers {
@@ -123,7 +123,7 @@ func (w *paths) learn(unknown map[string]router, bgp speaker.State) {
 			w.learned[p.Name] = r
 		}
 	}
-	for _, p := range w.server.State() {
+	for _, p := range sessions {
 		old, was := before[p.Peer.Name]
 		r, is := unknown[old.setting]
 		if _, listed := w.learned[p.Peer.Name]; was && is && !listed && p.State == bfd.Up {
@@ -185,16 +185,17 @@ func (w *paths) watch(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-w.server.Changes():
-			w.react(ctx)
+			w.mu.Lock()
+			w.react(ctx, w.server.State())
+			w.mu.Unlock()
 		}
 	}
 }
 
-// react looks at what changed. The sessions are ended side by side.
-func (w *paths) react(ctx context.Context) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, p := range w.server.State() {
+// react looks at what changed. BGP sessions are ended side by side, so that none
+// waits for another. The lock is held.
+func (w *paths) react(ctx context.Context, sessions []bfd.PeerState) {
+	for _, p := range sessions {
 		last := w.seen[p.Peer.Endpoint]
 		w.seen[p.Peer.Endpoint] = p.Status
 		w.tell(p, last)
