@@ -383,7 +383,7 @@ func (w *world) writeOff(m *machine) bool {
 	if o == nil {
 		return false
 	}
-	if w.rng.IntN(2) == 0 {
+	if w.rng.IntN(4) > 0 {
 		o.outOfService = true
 		w.say("%s: out of service", m.name)
 	} else {

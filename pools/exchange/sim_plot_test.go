@@ -1,23 +1,26 @@
 package exchange_test
 
 import (
+	"net/netip"
 	"slices"
 	"time"
 
 	. "github.com/fairway-network/fairway/pools/exchange"
 )
 
-// A plot is what chance hardly ever brings about: while a lent block is being made
-// its maker and its lender both lose their power and are written off, so that
-// others take over the block around it before it is there.
+// A plot is what chance hardly ever brings about: a lent block is being made while
+// those who take part lose their power and are written off.
 
 // plotSteps is how long a plot lasts: about as long as a call may come late.
 const plotSteps = 300
 
+// turnOf says which of the calls under way may go on next.
+type turnOf func(*call) bool
+
 // worthAPlot says whether c makes a lent block, in a world where plots can succeed.
 func (w *world) worthAPlot(c *call) bool {
 	lender := w.machine(c.op.Block.Lender)
-	return w.faults.crashes > 0 && len(w.machines) > 3 && w.plotting == 0 &&
+	return w.faults.crashes > 0 && w.plotting == 0 && len(w.script) == 0 &&
 		c.op.Kind == Create && c.machine != nil && lender != nil && lender.on && lender != c.machine
 }
 
@@ -27,16 +30,76 @@ func (w *world) plot(c *call) {
 	if c.effected || !slices.Contains(w.calls, c) || !c.machine.on || !lender.on {
 		return
 	}
+	if len(w.machines) > 3 && w.rng.IntN(2) == 0 {
+		w.plotAgainstBoth(c, lender)
+	} else {
+		w.plotAgainstLender(c, lender)
+	}
+}
+
+// plotAgainstBoth has the maker and the lender go, so that others take over the
+// block around the lent one before that is there.
+func (w *world) plotAgainstBoth(c *call, lender *machine) {
 	w.say("a plot against %v of %s, lent by %s", c.op.Block.Prefix, c.machine.name, lender.name)
 	for _, m := range []*machine{c.machine, lender} {
-		m.powerOff()
-		if o := w.store.node(m.name); o != nil {
-			o.outOfService = true
-			w.store.changed()
-		}
+		w.strikeDown(m)
 	}
 	w.lates = append(w.lates, lateWrite{w.now.Add(w.delay(c.op)), c.op, c.node})
 	w.plotting = plotSteps
+}
+
+// plotAgainstLender has the lender go while the block is made and checked: the
+// controller, which has seen all before, frees the block around it step by step,
+// and at one of them it is the maker's turn, until that has done all that it can.
+func (w *world) plotAgainstLender(c *call, lender *machine) {
+	outer, ok := w.around(c.op.Block.Prefix, lender)
+	if !ok {
+		return
+	}
+	w.say("a plot against %v, of which %s lends %v to %s", outer, lender.name, c.op.Block.Prefix, c.machine.name)
+	w.strikeDown(lender)
+	now := w.store.past[len(w.store.past)-1]
+	w.reapers[0].see(now.blocks, now.requests, now.nodes)
+	lent := c.op.Block.Prefix
+	frees := func(o *call) bool { return o.who == w.reapers[0].name && o.op.Block.Prefix == outer }
+	makes := func(o *call) bool {
+		return o.machine == c.machine && (o.op.Block.Prefix == lent || o.op.Block.Prefix == outer || o.op.Request.Grant.Prefix == lent)
+	}
+	// It reads the node, makes the block vacant, looks inside, and removes it; each
+	// call is made and answered.
+	for range w.rng.IntN(6) {
+		w.script = append(w.script, frees)
+	}
+	w.script = append(w.script, slices.Repeat([]turnOf{makes}, 8)...)
+	w.script = append(w.script, slices.Repeat([]turnOf{frees}, 8)...)
+}
+
+// around is the block of m that p lies in.
+func (w *world) around(p netip.Prefix, m *machine) (outer netip.Prefix, ok bool) {
+	for _, b := range w.store.blocks { // outer ones first
+		if b.Node == m.name && b.Prefix.Bits() < p.Bits() && b.Prefix.Contains(p.Addr()) {
+			outer, ok = b.Prefix, true
+		}
+	}
+	return outer, ok
+}
+
+// strikeDown has a machine lose its power, and be out of service.
+func (w *world) strikeDown(m *machine) {
+	m.powerOff()
+	if o := w.store.node(m.name); o != nil {
+		o.outOfService = true
+		w.store.changed()
+	}
+}
+
+// play makes the next step of a plot's script.
+func (w *world) play() {
+	turn := w.script[0]
+	w.script = w.script[1:]
+	if i := slices.IndexFunc(w.calls, turn); i >= 0 {
+		w.further(w.calls[i])
+	}
 }
 
 // thicken has the others go on while little time goes by: the controller sees all

@@ -49,10 +49,11 @@ type world struct {
 	load     int // how many pods there should be, about
 	pods     int // made so far
 	oracle   oracle
-	settling bool  // all faults have ended
-	drowsy   bool  // nobody goes on but when told something, or at the time that they named
-	victim   *call // against which there is to be a plot
-	plotting int   // so many steps are the plot's still
+	settling bool     // all faults have ended
+	drowsy   bool     // nobody goes on but when told something, or at the time that they named
+	victim   *call    // against which there is to be a plot
+	plotting int      // so many steps are the plot's still
+	script   []turnOf // whose turn it is, by a plot
 	verdict  error
 	kind     string           // of the verdict
 	history  *strings.Builder // nil: nobody reads it
@@ -138,6 +139,10 @@ func (w *world) step() {
 	if c := w.victim; c != nil {
 		w.victim = nil
 		w.plot(c)
+		return
+	}
+	if len(w.script) > 0 {
+		w.play()
 		return
 	}
 	if w.plotting > 0 {
@@ -264,7 +269,7 @@ func unknown(o *Op) error {
 func (w *world) begin(c *call) {
 	w.ops++
 	c.deadline = w.now.Add(callTime)
-	if w.worthAPlot(c) && w.rng.IntN(8) == 0 {
+	if w.worthAPlot(c) && w.rng.IntN(4) == 0 {
 		w.victim = c
 	}
 	w.calls = append(w.calls, c)
