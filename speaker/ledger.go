@@ -71,6 +71,11 @@ type session struct {
 	verdict string // why this node ends the session, whatever GoBGP says of it
 	shut    bool   // and told the peer to keep nothing
 	rekeyed bool   // the session that is up has a password of before
+	// unwanted says that the router has this node's ASN, where any other would do.
+	unwanted bool
+	// hopless says that the router takes no IPv4 prefixes with IPv6 next hops, on a
+	// link without other ones; false while that is unknown.
+	hopless bool
 	// hard says that the peer keeps routes over a NOTIFICATION that is no hard
 	// reset; false while that is unknown.
 	hard bool
@@ -363,6 +368,9 @@ func (l *ledger) established(address string) (Peer, bool) {
 		}
 	}
 	delete(l.inherited, address)
+	if s.hopless = false; s.peer.Interface != "" {
+		l.callTend()
+	}
 	l.comings++
 	l.wake()
 	return s.peer, true

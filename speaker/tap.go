@@ -37,6 +37,7 @@ const (
 	linePrefixLimit  = "prefix limit reached"
 	lineSyncFinished = "sync finished"
 	lineFreed        = "freed fsm.h"
+	lineAnyASN       = "skipped asn negotiation"
 	lineWelcome      = "Accepted a new dynamic neighbor"
 	lineAPIFailed    = "failed to listen grpc port"
 )
@@ -87,6 +88,9 @@ func (t tap) Info(msg string, f log.Fields) {
 		t.ledger.restarted()
 	case linePeerDeleted:
 		t.learned.left(f)
+	case lineAnyASN:
+		asn, _ := f["Asn"].(uint32)
+		t.ledger.introduce(keyOf(f), asn)
 	}
 	t.pass(slog.LevelDebug, msg, f)
 }

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/fairway-network/fairway/discovery"
 
@@ -133,6 +134,8 @@ func (s *Server) relocate(ctx context.Context, r *run) {
 			r.cut(ctx, p, fmt.Sprintf("the link %s was lost", p.Interface))
 		}
 	}
+	s.shun(ctx, r)
+	r.negotiate(ctx)
 	s.explain(r)
 }
 
@@ -155,6 +158,10 @@ func (s *Server) explain(r *run) {
 		}
 		if why := l.State().Trouble; r.ledger.troubled(p.Address.String(), why) {
 			s.log.Warn("no BGP session", "peer", p.Name, "interface", p.Interface, "reason", why)
+		}
+		if r.ledger.takeHopless(p.Address.String()) {
+			s.log.Warn("BGP router takes no IPv4 prefixes with IPv6 next hops (RFC 8950), and this session has no others: turn that on at the router",
+				"peer", p.Name, "address", p.Address)
 		}
 	}
 }
@@ -198,4 +205,63 @@ func (s *Server) closeLookouts() {
 		l.Close()
 	}
 	s.lookouts = nil
+}
+
+// takesIPv6Hops says whether a peer offered in its OPEN to take IPv4 prefixes with
+// IPv6 next hops (RFC 8950).
+func takesIPv6Hops(p *api.Peer) bool {
+	for _, c := range p.GetState().GetRemoteCap() {
+		if c.MessageIs(new(api.ExtendedNexthopCapability)) {
+			return true
+		}
+	}
+	return false
+}
+
+// takeHopless says whether it is news that a router takes no IPv4 prefixes.
+func (l *ledger) takeHopless(address string) (news bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s := l.sessions[address]; s != nil && s.up {
+		news, s.hopless = s.hopless, false
+	}
+	return news
+}
+
+// introduce takes note of the ASN in the OPEN of a router of which any was to be
+// taken but this node's.
+func (l *ledger) introduce(address string, asn uint32) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.sessions[address]
+	if s == nil || asn != s.peer.asn(Local{ASN: l.asn}) {
+		return
+	}
+	s.unwanted = true
+	s.verdict = fmt.Sprintf("the router's ASN %d is this node's own, and the peer is to be another's: set its ASN if iBGP is meant", asn)
+	l.callTend()
+}
+
+// shun shuts the sessions with routers that have this node's ASN, for a while.
+func (s *Server) shun(ctx context.Context, r *run) {
+	for _, p := range r.ledger.takeUnwanted() {
+		if err := r.bgp.DisablePeer(ctx, &api.DisablePeerRequest{Address: p.Address.String(), Communication: "this is an eBGP session"}); err != nil {
+			s.log.Warn("cannot end the session", "peer", p.Name, "error", err)
+		}
+	}
+}
+
+// takeUnwanted takes the peers whose ASN is this node's. They are tried again like
+// those that sent too many prefixes.
+func (l *ledger) takeUnwanted() []Peer {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var peers []Peer
+	for _, s := range l.sessions {
+		if s.unwanted {
+			s.unwanted, s.limited = false, time.Now()
+			peers = append(peers, s.peer)
+		}
+	}
+	return peers
 }

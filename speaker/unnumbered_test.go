@@ -1,9 +1,12 @@
 package speaker
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -39,6 +42,14 @@ const birdAdvertises = `protocol radv { interface "eth0" { min ra interval 3; ma
 // climb starts BIRD on a link of its own.
 func climb(t *testing.T, extra string) *rung {
 	t.Helper()
+	r := far(t, extra)
+	r.connect(t, torAddress)
+	return r
+}
+
+// far starts BIRD without a link.
+func far(t *testing.T, extra string) *rung {
+	t.Helper()
 	if os.Getenv(inNamespace) == "" {
 		t.Skip("needs root: routers run in namespaces of the test")
 	}
@@ -46,9 +57,15 @@ func climb(t *testing.T, extra string) *rung {
 	there := routers.NewNamespace(t)
 	there.Run(t, "sysctl", "-qw", "net.ipv6.conf.default.addr_gen_mode=1", "net.ipv6.conf.all.forwarding=1", "net.ipv6.conf.default.forwarding=1")
 	r := &rung{there: there, name: fmt.Sprintf("up%d", there.PID())}
-	routers.Connect(t, routers.End{Interface: r.name}, routers.End{Namespace: there, Interface: "eth0", Addresses: []netip.Prefix{netip.MustParsePrefix(torAddress + "/64")}})
 	r.tor = routers.Start(t, routers.BIRD, there, routers.Config{ASN: routerASN, Originates: prefixes(theirs4, theirs6), Extra: extra})
 	return r
+}
+
+// connect makes the link, with an address at the router's end.
+func (r *rung) connect(t *testing.T, address string) {
+	t.Helper()
+	routers.Connect(t, routers.End{Interface: r.name},
+		routers.End{Namespace: r.there, Interface: "eth0", Addresses: []netip.Prefix{netip.MustParsePrefix(address + "/64")}})
 }
 
 // peer is this node's.
@@ -80,5 +97,84 @@ func TestUnnumbered(t *testing.T) {
 			t.Errorf("%s: %+v", name, state)
 		}
 		eventually(t, "the router's prefixes are received", func() bool { return stateOf(t, s, name).Received == 2 })
+	}
+}
+
+// A peer whose interface is not there yet holds up what waits for it, and says why;
+// the interface comes, goes, and comes back with another router.
+func TestUnnumberedComesAndGoes(t *testing.T) {
+	t.Parallel()
+	r := far(t, birdOn+birdAdvertises)
+	s := newTestChild(t)
+	d := Desired{Local: local(), Peers: []Peer{r.peer("tor")}, Announcements: announce(ours4)}
+	must(t, s.Set(t.Context(), d))
+	if err := s.Flush(within(t, time.Second), d.Prefixes()); !errors.Is(err, ErrNoPeer) || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Flush: %v", err)
+	}
+	if p := stateOf(t, s, "tor"); p.Session != "Idle" || p.Address.IsValid() || p.Interface != r.name || p.LastError != "interface "+r.name+" is not there" {
+		t.Errorf("%+v", p)
+	}
+	for _, address := range []string{"fe80::1", "fe80::2"} {
+		r.connect(t, address)
+		must(t, s.Flush(within(t, 30*time.Second), d.Prefixes()))
+		eventually(t, "the session is with "+address, func() bool {
+			p := stateOf(t, s, "tor")
+			return p.Established() && p.Address.String() == address+"%"+r.name
+		})
+		r.tor.Has(t, ours4)
+		r.there.Run(t, "ip", "link", "del", "eth0")
+		eventually(t, "the loss is noticed", func() bool {
+			return strings.Contains(stateOf(t, s, "tor").LastError, "the link "+r.name+" was lost")
+		})
+	}
+}
+
+// A router with this node's ASN is refused where any other is taken, and one that
+// takes no IPv6 next hops is told no IPv4 prefixes that anybody could count on.
+func TestUnnumberedMisfits(t *testing.T) {
+	t.Parallel()
+	own := climb(t, strings.Replace(birdOn, "local as 64513", "local as 64512; direct", 1))
+	plain := climb(t, strings.Replace(birdOn, "extended next hop on; ", "", 1))
+	s := newTestChild(t)
+	any := own.peer("own")
+	any.ASN = 0
+	d := Desired{Local: local(), Peers: []Peer{any, plain.peer("plain")}, Announcements: announce(ours4, ours6)}
+	must(t, s.Set(t.Context(), d))
+	must(t, s.Flush(within(t, 20*time.Second), prefixes(ours6)))
+	if err := s.Flush(within(t, 2*time.Second), prefixes(ours4)); !errors.Is(err, ErrNoPeer) {
+		t.Errorf("Flush: %v", err)
+	}
+	plain.tor.Has(t, ours6)
+	eventually(t, "the ASN is refused", func() bool {
+		return strings.Contains(stateOf(t, s, "own").LastError, "ASN 64512 is this node's own")
+	})
+	own.tor.Has(t)
+}
+
+func TestRefusedUnnumbered(t *testing.T) {
+	t.Parallel()
+	for want, change := range map[string]func(*Peer){
+		"give it one of them":         func(p *Peer) { p.Address = netip.MustParseAddr("192.0.2.1") },
+		"between link-local":          func(p *Peer) { p.LocalAddress = netip.MustParseAddr("fd00::1") },
+		"no hop away":                 func(p *Peer) { p.Multihop = 2 },
+		"at most 15":                  func(p *Peer) { p.Interface = "an-interface-of-many-letters" },
+		"TCP MD5 does not work":       func(p *Peer) { p.Password = "swordfish" },
+		"a route reflector client is": func(p *Peer) { p.RouteReflectorClient = true },
+	} {
+		p := Peer{Name: "tor", Interface: "eth0", Address: nowhere("eth0")}
+		if err := p.check(local()); err != nil {
+			t.Fatal(err)
+		}
+		change(&p)
+		if err := p.check(local()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v: want %q in it", err, want)
+		}
+	}
+	if nowhere("eth0") == nowhere("eth1") || nowhere("eth0").WithZone("") == nowhere("eth1").WithZone("") {
+		t.Error("two interfaces stand for one")
+	}
+	two := []Peer{{Name: "a", Interface: "eth0", Address: nowhere("eth0")}, {Name: "b", Interface: "eth0", Address: nowhere("eth0")}}
+	if good, err := checkPeers(two, local()); err == nil || !strings.Contains(err.Error(), "peer b: eth0 is where peer a is already") || len(good) != 1 {
+		t.Errorf("two peers on one interface: %v", err)
 	}
 }
