@@ -30,6 +30,9 @@ type Announcement struct {
 // the peer (of the Range, for a peer that is in one). A peer that is not in it is
 // not told of the prefix: what is told can't be taken for granted, so a peer has
 // to be named.
+//
+// A change of them ends no session. Link-local peers that have one address on several
+// links are told the same or nothing.
 type Terms map[string]Attributes
 
 // Attributes are what one peer is told with a prefix. The zero value adds
@@ -40,10 +43,11 @@ type Attributes struct {
 	// LocalPreference goes to iBGP peers alone (RFC 4271, section 5.1.5).
 	LocalPreference *uint32
 	MED             *uint32 // RFC 4271, section 5.1.4
-	// Prepend is how many times more this node's ASN stands in the AS path.
+	// Prepend is how many times more this node's ASN stands in the AS path. iBGP peers,
+	// which would take it for a loop, do not see it.
 	Prepend uint8
-	// NextHop is where the peer shall send packets to; the zero address is this
-	// node's end of the session.
+	// NextHop is where the peer shall send packets to, for prefixes of its family; the
+	// zero address, and other prefixes, are this node's end of the session.
 	NextHop netip.Addr
 }
 
@@ -159,8 +163,9 @@ type Session struct {
 	// A speaker that exports its own prefixes alone has nothing to reflect, so
 	// it only marks the session.
 	RouteReflectorClient bool
-	// SendMax is how many paths of a prefix are sent (ADD-PATH, RFC 7911); 0 or 1
-	// is the best alone. ReceivePaths takes several.
+	// SendMax is how many paths of a prefix may be sent (ADD-PATH, RFC 7911). This
+	// node has one of each of its own, so the capability to send more is not offered.
+	// ReceivePaths takes several.
 	SendMax      uint8
 	ReceivePaths bool
 	// Down keeps the session shut, with these words for the people on the other

@@ -294,11 +294,10 @@ func familyConfig(p Peer, f Family, g GracefulRestart) *api.AfiSafi {
 		LongLivedGracefulRestart: longLivedOf(g),
 		PrefixLimits:             &api.PrefixLimit{Family: unicast(f), MaxPrefixes: uint32(p.Accept.most())},
 	}
-	if p.SendMax > 1 || p.ReceivePaths {
-		c.AddPaths = &api.AddPaths{Config: &api.AddPathsConfig{Receive: p.ReceivePaths}}
-		if p.SendMax > 1 {
-			c.AddPaths.Config.SendMax = uint32(p.SendMax)
-		}
+	// SendMax is not GoBGP's to know: to a peer that it sends several paths it does not
+	// withdraw what the policy lets out no more, and there is one path to send.
+	if p.ReceivePaths {
+		c.AddPaths = &api.AddPaths{Config: &api.AddPathsConfig{Receive: true}}
 	}
 	return c
 }

@@ -53,8 +53,10 @@ type Speaker interface {
 	// GracefulRestart.Time are over. An error of such a wait names the peer.
 	// Flush waits for a first peer until ctx ends, and then
 	// returns an error that wraps ErrNoPeer and ctx's and names the family. For a
-	// family that no configured peer carries it returns ErrNoPeer at once:
-	// nothing will change that but a Set. No prefixes are written already.
+	// family that no configured peer carries, and for a prefix whose terms name none,
+	// it returns ErrNoPeer at once: nothing will change that but a Set. A prefix with
+	// terms has left when the peers that are told of it were written it in the words
+	// of the last Set, and the others its withdrawal. No prefixes are written already.
 	Flush(ctx context.Context, prefixes []netip.Prefix) error
 	// State reports what is, not what was asked for.
 	State(ctx context.Context) (State, error)

@@ -136,9 +136,10 @@ func (o *outbox) worded(announced []netip.Prefix, attributes []bgp.PathAttribute
 }
 
 // is says whether what was written is v, where this node's end of the session is
-// self: the zero address if that is not known.
+// self. Where that is not known, or a link-local address, for which a router may be
+// written another, any next hop will do.
 func (v variant) is(written variant, self netip.Addr) bool {
-	if !v.hop.IsValid() && (!self.IsValid() || written.hop == self) {
+	if !v.hop.IsValid() && (!self.IsValid() || self.IsLinkLocalUnicast() || written.hop == self.Unmap()) {
 		written.hop = netip.Addr{}
 	}
 	return v == written

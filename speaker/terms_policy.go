@@ -23,10 +23,7 @@ type exportPolicy struct {
 	sets    map[string]*api.DefinedSet
 }
 
-const (
-	allTags   = "all classes"
-	anyNumber = "[0-9]+"
-)
+const anyNumber = "[0-9]+" // as a regular expression
 
 // use makes the policy that of some classes.
 func (e *exportPolicy) use(ctx context.Context, bgp *gobgp.BgpServer, list []target, classes []*class) error {
@@ -100,51 +97,60 @@ func sameStatements(a, b *api.Policy) bool {
 	})
 }
 
-// exportOf is the policy for classes, and the sets that it asks for. Each neighbor
-// has its statements, and where it lies in a range the range's are not for it.
-func exportOf(list []target, classes []*class) (*api.Policy, map[string]*api.DefinedSet) {
-	tags := &api.DefinedSet{DefinedType: api.DefinedType_LARGE_COMMUNITY, Name: allTags, List: []string{tagPattern(anyNumber)}}
-	sets := map[string]*api.DefinedSet{tags.Name: tags}
-	policy := &api.Policy{Statements: []*api.Statement{{
-		Name: "plain",
-		Conditions: &api.Conditions{
-			RouteType:         api.Conditions_ROUTE_TYPE_LOCAL,
-			LargeCommunitySet: &api.MatchSet{Type: api.MatchSet_INVERT, Name: tags.Name},
-		},
-		Actions: &api.Actions{RouteAction: api.RouteAction_ACCEPT},
-	}}}
-	for i, n := range list {
-		at := &api.DefinedSet{DefinedType: api.DefinedType_NEIGHBOR, Name: "at " + n.at.String(), List: []string{n.at.String()}}
-		for _, c := range classes {
-			v, told := c.told[n.at]
-			if c.plain() || !told {
-				continue
-			}
-			set := &api.DefinedSet{DefinedType: api.DefinedType_LARGE_COMMUNITY, Name: fmt.Sprintf("class %d", c.number), List: []string{tagPattern(fmt.Sprint(c.number))}}
-			sets[at.Name], sets[set.Name] = at, set
-			policy.Statements = append(policy.Statements, &api.Statement{
-				Name: fmt.Sprintf("%s, %s", at.Name, set.Name),
-				Conditions: &api.Conditions{
-					RouteType:         api.Conditions_ROUTE_TYPE_LOCAL,
-					NeighborSet:       &api.MatchSet{Type: api.MatchSet_ANY, Name: at.Name},
-					LargeCommunitySet: &api.MatchSet{Type: api.MatchSet_ANY, Name: set.Name},
-				},
-				Actions: actionsOf(v, n),
-			})
-		}
-		if len(classes) > 0 && slices.ContainsFunc(list[i+1:], func(m target) bool { return m.at.Overlaps(n.at) }) {
-			sets[at.Name] = at
-			policy.Statements = append(policy.Statements, &api.Statement{
-				Name:       at.Name + ", no more",
-				Conditions: &api.Conditions{NeighborSet: &api.MatchSet{Type: api.MatchSet_ANY, Name: at.Name}},
-				Actions:    &api.Actions{RouteAction: api.RouteAction_REJECT},
-			})
-		}
-	}
-	return policy, sets
+// export is a policy in the making, and the sets that it asks for.
+type export struct {
+	policy api.Policy
+	sets   map[string]*api.DefinedSet
 }
 
-func tagPattern(number string) string { return fmt.Sprintf("^%d:%s:0$", uint32(tagASN), number) }
+// exportOf is the policy for classes. Each target has its statements, and where it
+// lies in a range the range's are not for it.
+func exportOf(list []target, classes []*class) (*api.Policy, map[string]*api.DefinedSet) {
+	e := export{sets: make(map[string]*api.DefinedSet)}
+	untagged := e.tagged("all classes", anyNumber)
+	untagged.Type = api.MatchSet_INVERT
+	e.say("plain", originated(untagged), &api.Actions{RouteAction: api.RouteAction_ACCEPT})
+	for i, n := range list {
+		for _, c := range classes {
+			if v, told := c.told[n.at]; told && !c.plain() {
+				number := fmt.Sprint(c.number)
+				conditions := originated(e.tagged("class "+number, number))
+				conditions.NeighborSet = e.at(n)
+				e.say(n.at.String()+", class "+number, conditions, actionsOf(v, n))
+			}
+		}
+		if len(classes) > 0 && slices.ContainsFunc(list[i+1:], func(m target) bool { return m.at.Overlaps(n.at) }) {
+			e.say(n.at.String()+", no more", &api.Conditions{NeighborSet: e.at(n)}, rejected())
+		}
+	}
+	return &e.policy, e.sets
+}
+
+func (e *export) say(name string, c *api.Conditions, a *api.Actions) {
+	e.policy.Statements = append(e.policy.Statements, &api.Statement{Name: name, Conditions: c, Actions: a})
+}
+
+// tagged is the condition that a path has the tag of a class, a regular expression.
+func (e *export) tagged(name, class string) *api.MatchSet {
+	pattern := fmt.Sprintf("^%d:%s:0$", uint32(tagASN), class)
+	e.sets[name] = &api.DefinedSet{DefinedType: api.DefinedType_LARGE_COMMUNITY, Name: name, List: []string{pattern}}
+	return &api.MatchSet{Type: api.MatchSet_ANY, Name: name}
+}
+
+// at is the condition that a path is for a target.
+func (e *export) at(n target) *api.MatchSet {
+	name := "at " + n.at.String()
+	e.sets[name] = &api.DefinedSet{DefinedType: api.DefinedType_NEIGHBOR, Name: name, List: []string{n.at.String()}}
+	return &api.MatchSet{Type: api.MatchSet_ANY, Name: name}
+}
+
+// originated are the conditions of all that lets something out: this node originates
+// it, and its tag is as told.
+func originated(tag *api.MatchSet) *api.Conditions {
+	return &api.Conditions{RouteType: api.Conditions_ROUTE_TYPE_LOCAL, LargeCommunitySet: tag}
+}
+
+func rejected() *api.Actions { return &api.Actions{RouteAction: api.RouteAction_REJECT} }
 
 // tagOf marks a path as one of a class.
 func tagOf(c *class) *api.LargeCommunitiesAttribute {

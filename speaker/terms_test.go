@@ -10,6 +10,7 @@ import (
 	"time"
 
 	routers "github.com/fairway-network/fairway/integration/router"
+	api "github.com/osrg/gobgp/v3/api"
 )
 
 func number(n uint32) *uint32 { return &n }
@@ -251,6 +252,52 @@ func TestTermsRange(t *testing.T) {
 	plain := "[64512] [] [] "
 	f.tells(t, map[string]string{
 		ours4: plain + "5 " + f.node4.String(), ours6: plain + "6 " + f.node6.String(), "2001:db8:2::/64": plain + "- " + f.node6.String()})
+}
+
+// Whatever terms say, no route of a router reaches another: not with terms for the
+// same prefix, nor when it has the communities that classes are told apart by.
+func TestTermsLeakNothing(t *testing.T) {
+	t.Parallel()
+	c := newScene(t, "127.0.2.6")
+	c.d.Terms = map[string]Terms{"x": {"a": {}, "b": {NextHop: netip.MustParseAddr("192.0.2.77")}}}
+	c.set(t, "10.1.0.0/24 x", "10.2.0.0/24")
+	c.a.has(t, "10.1.0.0/24", "10.2.0.0/24")
+	c.b.has(t, "10.1.0.0/24", "10.2.0.0/24")
+	number := c.s.run.Load().classes[0].number
+	for i, tag := range []*class{{number: number}, {number: number + 1}, {}} {
+		for _, p := range []string{fmt.Sprintf("10.9.%d.0/24", i), "10.1.0.0/24", "10.2.0.0/24", "10.1.0.0/25", "0.0.0.0/0"} {
+			tag.told = map[netip.Prefix]variant{}
+			path, err := pathOf(prefixes(p)[0], tag)
+			must(t, err)
+			_, err = c.a.bgp.AddPath(t.Context(), &api.AddPathRequest{Path: path})
+			must(t, err)
+		}
+	}
+	eventually(t, "the routes have come", func() bool { return stateOf(t, c.s, "a").Received >= 7 })
+	c.set(t, "10.1.0.0/24", "10.3.0.0/24 x") // 10.2.0.0/24 is the router's alone now
+	must(t, c.s.Flush(within(t, soon), prefixes("10.1.0.0/24", "10.2.0.0/24", "10.3.0.0/24")))
+	c.b.has(t, "10.1.0.0/24", "10.3.0.0/24")
+	for _, line := range c.b.log() {
+		if p := line[1:]; p != "10.1.0.0/24" && p != "10.2.0.0/24" && p != "10.3.0.0/24" {
+			t.Errorf("the other router heard %s", line)
+		}
+	}
+}
+
+// A peer with ADD-PATH is withdrawn what its terms name no more, like others.
+func TestTermsAddPath(t *testing.T) {
+	t.Parallel()
+	f := join(t, routers.BIRD, func(_ *routers.Config, v4, _ *routers.Neighbor) { v4.SendPaths, v4.ReceivePaths = true, true })
+	d := Desired{Local: local(), Peers: f.peers(routerASN, Session{}), Announcements: announce(ours4), Terms: map[string]Terms{"none": {}}}
+	d.Peers[0].SendMax, d.Peers[0].ReceivePaths = 4, true
+	s := newTestChild(t)
+	must(t, s.Set(t.Context(), d))
+	f.tor.Has(t, ours4)
+	before := stateOf(t, s, "tor4")
+	d.Announcements = []Announcement{{prefixes(ours4)[0], "none"}}
+	must(t, s.Set(t.Context(), d))
+	f.tor.Has(t)
+	undisturbed(t, s, before)
 }
 
 // What terms can't be is refused, and says why.
