@@ -211,16 +211,22 @@ func TestRecallOfWhatIsNotThere(t *testing.T) {
 func TestStatusOfANode(t *testing.T) {
 	c := unreachable(t, t.TempDir())
 	r := agent.Report{ASN: 64512, RouterID: netip.MustParseAddr("192.0.2.1"), Blocks: 2, Routes: 1, Peers: []agent.PeerStatus{
-		{Name: "a", Address: netip.MustParseAddr("192.0.2.9"), ASN: 65000, Session: "Established", Advertised: 1},
-		{Name: "b", Address: netip.MustParseAddr("192.0.2.8"), ASN: 65000, Session: "Active", LastError: strings.Repeat("x", 5000)},
+		{Name: "a", Address: netip.MustParseAddr("192.0.2.9"), ASN: 65000, Session: "Established", Advertised: 1, Received: 5, Accepted: 4},
+		{Name: "b", Address: netip.MustParseAddr("192.0.2.8"), ASN: 65000, Session: "Active", Flaps: 3, LastError: strings.Repeat("ä", 5000), BFD: &agent.BFDStatus{State: "Down", Problem: "nothing heard"}},
 	}}
 	s := c.statusOf(r, v1alpha1.NodeSpeaker{})
-	if s.PeerCount != 2 || s.EstablishedCount != 1 || s.Blocks != 2 || s.Routes != 1 || s.Conditions[0].Status != metav1.ConditionTrue || len(s.Peers[1].LastError) != maxText {
+	if s.PeerCount != 2 || s.EstablishedCount != 1 || s.Blocks != 2 || s.Routes != 1 || s.Conditions[0].Status != metav1.ConditionTrue || len(s.Peers[1].LastError) != maxWords {
 		t.Errorf("status %+v", s)
+	}
+	if a, b := s.Peers[0], s.Peers[1]; a.Accepted != 4 || a.BFD != "" || b.Flaps != 3 || b.BFD != "Down: nothing heard" {
+		t.Errorf("peers %+v", s.Peers)
+	}
+	if up := s.Conditions[1]; up.Type != v1alpha1.ConditionPeersUp || up.Status != metav1.ConditionFalse || up.Reason != "SomeMissing" || up.Message != "no session with b" {
+		t.Errorf("condition %+v", up)
 	}
 	r.Trouble = "the network is down"
 	s = c.statusOf(r, v1alpha1.NodeSpeaker{Status: s})
-	if ready := s.Conditions[0]; len(s.Conditions) != 1 || ready.Status != metav1.ConditionFalse || ready.Message != r.Trouble {
+	if ready := s.Conditions[0]; len(s.Conditions) != 2 || ready.Status != metav1.ConditionFalse || ready.Message != r.Trouble {
 		t.Errorf("conditions in trouble: %+v", s.Conditions)
 	}
 }

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -14,8 +15,11 @@ import (
 const (
 	// maxPeers is how many the schema takes.
 	maxPeers = 64
-	// maxText bounds what peers and the kernel have said, in bytes.
+	// maxText bounds what the kernel has said, and all peers, in bytes.
 	maxText = 1024
+	// maxWords bounds what one peer has said, in bytes: there are as many of these
+	// objects as nodes.
+	maxWords = 256
 )
 
 // Report implements agent.Cluster: it writes the status of this node's
@@ -60,27 +64,57 @@ func (c *Cluster) statusOf(r agent.Report, before v1alpha1.NodeSpeaker) v1alpha1
 		Message: "the agent serves pods", ObservedGeneration: heeded(r.Orders, before),
 	}
 	if r.Trouble != "" {
-		ready.Status, ready.Reason, ready.Message = metav1.ConditionFalse, "Trouble", bounded(r.Trouble)
+		ready.Status, ready.Reason, ready.Message = metav1.ConditionFalse, "Trouble", bounded(r.Trouble, maxText)
 	}
 	meta.SetStatusCondition(&s.Conditions, ready)
+	up := peersUp(r.Peers)
+	up.Type, up.ObservedGeneration = v1alpha1.ConditionPeersUp, ready.ObservedGeneration
+	meta.SetStatusCondition(&s.Conditions, up)
 	return s
 }
 
 func peerOf(p agent.PeerStatus) v1alpha1.PeerStatus {
 	out := v1alpha1.PeerStatus{
-		Name: p.Name, Address: p.Address.String(), ASN: int64(p.ASN), State: p.Session,
-		Received: int32(p.Received), Advertised: int32(p.Advertised), LastError: bounded(p.LastError),
+		Name: p.Name, ASN: int64(p.ASN), State: p.Session,
+		Received: int32(p.Received), Advertised: int32(p.Advertised), Accepted: int32(p.Accepted), Flaps: int32(p.Flaps), LastError: bounded(p.LastError, maxWords),
+	}
+	if p.Address.IsValid() { // its router was found
+		out.Address = p.Address.String()
 	}
 	if !p.Since.IsZero() {
 		since := metav1.NewTime(p.Since)
 		out.Since = &since
 	}
+	if b := p.BFD; b != nil {
+		out.BFD = b.State
+		if b.Problem != "" {
+			out.BFD = bounded(b.State+": "+b.Problem, maxWords)
+		}
+	}
 	return out
 }
 
-func bounded(text string) string {
-	if len(text) > maxText {
-		return text[:maxText]
+// peersUp says whether all sessions are established, and names those that are not.
+func peersUp(peers []agent.PeerStatus) metav1.Condition {
+	var missing []string
+	for _, p := range peers {
+		if !p.Established() {
+			missing = append(missing, p.Name)
+		}
 	}
-	return text
+	switch len(missing) {
+	case 0:
+		return metav1.Condition{Status: metav1.ConditionTrue, Reason: "AllEstablished", Message: fmt.Sprintf("%d of %d sessions are established", len(peers), len(peers))}
+	case len(peers):
+		return metav1.Condition{Status: metav1.ConditionFalse, Reason: "NoneEstablished", Message: "no session is established"}
+	}
+	return metav1.Condition{
+		Status: metav1.ConditionFalse, Reason: "SomeMissing",
+		Message: bounded("no session with "+strings.Join(missing, ", "), maxText),
+	}
+}
+
+// bounded cuts text after so many bytes, between two letters.
+func bounded(text string, most int) string {
+	return strings.ToValidUTF8(text[:min(len(text), most)], "")
 }

@@ -14,7 +14,7 @@ import (
 // +kubebuilder:resource:scope=Cluster,shortName=nspeaker,categories=fairway
 // +kubebuilder:printcolumn:name="ASN",type=integer,JSONPath=`.status.asn`,description="The node's autonomous system number"
 // +kubebuilder:printcolumn:name="Peers",type=integer,JSONPath=`.status.peerCount`,description="Routers that the node is to have a session with"
-// +kubebuilder:printcolumn:name="Established",type=integer,JSONPath=`.status.establishedCount`,description="Routers that it has one with"
+// +kubebuilder:printcolumn:name="Up",type=integer,JSONPath=`.status.establishedCount`,description="Routers that it has one with"
 // +kubebuilder:printcolumn:name="Blocks",type=integer,JSONPath=`.status.blocks`,description="Blocks that the node holds"
 // +kubebuilder:printcolumn:name="Routes",type=integer,JSONPath=`.status.routes`,description="Prefixes that it announces"
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`,description="Whether pods on the node are reachable"
@@ -77,6 +77,10 @@ type Fence struct {
 // the agent serves, and all that it should announce is announced.
 const ConditionReady = "Ready"
 
+// ConditionPeersUp of a NodeSpeaker says whether the node has a session with every
+// router that it is to have one with.
+const ConditionPeersUp = "PeersUp"
+
 // NodeSpeakerStatus is what a node's agent does.
 type NodeSpeakerStatus struct {
 	// The metadata.generation of the spec that the agent has acted on.
@@ -127,7 +131,7 @@ type NodeSpeakerStatus struct {
 	Peers []PeerStatus `json:"peers,omitempty"`
 
 	// Ready: the agent serves pods, and all that it should announce is
-	// announced.
+	// announced. PeersUp: all its sessions are established.
 	//
 	// +optional
 	// +listType=map
@@ -165,13 +169,28 @@ type PeerStatus struct {
 	// +optional
 	Since *metav1.Time `json:"since,omitempty"`
 
-	// How many prefixes the peer has sent and the node has taken.
+	// How many prefixes the peer has sent.
 	// +optional
 	Received int32 `json:"received"`
 
 	// How many prefixes the node has sent.
 	// +optional
 	Advertised int32 `json:"advertised"`
+
+	// How many prefixes of those that the peer has sent are not filtered.
+	// +optional
+	Accepted int32 `json:"accepted,omitempty"`
+
+	// How many sessions with it were lost.
+	// +optional
+	Flaps int32 `json:"flaps,omitempty"`
+
+	// The BFD session (RFC 5880) that watches the path to it: AdminDown, Down, Init
+	// or Up, and what keeps it from coming up. Absent where none is configured.
+	//
+	// +optional
+	// +kubebuilder:validation:MaxLength=256
+	BFD string `json:"bfd,omitempty"`
 
 	// Why the session is not up, or ended last.
 	//
