@@ -18,6 +18,9 @@ type Node struct {
 	Name        string
 	Labels      map[string]string
 	Annotations map[string]string
+	// Before is the node as it was: what can't be worked out any more stays as it was
+	// then. It is nil for a node that was nothing before.
+	Before *Node
 }
 
 // Self is the node as c itself has it, for one that is in no cluster.
@@ -42,8 +45,9 @@ func (c *Config) Depends() bool {
 
 // For is c as it is in force on a node: with the peers that the node has alone, and
 // with nothing in it that is still to be asked of the node. What can't be worked
-// out is left out: a peer or, without this node's ASN, all of them. The error then
-// says what, why and where, for each; the Config is to be used all the same.
+// out, and could not before, is left out: a peer or, without this node's ASN, all of
+// them. The error says what, why and where, for each; the Config is to be used all
+// the same.
 func (c *Config) For(n Node) (*Config, error) {
 	out := *c
 	out.Peers = nil
@@ -54,17 +58,19 @@ func (c *Config) For(n Node) (*Config, error) {
 	}
 	out.BGP.ASN, out.BGP.ASNFrom = asn, NodeValue{}
 	for _, p := range c.Peers {
-		if !p.NodeSelector.In(n.Labels) || err != nil {
+		if !p.NodeSelector.In(n.Labels) || asn == 0 {
 			continue
 		}
 		resolved, wrong := p.on(n, asn)
 		if clash := resolved.clash(out.Peers); clash != nil {
 			wrong = append(wrong, clash)
 		}
+		usable := true
 		for _, err := range wrong {
 			errs = append(errs, fmt.Errorf("peer %s: %w", p.Name, err))
+			usable = usable && errors.As(err, &kept{})
 		}
-		if len(wrong) == 0 {
+		if usable {
 			out.Peers = append(out.Peers, resolved)
 		}
 	}
@@ -105,33 +111,49 @@ func (a ASN) or(from NodeValue, n Node) (ASN, error) {
 	if from == (NodeValue{}) {
 		return a, nil
 	}
-	text, err := n.value(from)
-	if err != nil {
-		return 0, err
+	return ask(n, from, func(text string) (ASN, error) {
+		v, err := asnShape().parse(text)
+		return ASN(number(v)), err
+	})
+}
+
+// kept is the error of a value that stays as it was.
+type kept struct{ error }
+
+func (k kept) Error() string { return k.error.Error() + "; it stays as it was" }
+
+func (k kept) Unwrap() error { return k.error }
+
+// ask gives what n has under v, as parse reads it. What n had before is better than
+// nothing: the error is then a kept one.
+func ask[T any](n Node, v NodeValue, parse func(string) (T, error)) (T, error) {
+	var out T
+	text, err := n.value(v)
+	if err == nil {
+		if out, err = parse(text); err != nil {
+			err = fmt.Errorf("%s of node %s: %w", v, n.Name, err)
+		}
 	}
-	v, err := asnShape().parse(text)
-	if err != nil {
-		return 0, fmt.Errorf("%s of node %s: %w", from, n.Name, err)
+	if err == nil || n.Before == nil {
+		return out, err
 	}
-	return ASN(number(v)), nil
+	if before, lost := ask(*n.Before, v, parse); lost == nil {
+		return before, kept{err}
+	}
+	return out, err
 }
 
 // asnShape has the bounds of an ASN from where it stands in a file.
 func asnShape() *shape { return schemaOf(reflect.TypeFor[Options]()).field("asn").shape }
 
 func (n Node) address(from NodeValue) (netip.Addr, error) {
-	text, err := n.value(from)
-	if err != nil {
-		return netip.Addr{}, err
-	}
-	a, err := pools.ParseAddr(text)
-	switch {
-	case err != nil:
-		return a, fmt.Errorf("%s of node %s: %w", from, n.Name, err)
-	case noRouter(a) || a.IsLinkLocalUnicast() && a.Is6():
-		return a, fmt.Errorf("%s of node %s: %s is no router's address: write the one that the router has towards this node", from, n.Name, a)
-	}
-	return a, nil
+	return ask(n, from, func(text string) (netip.Addr, error) {
+		a, err := pools.ParseAddr(text)
+		if err == nil && (noRouter(a) || a.IsLinkLocalUnicast() && a.Is6()) {
+			return netip.Addr{}, fmt.Errorf("%s is no router's address: write the one that the router has towards this node", a)
+		}
+		return a, err
+	})
 }
 
 // String names the label or the annotation.

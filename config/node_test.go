@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -89,6 +90,13 @@ func TestForANode(t *testing.T) {
 			}
 		})
 	}
+	was := rack(nil, nil)
+	less := without(without(rack(map[string]string{"example.com/asn": "AS1"}, nil), "example.com/tor-asn"), "example.com/tor-b")
+	less.Before = &was
+	kept, err := c.For(less)
+	check(t, "what is kept", kept, func() *config.Config { out, _ := c.For(was); return out }())
+	check(t, "and said", strings.Count(fmt.Sprint(err), "; it stays as it was"), 4)
+
 	here, _ := c.For(rack(nil, nil))
 	check(t, "this node's ASN", here.BGP.ASN, config.ASN(64512))
 	check(t, "tor-b", []any{here.Peers[1].Address, here.Peers[1].ASN, here.Peers[1].HoldTime.String(), here.Peers[1].Families},

@@ -31,6 +31,7 @@ type reloader struct {
 type where struct {
 	cluster agent.Cluster // nil for none
 	last    agent.ClusterState
+	good    *config.Node // as it was when all could be resolved, or first
 }
 
 // resolve gives c as it is in force here. The error says what of it can't be.
@@ -42,9 +43,15 @@ func (w *where) resolve(c *config.Config) (*config.Config, error) {
 	if state := w.cluster.State(); state.Machine != "" {
 		w.last = state
 	}
-	here, err := c.For(config.Node{Name: c.Node, Labels: w.last.Labels, Annotations: w.last.Annotations})
-	if w.last.Machine == "" && c.Depends() {
+	now := config.Node{Name: c.Node, Labels: w.last.Labels, Annotations: w.last.Annotations}
+	now.Before = w.good
+	here, err := c.For(now)
+	switch {
+	case w.last.Machine == "" && c.Depends():
 		err = fmt.Errorf("the Node object %s has not been seen yet: what depends on its labels waits", c.Node)
+	case err == nil || w.good == nil:
+		now.Before = nil
+		w.good = &now
 	}
 	return here, err
 }

@@ -41,6 +41,12 @@ func TestPeersFollowTheNode(t *testing.T) {
 	cluster.state.Labels = map[string]string{"rack": "r2", "example.com/tor-asn": "65000"}
 	cluster.state.Annotations = map[string]string{"example.com/tor-a": "10.0.0.1"}
 	look("labelled", "tor-a link", "")
+	cluster.state.Labels = map[string]string{"rack": "r1"}
+	look("its label lost", "tor-a r1 link", "peer tor-a: asnFrom label example.com/tor-asn: node n1 has no such label; it stays as it was")
+	cluster.state.Labels = map[string]string{"rack": "r1"}
+	look("and again", "tor-a r1 link", "peer tor-a: asnFrom label")
+	cluster.state.Labels = map[string]string{"rack": "r2", "example.com/tor-asn": "65000"}
+	look("labelled again", "tor-a link", "")
 	cluster.state = agent.ClusterState{Seen: true}
 	look("gone", "tor-a link", "")
 }
