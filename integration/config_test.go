@@ -28,7 +28,7 @@ bgp:
   asn: 64512
   routerID: 10.0.1.2
 templates:
-- {name: tor, asnFrom: {label: example.com/tor-asn}, connectRetryTime: 1s, passwordFile: /etc/fairway/secret/password}
+- {name: tor, asnFrom: {label: example.com/tor-asn}, connectRetryTime: 1s, passwordFile: /etc/fairway/secret/password, accept: {prefixes: [ACCEPT]}}
 peers:
 - {name: tor-1, template: tor, address: 10.0.1.1}
 - {name: tor-2, template: tor, addressFrom: {label: example.com/tor-2}, localAddress: 10.0.2.2, nodeSelector: {example.com/rack: r2}}
@@ -117,9 +117,10 @@ func TestConfiguration(t *testing.T) {
 	labtest.Exec(t, r.node, "ip", "addr", "add", "10.0.2.2/24", "dev", "eth1")
 	r.vtysh("configure terminal", "router bgp 65000", "neighbor 10.0.1.2 password one", "neighbor 10.0.2.2 password one")
 	r.mountSecret("..1", "one\n")
+	accept := ""
 	configure := func(labels, community string) {
 		t.Helper()
-		r.configure(strings.NewReplacer("LABELS", labels, "COMMUNITY", community).Replace(rackConfig))
+		r.configure(strings.NewReplacer("LABELS", labels, "COMMUNITY", community, "ACCEPT", accept).Replace(rackConfig))
 	}
 	configure(`example.com/tor-asn: "65000", example.com/rack: r1`, "100")
 	agent := r.start()
@@ -136,6 +137,16 @@ func TestConfiguration(t *testing.T) {
 	r.awaitPeers("a missing label is told, and keeps no other peer", "tor-1", "peer tor-2: addressFrom label example.com/tor-2: node node1 has no such label")
 	configure(`example.com/tor-asn: "65000", example.com/rack: r2, example.com/tor-2: 10.0.2.1`, "200")
 	r.awaitPeers("the node is in the other rack", "tor-1 tor-2", "")
+	r.vtysh("configure terminal", "router bgp 65000", "no bgp network import-check", "network 198.51.100.0/24", "network 192.0.2.0/24")
+	accept = `{prefix: 198.51.100.0/22, ge: 24}`
+	configure(`example.com/tor-asn: "65000", example.com/rack: r2, example.com/tor-2: 10.0.2.1`, "200")
+	r.await("the routes that are accepted, and no others, are in the kernel", func() error {
+		out, err := r.node.Exec(t.Context(), "ip", "route", "show", "proto", "118")
+		if err == nil && (!strings.Contains(out, "198.51.100.0/24") || strings.Contains(out, "192.0.2.0/24")) {
+			err = fmt.Errorf("learned: %q", out)
+		}
+		return err
+	})
 	if n := r.sessions(); n != 1 {
 		t.Errorf("the first session was established %d times, want 1", n)
 	}
