@@ -76,6 +76,8 @@ type session struct {
 	// hopless says that the router takes no IPv4 prefixes with IPv6 next hops, on a
 	// link without other ones; false while that is unknown.
 	hopless bool
+	// stranded says that the link to the peer is down, which explains all else.
+	stranded bool
 	// hard says that the peer keeps routes over a NOTIFICATION that is no hard
 	// reset; false while that is unknown.
 	hard bool
@@ -454,7 +456,7 @@ func (l *ledger) cannotConnect(address string, err error) (p Peer, why string, n
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := l.sessions[address]
-	if s == nil || s.up || s.freed != nil {
+	if s == nil || s.up || s.freed != nil || s.stranded {
 		return Peer{}, "", false
 	}
 	why = fmt.Sprintf("cannot connect to port %d: %v", s.peer.Port, innermost(err))

@@ -51,7 +51,7 @@ type Server struct {
 	later   bool
 	learned *learned // nil without a sink
 	failed  *failure // the last start in place of another, if it failed
-	// wish is of the last Set whose Local was not refused.
+	// wish is all but the announcements of the last Set whose Local was not refused.
 	wish     Desired
 	lookouts map[string]*lookout // by interface
 	// holders are the peers that the last run had no session to tell with, see
@@ -125,7 +125,7 @@ func (s *Server) Set(ctx context.Context, d Desired) error {
 		}
 		return localErr
 	}
-	s.wish = d
+	s.wish = Desired{Local: d.Local, Peers: slices.Clone(d.Peers), Ranges: slices.Clone(d.Ranges)}
 	return s.conform(ctx, r, d, asked)
 }
 

@@ -156,8 +156,8 @@ func (s *Server) explain(r *run) {
 		if l == nil || p.Down {
 			continue
 		}
-		if why := l.State().Trouble; r.ledger.troubled(p.Address.String(), why) {
-			s.log.Warn("no BGP session", "peer", p.Name, "interface", p.Interface, "reason", why)
+		if st := l.State(); r.ledger.troubled(p.Address.String(), st.Trouble, !st.Up) {
+			s.log.Warn("no BGP session", "peer", p.Name, "interface", p.Interface, "reason", st.Trouble)
 		}
 		if r.ledger.takeHopless(p.Address.String()) {
 			s.log.Warn("BGP router takes no IPv4 prefixes with IPv6 next hops (RFC 8950), and this session has no others: turn that on at the router",
@@ -166,12 +166,20 @@ func (s *Server) explain(r *run) {
 	}
 }
 
-// troubled records why a link is of no use, and says whether that is news.
-func (l *ledger) troubled(address, why string) bool {
+// troubled records why the link to a peer is of no use, and whether it is down, and
+// says whether that is news.
+func (l *ledger) troubled(address, why string, down bool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := l.sessions[address]
-	if s == nil || s.up || why == "" || s.trouble == why {
+	if s == nil || s.up {
+		return false
+	}
+	was := s.stranded
+	if s.stranded = down; was && !down {
+		s.trouble = why
+	}
+	if why == "" || s.trouble == why {
 		return false
 	}
 	s.trouble = why

@@ -124,7 +124,7 @@ func TestUnnumberedComesAndGoes(t *testing.T) {
 		r.tor.Has(t, ours4)
 		r.there.Run(t, "ip", "link", "del", "eth0")
 		eventually(t, "the loss is noticed", func() bool {
-			return strings.Contains(stateOf(t, s, "tor").LastError, "the link "+r.name+" was lost")
+			return stateOf(t, s, "tor").LastError == "the link "+r.name+" was lost; since then: interface "+r.name+" is not there"
 		})
 	}
 }
