@@ -54,7 +54,12 @@ func FuzzLoad(f *testing.F) {
 // sound holds what users of a Config rely on.
 func sound(t *testing.T, c *Config) {
 	t.Helper()
-	here, _ := c.For(c.Self())
+	self := c.Self()
+	here, err := c.For(self)
+	bare, _ := c.For(Node{Name: c.Node, Before: &self})
+	if err == nil && bare.BGP.ASN != here.BGP.ASN {
+		t.Errorf("without its labels the node's ASN is %d, before %d", bare.BGP.ASN, here.BGP.ASN)
+	}
 	if len(here.Peers) > 0 && here.BGP.ASN == 0 {
 		t.Error("peers without an ASN")
 	}
