@@ -16,8 +16,13 @@ import (
 	"github.com/fairway-network/fairway/speaker"
 )
 
-// failTime bounds the end of a BGP session whose path is lost.
-const failTime = 5 * time.Second
+const (
+	// failTime bounds the end of a BGP session whose path is lost.
+	failTime = 5 * time.Second
+	// searchTime is how often BGP is asked for routers that the settings give no
+	// address of.
+	searchTime = time.Second
+)
 
 // BFD is how the path to a peer is watched (RFC 5882): with a BFD session of
 // these timers, whose failure ends the BGP session. What is 0 gets the default of
@@ -35,7 +40,10 @@ type paths struct {
 	server  *bfd.Server
 	bgp     speaker.Speaker
 	log     *slog.Logger
-	failing sync.WaitGroup
+	working sync.WaitGroup // what watch began
+
+	setting  sync.Mutex // held by whoever changes what is watched; before mu
+	settings *Settings  // the last
 
 	mu      sync.Mutex
 	seen    map[bfd.Endpoint]bfd.Status // as react saw them last
@@ -62,7 +70,29 @@ type router struct {
 // speaker is told of s: routers take a BFD session that begins under a BGP session
 // for a failure.
 func (w *paths) set(ctx context.Context, s *Settings) error {
-	known, unknown := watched(s)
+	w.setting.Lock()
+	defer w.setting.Unlock()
+	w.settings = s
+	return w.apply(ctx)
+}
+
+// search looks for routers that the settings give no address of, until ctx ends.
+// What goes wrong the next set will say.
+func (w *paths) search(ctx context.Context) {
+	for pause(ctx, searchTime) {
+		w.setting.Lock()
+		if w.settings != nil {
+			if _, unknown := watched(w.settings); len(unknown) > 0 {
+				_ = w.apply(ctx)
+			}
+		}
+		w.setting.Unlock()
+	}
+}
+
+// apply watches what the settings say. The setting lock is held.
+func (w *paths) apply(ctx context.Context) error {
+	known, unknown := watched(w.settings)
 	var errs []error
 	var bgp speaker.State
 	if len(unknown) > 0 {
@@ -76,7 +106,7 @@ func (w *paths) set(ctx context.Context, s *Settings) error {
 	defer w.mu.Unlock()
 	w.learn(unknown, bgp, w.server.State())
 	routers := slices.Concat(known, slices.Collect(maps.Values(w.learned)))
-	errs = append(errs, w.server.Set(w.peers(routers, s.Local.ASN, links)))
+	errs = append(errs, w.server.Set(w.peers(routers, w.settings.Local.ASN, links)))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("BFD: %w", err)
 	}
@@ -179,7 +209,8 @@ func (r router) peer(near bool) bfd.Peer {
 
 // watch ends BGP sessions whose path was lost, until ctx ends.
 func (w *paths) watch(ctx context.Context) {
-	defer w.failing.Wait()
+	defer w.working.Wait()
+	w.working.Go(func() { w.search(ctx) })
 	for {
 		select {
 		case <-ctx.Done():
@@ -200,7 +231,7 @@ func (w *paths) react(ctx context.Context, sessions []bfd.PeerState) {
 		w.seen[p.Peer.Endpoint] = p.Status
 		w.tell(p, last)
 		if p.Failures > last.Failures {
-			w.failing.Go(func() { w.fail(ctx, p) })
+			w.working.Go(func() { w.fail(ctx, p) })
 		}
 	}
 }

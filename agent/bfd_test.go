@@ -53,7 +53,7 @@ func TestLostPathsEndSessions(t *testing.T) {
 	react := func(calls int, sessions ...bfd.PeerState) {
 		bgp.all.Add(calls)
 		w.react(t.Context(), sessions)
-		w.failing.Wait()
+		w.working.Wait()
 	}
 	react(0, session("a", "192.0.2.1", bfd.Down, 0), session("b", "192.0.2.2", bfd.Up, 0), session("c", "192.0.2.3", bfd.Up, 0))
 	react(0, session("a", "192.0.2.1", bfd.Up, 0), session("b", "192.0.2.2", bfd.Down, 0), session("c", "192.0.2.3", bfd.Up, 0)) // b: AdminDown
@@ -77,7 +77,7 @@ func TestLossesCountAnewForAnotherSession(t *testing.T) {
 	w.peers(nil, 64512, nil)
 	w.peers([]router{a}, 64512, nil)
 	w.react(t.Context(), []bfd.PeerState{session("a", "192.0.2.1", bfd.Down, 1)})
-	w.failing.Wait()
+	w.working.Wait()
 	if len(bgp.asked) != 2 {
 		t.Errorf("sessions ended: %v", bgp.asked)
 	}

@@ -30,6 +30,7 @@ func TestBFD(t *testing.T) {
 		{"FRR and bfd graceful at BIRD keep routes over restarts", (*dual).restart},
 		{"FRR with check-control-plane-failure ignores a lost path", (*dual).losePathUnderCarefulFRR},
 		{"BFD is taken away and given back", (*dual).reload},
+		{"the path to a router of a range is lost", (*dual).losePathToRange},
 	} {
 		if !t.Run(step.name, func(t *testing.T) { f.t = t; step.run(f) }) {
 			break // nothing is where the next one expects it
@@ -207,4 +208,21 @@ func (f *dual) reload() {
 	if was, is := before["tor1"], f.mustPeers()["tor1"]; was != is {
 		f.t.Errorf("tor1 was disturbed: %+v, before %+v", is, was)
 	}
+}
+
+// losePathToRange has tor1 come as a router of a range.
+func (f *dual) losePathToRange() {
+	f.t.Helper()
+	f.configure(strings.Replace(dualAgent, "name: tor1, address: 10.0.1.1", "name: rack, range: 10.0.1.0/24", 1))
+	const name = "rack/10.0.1.1"
+	f.await("the router of the range is watched", func() error {
+		if p := f.mustPeers()[name]; !p.up() {
+			return fmt.Errorf("%+v", p)
+		}
+		return nil
+	})
+	f.lost(name, f.cut("tor1"))
+	f.mend("tor1")
+	f.configure(dualAgent)
+	f.whole()
 }
