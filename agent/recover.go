@@ -214,6 +214,12 @@ func (d *desk) becomePools(s *Settings) error {
 	}
 	d.quiet = quiet
 	rules := s.rules()
+	if d.leaving {
+		for name, r := range rules {
+			r.Draining = true // so that what is empty goes at once
+			rules[name] = r
+		}
+	}
 	d.node.SetRules(rules)
 	d.draining = map[string]bool{}
 	for name, r := range rules {

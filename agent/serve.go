@@ -127,7 +127,11 @@ func (a *Agent) controlServer() *http.Server {
 		_ = json.NewEncoder(w).Encode(status)
 	})
 	mux.HandleFunc("POST /v1/drain", func(w http.ResponseWriter, r *http.Request) {
-		if err := a.Drain(r.Context()); err != nil {
+		drain := a.Drain
+		if r.URL.Query().Has("wait") {
+			drain = a.DrainWhenEmpty
+		}
+		if err := drain(r.Context()); err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 		}
 	})

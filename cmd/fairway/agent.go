@@ -41,18 +41,24 @@ func agentCommand() *cobra.Command {
 
 func drainCommand() *cobra.Command {
 	var runDir string
+	var wait bool
 	cmd := &cobra.Command{
 		Use:   "drain",
 		Short: "Make the running agent withdraw its announcements and routes, and end",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if _, err := call(cmd.Context(), runDir, http.MethodPost, "/v1/drain", nil); err != nil {
+			path := "/v1/drain"
+			if wait {
+				path += "?wait"
+			}
+			if _, err := call(cmd.Context(), runDir, http.MethodPost, path, nil); err != nil {
 				return err
 			}
 			fmt.Fprintln(cmd.OutOrStdout(), "withdrawn; the agent has ended")
 			return nil
 		},
 	}
+	cmd.Flags().BoolVar(&wait, "wait", false, "serve no new pods, and wait for the last one to go before the sessions are closed")
 	cmd.Flags().StringVar(&runDir, "run-dir", defaultRunDir, "the agent's runDir")
 	return cmd
 }

@@ -1,6 +1,8 @@
 package fabric
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"syscall"
@@ -87,12 +89,22 @@ func disturbances() []disturbance {
 		}},
 		{name: "maintenance", rewrites: true, do: func(f *fabric) {
 			f.run("agent", "maintenance", "on")
+			f.avoided(true, true)
+			f.end("agent", syscall.SIGKILL) // which ends no maintenance
+			f.again()
+			f.fresh()
+			f.avoided(true, true)
 			f.run("agent", "maintenance", "off")
+			f.avoided(false, false)
+			f.run("agent", "maintenance", "on", "--peer", "tor6")
+			f.avoided(false, true)
+			f.run("agent", "maintenance", "off", "--peer", "tor6")
+			f.avoided(false, false)
 		}},
 	}
 }
 
-// Whatever happens to the agent, a client behind the router loses no packet, and the
+// Whatever happens to an agent, a client behind the router loses no packet, and the
 // router's kernel keeps its routes.
 func TestNothingIsLost(t *testing.T) {
 	for _, r := range routers() {
@@ -103,6 +115,8 @@ func TestNothingIsLost(t *testing.T) {
 			for _, d := range disturbances() {
 				f.disturb(t, w, d)
 			}
+			f.disablePeer(t)
+			f.drain(t)
 		})
 	}
 }
@@ -126,4 +140,84 @@ func (f *fabric) disturb(t *testing.T, w *watcher, d disturbance) {
 	if events := w.section(); len(events) > 0 && !d.rewrites {
 		t.Errorf("%s: the router's kernel was told of %d changes: %q", d.name, len(events), events)
 	}
+}
+
+// avoided waits until the router is asked to prefer other ways, or not, for each
+// family.
+func (f *fabric) avoided(v4, v6 bool) {
+	f.t.Helper()
+	for _, c := range []struct {
+		family int
+		pool   string
+		want   bool
+	}{{4, pool4, v4}, {6, pool6, v6}} {
+		f.await(fmt.Sprintf("the community is with the IPv%d route: %t", c.family, c.want), func() error {
+			out, err := f.router.avoided(f.tor, c.family)
+			if err == nil && strings.Contains(out, c.pool) != c.want {
+				err = fmt.Errorf("it says %q", out)
+			}
+			return err
+		})
+	}
+}
+
+// A session is shut by command, with the words at the router, and stays so; the
+// other is not touched.
+func (f *fabric) disablePeer(t *testing.T) {
+	t.Helper()
+	f.run("peer", "disable", "tor4", "--message", "new optics")
+	f.await("the router has no route of that session, and that of the other", func() error {
+		_, _, err := f.router.stale(f.tor)
+		if err == nil {
+			err = errors.New("it has both")
+		} else if !strings.Contains(err.Error(), "4") {
+			return err
+		} else {
+			err = nil
+		}
+		return err
+	})
+	if out := f.run("status"); !strings.Contains(out, `peer tor4: "new optics"`) {
+		t.Errorf("status:\n%s", out)
+	}
+	f.run("peer", "enable", "tor4")
+	f.fresh()
+	if out := f.run("status"); strings.Contains(out, "DISABLED") {
+		t.Errorf("status:\n%s", out)
+	}
+	if _, err := f.node.Exec(t.Context(), "/opt/fairway/fairway", "peer", "disable", "thor"); err == nil || !strings.Contains(err.Error(), "there are tor4, tor6") {
+		t.Errorf("an unknown peer was disabled: %v", err)
+	}
+}
+
+// drain waits for the pod, and withdraws everything after that.
+func (f *fabric) drain(t *testing.T) {
+	t.Helper()
+	p := f.process("agent")
+	_, err := f.node.Start(t.Context(), "drain", "/opt/fairway/fairway", "agent", "drain", "--wait")
+	must(t, err)
+	f.await("no new pod is served", func() error {
+		out, err := f.cni("ADD", "c2") // which writes its error to the standard output
+		if err == nil {
+			_, err = f.cni("DEL", "c2")
+			return errors.Join(errors.New("one was served"), err)
+		}
+		if !strings.Contains(out, "being drained") {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	})
+	must(t, f.router.holds(f.tor, false))
+	_, err = f.cni("DEL", "c1")
+	must(t, err)
+	f.await("the router has no route", func() error {
+		_, _, err := f.router.stale(f.tor)
+		if err == nil || !strings.Contains(err.Error(), "has no") {
+			return fmt.Errorf("%v", err)
+		}
+		return nil
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), soon)
+	defer cancel()
+	must(t, p.Gone(ctx))
 }

@@ -18,6 +18,9 @@ type router struct {
 	// stale asks whether its route of each family is kept for a restart; it is an
 	// error that there is none.
 	stale func(tor *lab.Node) (v4, v6 bool, err error)
+	// avoided asks for its routes with the community GRACEFUL_SHUTDOWN, of a family
+	// (4 or 6).
+	avoided func(tor *lab.Node, family int) (string, error)
 }
 
 // holds is an error unless the router has a route of each family, both stale or
@@ -58,6 +61,9 @@ func frr() router {
 			"/usr/lib/frr/zebra -d -A 127.0.0.1",
 			"/usr/lib/frr/bgpd -d -A 127.0.0.1 -f /etc/frr/bgpd.conf",
 		},
+		avoided: func(tor *lab.Node, family int) (string, error) {
+			return tor.Exec(context.Background(), "vtysh", "-c", fmt.Sprintf("show bgp ipv%d unicast community graceful-shutdown", family))
+		},
 		stale: func(tor *lab.Node) (v4, v6 bool, err error) {
 			ask := func(family, pool string) (bool, error) {
 				out, err := tor.Exec(context.Background(), "vtysh", "-c", "show bgp "+family+" unicast")
@@ -92,6 +98,9 @@ protocol bgp tor4 { local 10.0.1.1 as 65000; neighbor 10.0.1.2 as 64512; passive
 protocol bgp tor6 { local fd00:0:1::1 as 65000; neighbor fd00:0:1::2 as 64512; passive on; ipv6 { import all; export none; }; }
 `},
 		start: []string{"install -d /run/bird", "bird -c /etc/bird/bird.conf"},
+		avoided: func(tor *lab.Node, family int) (string, error) {
+			return tor.Exec(context.Background(), "birdc", "show", "route", "table", fmt.Sprintf("master%d", family), "where", "(65535,0)", "~", "bgp_community")
+		},
 		stale: func(tor *lab.Node) (v4, v6 bool, err error) {
 			ask := func(table, pool, protocol string) (bool, error) {
 				out, err := tor.Exec(context.Background(), "birdc", "show", "route", "table", table)
