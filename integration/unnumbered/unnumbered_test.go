@@ -125,6 +125,8 @@ func topology(dir string) *lab.Topology {
 				bind("fairway", "/usr/local/bin/fairway"), bind("fairway-ipam", "/usr/local/bin/fairway-ipam"), bind("etc", "/etc/fairway"),
 			}, Exec: []string{
 				"ip addr add " + pod + "/32 dev lo",
+				// An address that says nothing of the interface's hardware address.
+				"ip -6 addr flush dev eth1 scope link", "ip addr add fe80::77/64 dev eth1 nodad",
 				"ip route add 192.0.2.12/32 via inet6 fe80::1 dev eth1", "ip route add 192.0.2.22/32 via inet6 fe80::1 dev eth2"}},
 		},
 		Links: []lab.Link{
