@@ -340,6 +340,7 @@ func TestFlowOfALoan(t *testing.T) {
 	a.sees()
 	a.does("Request " + requestOf("b"))
 	a.answered()
+	s.now = s.now.Add(time.Second)
 	a.does("Block 10.0.0.3/32")
 	a.answered()
 	// It comes back: the asker withdraws and removes it, the lender looks again.

@@ -12,8 +12,8 @@ import (
 )
 
 // fresh is how long a new block is kept in which nothing was leased yet,
-// whoever asks: it was claimed for somebody.
-const fresh = time.Second
+// whoever asks: it was claimed for somebody, who leases soon.
+const fresh = 2 * leaseSoon
 
 // spareShare of a block is so little that an empty one stays beside it.
 const spareShare = 4

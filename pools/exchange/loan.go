@@ -19,6 +19,8 @@ const (
 	// spread is about how long it takes until a node has seen that another one has
 	// answered.
 	spread = 20 * time.Millisecond
+	// mostTardy bounds how often the spread is doubled.
+	mostTardy = 2
 	// lookForLoan and lookForOldLoan are how often a lender looks whether what
 	// it lent has come back.
 	lookForLoan    = time.Second
@@ -68,6 +70,7 @@ func (n *Node) Seen(requests []Request, now time.Time) {
 		}
 	}
 	n.seen, n.heard = seen, heard
+	maps.DeleteFunc(n.refused, func(uid, _ string) bool { return heard[uid].IsZero() })
 	n.lineUp()
 	for _, l := range n.loans {
 		if r, there := seen[l.request.Name]; l.phase == granted && l.busy == 0 && (!there || r.UID != l.request.UID) {
@@ -87,7 +90,7 @@ func (n *Node) lineUp() {
 	n.asked = n.asked[:0]
 	rooms := map[Lack]int{}
 	for _, r := range n.seen {
-		if r.Node == n.Name || !r.Open() {
+		if r.Node == n.Name || !r.Open() || n.refused[r.UID] == r.Version {
 			continue
 		}
 		lack := Lack{Pool: r.Pool, Family: r.Family}
@@ -97,6 +100,9 @@ func (n *Node) lineUp() {
 			rooms[lack] = room
 		}
 		n.asked = append(n.asked, asked{r, n.answerAt(r, room)})
+	}
+	if len(n.asked) == 0 {
+		n.tardy = 0
 	}
 	slices.SortFunc(n.asked, func(a, b asked) int { return cmp.Or(a.turn.Compare(b.turn), cmp.Compare(a.Name, b.Name)) })
 }
@@ -166,6 +172,8 @@ func (n *Node) offered(r Request) bool {
 // spare, take turns so that about as many come within the first spread whether
 // these are a few or thousands: the time grows with the logarithm of their number.
 // Who has less than r asks for leaves the others one spread for each half of it.
+// Each answer of this node that came too late doubles the spread, each that did not
+// halves it: where events take long the turns are further apart.
 func (n *Node) answerAt(r Request, room int) time.Time {
 	h := fnv.New64a()
 	h.Write([]byte(r.UID + n.Name))
@@ -173,7 +181,7 @@ func (n *Node) answerAt(r Request, room int) time.Time {
 	sum ^= sum >> 29
 	place := float64(sum%turns+1) / turns * float64(min(r.Holders, 10_000))
 	wait := math.Log(max(place, 1)) + float64(max(bits.Len(uint(r.Count))-bits.Len(uint(max(room, 0))), 0))
-	return n.heard[r.UID].Add(time.Duration(wait * float64(spread)))
+	return n.heard[r.UID].Add(time.Duration(wait * float64(spread<<n.tardy)))
 }
 
 // nextAnswer is when the next answer is due that is not due yet.
@@ -447,6 +455,7 @@ func (l *loan) grant(n *Node) {
 		case res.Err == nil:
 			l.request = res.Request
 			l.phase = granted
+			n.tardy = max(n.tardy-1, 0)
 			l.due = n.now.Add(lookForLoan)
 			n.Log.Info("lent a part of a block", "pool", l.Pool, "part", l.Prefix, "block", outer.Prefix, "to", r.Node)
 		case errors.Is(res.Err, ErrUnknown) || l.tried:
@@ -454,9 +463,20 @@ func (l *loan) grant(n *Node) {
 			l.tried, l.phase = true, doubtful
 			n.again(&l.pace)
 		default:
+			if errors.Is(res.Err, ErrConflict) || errors.Is(res.Err, ErrGone) {
+				n.tooLate(r)
+			}
 			l.regain(n)
 		}
 	})
+}
+
+// tooLate notes that somebody else has answered r. The watch will show it: until
+// then r is not answered again.
+func (n *Node) tooLate(r Request) {
+	n.refused[r.UID] = r.Version
+	n.tardy = min(n.tardy+1, mostTardy)
+	n.lineUp()
 }
 
 // ask reads the request: the grant was made or not, stands or is over.
@@ -464,7 +484,9 @@ func (l *loan) ask(n *Node) {
 	n.call(&l.pace, Op{Kind: LookRequest, Request: l.request}, func(r Result) {
 		switch {
 		case errors.Is(r.Err, ErrGone) || r.Err == nil && r.Request.UID != l.request.UID:
-			l.phase, l.since = out, n.now
+			// It was drawn, most likely.
+			l.phase, l.since, l.looked = out, n.now, n.now
+			l.due = n.now.Add(lookForLoan)
 		case r.Err != nil:
 			n.again(&l.pace)
 		case r.Request.Grant.Lender == n.Name && r.Request.Grant.Prefix == l.Prefix:

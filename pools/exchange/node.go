@@ -71,6 +71,8 @@ type Node struct {
 	seen     map[string]Request
 	heard    map[string]time.Time // when each request's UID was first seen
 	asked    []asked
+	refused  map[string]string // at which version a request was when this node's answer came too late, by UID
+	tardy    int               // how often answers came too late lately, less those that did not; at most mostTardy
 	expected map[Lack]expected
 	lapse    time.Time          // when those expected last are not any more
 	ripe     time.Time          // when a block can be returned that was too fresh for it
@@ -87,7 +89,7 @@ func NewNode(c Config, l *pools.Ledger) *Node {
 	return &Node{
 		Config: c, ledger: l, rules: map[string]Rule{}, held: map[netip.Prefix]*holding{}, wants: map[Lack]*want{},
 		loans: map[netip.Prefix]*loan{}, strays: map[netip.Prefix]*stray{}, unfit: map[netip.Prefix]bool{}, asleep: map[netip.Prefix]pools.Record{}, orphans: map[string]*orphan{}, views: map[string]*view{},
-		seen: map[string]Request{}, heard: map[string]time.Time{}, expected: map[Lack]expected{}, poor: map[Lack]time.Time{}, failed: map[Lack]error{},
+		seen: map[string]Request{}, heard: map[string]time.Time{}, refused: map[string]string{}, expected: map[Lack]expected{}, poor: map[Lack]time.Time{}, failed: map[Lack]error{},
 	}
 }
 
