@@ -437,6 +437,23 @@ func TestFlowOfWhatHasRested(t *testing.T) {
 	}
 }
 
+// Who answers too late leaves the request alone, though the watch shows it open still.
+func TestFlowOfAnAnswerThatComesTooLate(t *testing.T) {
+	s, a, _ := lending(t)
+	i, _ := s.store.findRequest(RequestName("b", Lack{Pool: "a", Family: pools.IPv4}))
+	first := s.store.requests[i]
+	first.Grant = Grant{Lender: "c", Prefix: netip.MustParsePrefix("10.0.0.9/32")}
+	if _, err := s.store.grant("c", first); err != nil {
+		t.Fatal(err)
+	}
+	a.answered()
+	s.now = s.now.Add(time.Second)
+	a.does()
+	if parting := a.Parting(); len(parting) > 0 || len(a.ledger.Asides()) > 0 {
+		t.Errorf("a parts with %v, and has set %v aside", parting, a.ledger.Asides())
+	}
+}
+
 // A grant that nobody answered may count: it is read, and what it grants stays
 // set aside.
 func TestFlowOfAnUnknownGrant(t *testing.T) {

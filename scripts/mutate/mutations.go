@@ -105,7 +105,7 @@ func loans() []mutation {
 		},
 		{
 			"loan: regained as soon as the request is gone", loan,
-			"\t\t\tl.phase, l.since = out, n.now\n", "\t\t\tl.regain(n)\n",
+			"\t\t\tl.phase, l.since, l.looked = out, n.now, n.now\n", "\t\t\tl.regain(n)\n",
 		},
 		{
 			"loan: regained with what was lent on", loan,

@@ -1,0 +1,232 @@
+package exchange_test
+
+import (
+	"container/heap"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/fairway-network/fairway/pools"
+	. "github.com/fairway-network/fairway/pools/exchange"
+)
+
+// What things take in a rush: about what they do on a small machine that is busy.
+const (
+	storeTime   = 2 * time.Millisecond // for one call, one after the other
+	wireTime    = time.Millisecond     // one way
+	watchTime   = 100 * time.Microsecond
+	networkTime = 5 * time.Millisecond
+)
+
+// rush is many pods that come to many nodes at once, event by event.
+type rush struct {
+	*testing.T
+	store  model
+	now    time.Time
+	free   time.Time // when the store has done all that it was asked
+	agenda agenda
+	nodes  []*runner
+	calls  int
+	late   int // answers that were refused
+}
+
+// moment is something to do at a time; those of one time in the order of their numbers.
+type moment struct {
+	at     time.Time
+	number int
+	do     func()
+}
+
+type agenda struct {
+	moments []moment
+	number  int
+}
+
+func (a *agenda) Len() int { return len(a.moments) }
+func (a *agenda) Less(i, j int) bool {
+	x, y := a.moments[i], a.moments[j]
+	return x.at.Before(y.at) || x.at.Equal(y.at) && x.number < y.number
+}
+func (a *agenda) Swap(i, j int) { a.moments[i], a.moments[j] = a.moments[j], a.moments[i] }
+func (a *agenda) Push(x any)    { a.moments = append(a.moments, x.(moment)) }
+func (a *agenda) Pop() any {
+	last := a.moments[len(a.moments)-1]
+	a.moments = a.moments[:len(a.moments)-1]
+	return last
+}
+
+// runner is a node of a rush, and how many pods wait there and have an address.
+type runner struct {
+	*Node
+	rush                *rush
+	ledger              *pools.Ledger
+	waiting, told, pods int
+	due                 time.Time
+	parting             bool
+}
+
+// newRush has nodes of a pool "a" of these addresses.
+func newRush(t *testing.T, nodes, blockSize int, addresses string) *rush {
+	t.Helper()
+	pool, err := pools.New(pools.Definition{Name: "a", BlockSize: blockSize, Ranges: ranges(addresses), Gateways: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/0")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rush{T: t, now: epoch()}
+	r.store.removed = func(Stored) {}
+	r.store.changed()
+	for i := range nodes {
+		name := fmt.Sprint("node-", i+1)
+		n := &runner{rush: r, ledger: pools.NewLedger(name)}
+		if err := n.ledger.SetPools([]*pools.Pool{pool}); err != nil {
+			t.Fatal(err)
+		}
+		n.Node = NewNode(Config{Name: name, Machine: name, Shared: true, Log: slog.New(slog.DiscardHandler), Keep: func(pools.Record) error { return nil }}, n.ledger)
+		n.SetRules(map[string]Rule{"a": {IdleAfter: time.Hour}})
+		r.nodes = append(r.nodes, n)
+	}
+	return r
+}
+
+func (r *rush) in(d time.Duration, do func()) {
+	r.agenda.number++
+	heap.Push(&r.agenda, moment{r.now.Add(d), r.agenda.number, do})
+}
+
+// run has so many pods come to nodes that chance chooses, and ends when all have an
+// address, or after a minute.
+func (r *rush) run(pods int, seed uint64) {
+	random := rand.New(rand.NewPCG(seed, 3))
+	for i := range pods {
+		n := r.nodes[random.IntN(len(r.nodes))]
+		r.in(time.Duration(i)*50*time.Microsecond, func() {
+			n.waiting++
+			if n.serve() {
+				n.turn()
+			}
+		})
+	}
+	served := func() (sum int) {
+		for _, n := range r.nodes {
+			sum += n.pods
+		}
+		return sum
+	}
+	for end := r.now.Add(time.Minute); served() < pods; {
+		next := heap.Pop(&r.agenda).(moment)
+		if r.now = next.at; r.now.After(end) {
+			r.Fatalf("after a minute %d of %d pods have an address", served(), pods)
+		}
+		next.do()
+	}
+}
+
+// turn has the node go on, as its agent does after each event.
+func (n *runner) turn() {
+	for again := true; again; again = n.serve() {
+		ops, next := n.Advance(n.rush.now)
+		for _, o := range ops {
+			n.rush.call(n, o)
+		}
+		if n.due = next; !next.IsZero() {
+			n.rush.in(max(next.Sub(n.rush.now), time.Millisecond), func() {
+				if n.due.Equal(next) {
+					n.turn()
+				}
+			})
+		}
+		if len(n.Parting()) > 0 && !n.parting {
+			n.parting = true
+			n.rush.in(networkTime, n.part)
+		}
+	}
+}
+
+func (n *runner) part() {
+	n.parting = false
+	n.Parted(n.Parting())
+	n.turn()
+}
+
+// serve leases to those who wait, and says whether the node has news.
+func (n *runner) serve() bool {
+	for ; n.waiting > 0; n.waiting-- {
+		rec, _, err := n.ledger.ProposeLease(podNamed(fmt.Sprint(n.Name, "-", n.pods)), n.rush.now)
+		if err != nil {
+			break
+		}
+		if err := n.ledger.Apply(rec); err != nil {
+			n.rush.Fatal(err)
+		}
+		n.pods++
+	}
+	if n.waiting == n.told {
+		return false
+	}
+	n.told = n.waiting
+	n.Need(Lack{Pool: "a", Family: pools.IPv4}, n.waiting, n.rush.now)
+	return true
+}
+
+// call has the store do what a node asks, in turn, and answer.
+func (r *rush) call(n *runner, o *Op) {
+	r.in(wireTime, func() {
+		r.free = later(r.free, r.now).Add(storeTime)
+		r.in(r.free.Sub(r.now), func() {
+			before := slices.Clone(r.store.requests)
+			res := r.store.do(n.Name, o)
+			if r.calls++; o.Kind == Answer && res.Err != nil {
+				r.late++
+			}
+			if !slices.Equal(before, r.store.requests) {
+				r.tell()
+			}
+			r.in(wireTime, func() {
+				n.Done(o, res, r.now)
+				n.turn()
+			})
+		})
+	})
+}
+
+// tell shows all nodes the requests, one after the other.
+func (r *rush) tell() {
+	requests := slices.Clone(r.store.requests)
+	for _, n := range r.nodes {
+		r.free = r.free.Add(watchTime)
+		r.in(r.free.Sub(r.now)+wireTime, func() {
+			n.Seen(requests, r.now)
+			n.turn()
+		})
+	}
+}
+
+// A thousand pods that come to ten nodes at once take few calls, and not many times
+// as long where there are exactly as many addresses.
+func TestAThousandPodsTakeFewCalls(t *testing.T) {
+	for _, c := range []struct {
+		name, addresses string
+		blockSize       int
+		calls, late     int
+		took            time.Duration
+	}{
+		{"plenty", "10.0.0.0/16", 64, 35, 0, 100 * time.Millisecond},
+		{"exact", "10.2.0.0-10.2.3.231", 16, 400, 40, 2 * time.Second},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for seed := range uint64(3) {
+				r := newRush(t, 10, c.blockSize, c.addresses)
+				r.run(1000, seed)
+				took := r.now.Sub(epoch())
+				t.Logf("seed %d: %d calls, %d answers too late, %v", seed, r.calls, r.late, took)
+				if r.calls > c.calls || r.late > c.late || took > c.took {
+					t.Errorf("seed %d: %d calls, %d answers too late, %v; want at most %d, %d, %v", seed, r.calls, r.late, took, c.calls, c.late, c.took)
+				}
+			}
+		})
+	}
+}
