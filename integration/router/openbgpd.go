@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -88,6 +90,20 @@ func (openbgpd) control(dir string) []string {
 	return []string{"bgpctl", "-j", "-s", filepath.Join(dir, "ctl")}
 }
 
+// octal is how bgpctl writes the bytes of a text that are not ASCII, which is no JSON.
+var octal = regexp.MustCompile(`\\\\|\\[0-7]{3}`)
+
+// openbgpdJSON is what bgpctl says as JSON.
+func openbgpdJSON(said string) []byte {
+	return octal.ReplaceAllFunc([]byte(said), func(escape []byte) []byte {
+		n, err := strconv.ParseUint(string(escape[1:]), 8, 8)
+		if err != nil { // an escaped backslash
+			return escape
+		}
+		return []byte{byte(n)}
+	})
+}
+
 func (openbgpd) ready() []string { return []string{"show", "summary"} }
 
 func (openbgpd) originate(asker, []netip.Prefix) error { return nil }
@@ -112,7 +128,7 @@ func (openbgpd) routes(ask asker, f Family) ([]Route, error) {
 			Large                  []string `json:"large_communities"`
 		}
 	}
-	if err := json.Unmarshal([]byte(out), &table); err != nil {
+	if err := json.Unmarshal(openbgpdJSON(out), &table); err != nil {
 		return nil, fmt.Errorf("OpenBGPD's table: %w: %s", err, out)
 	}
 	var all []Route
@@ -144,7 +160,7 @@ func (openbgpd) neighbor(ask asker, a netip.Addr) (State, error) {
 			Session    struct{ HoldTime int }
 		}
 	}
-	if err := json.Unmarshal([]byte(out), &list); err != nil {
+	if err := json.Unmarshal(openbgpdJSON(out), &list); err != nil {
 		return State{}, fmt.Errorf("OpenBGPD's neighbor: %w: %s", err, out)
 	}
 	for _, n := range list.Neighbors {
