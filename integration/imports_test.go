@@ -49,7 +49,7 @@ func rooms() []room {
 		{"routes/kernel", []string{"routes", netlink, netns, sys}, nil},
 		{"routes/vpc", []string{"routes"}, []string{"routes/..."}},
 		{"discovery", []string{sys}, nil},
-		{"speaker/...", []string{"routes", "discovery", gobgp, "google.golang.org/grpc/...", "google.golang.org/protobuf/..."}, []string{"integration/router", netlink, netns, sys}},
+		{"speaker/...", []string{"routes", "discovery", gobgp, "google.golang.org/grpc/...", "google.golang.org/protobuf/..."}, []string{"integration/interop", "integration/router", netlink, netns, sys}},
 		{"config/...", []string{
 			"config/...", "pools", netipx, "github.com/spf13/viper", "github.com/go-viper/mapstructure/v2",
 			"github.com/fsnotify/fsnotify", "go.yaml.in/yaml/v3",

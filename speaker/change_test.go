@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fairway-network/fairway/integration/interop"
 	routers "github.com/fairway-network/fairway/integration/router"
 	"github.com/osrg/gobgp/v3/pkg/packet/bgp"
 )
@@ -38,8 +39,10 @@ func undisturbed(t *testing.T, s Speaker, before PeerState) {
 // other is not touched.
 func TestShut(t *testing.T) {
 	const words = "Umbau an Gestell 7 ✂"
-	for _, i := range []routers.Implementation{routers.FRR, routers.BIRD, routers.GoBGP} {
+	table := interop.Open(t)
+	for _, i := range routers.All() {
 		t.Run(string(i), func(t *testing.T) {
+			table.Try(t, "shutdown with words", i, routers.IPv4)
 			t.Parallel()
 			f := join(t, i, func(c *routers.Config, v4, _ *routers.Neighbor) {
 				if i == routers.GoBGP { // the one that offers the N bit of RFC 8538
@@ -106,8 +109,10 @@ func TestShutByRouter(t *testing.T) {
 			f.tor.Do(t, "neighbor", f.node4.String(), "shutdown", "--reason", "see ticket 42")
 		},
 	}
+	table := interop.Open(t)
 	for i, shut := range say {
 		t.Run(string(i), func(t *testing.T) {
+			table.Try(t, "shutdown by the router", i, routers.IPv4)
 			t.Parallel()
 			f := join(t, i, nil)
 			s, _ := f.up(t, Desired{Local: local()})
@@ -135,9 +140,12 @@ func TestPasswordChange(t *testing.T) {
 			f.tor.Do(t, "configure")
 		},
 	}
+	table := interop.Open(t)
+	table.Lacks(t, "password changed", routers.OpenBGPD, "takes no TCP MD5 on Linux")
 	for i, rekey := range change {
 		for _, dials := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s dials=%v", i, dials), func(t *testing.T) {
+				table.Try(t, "password changed", i, routers.IPv4)
 				t.Parallel()
 				f := join(t, i, func(_ *routers.Config, v4, v6 *routers.Neighbor) {
 					v4.Password, v6.Password, v4.Dials, v6.Dials = "old", "old", dials, dials
@@ -211,8 +219,10 @@ func TestChangesOfOnePeer(t *testing.T) {
 // The router of a session that is known to be out of reach is told so, keeps
 // nothing, and comes back.
 func TestFail(t *testing.T) {
-	for _, i := range []routers.Implementation{routers.FRR, routers.BIRD, routers.OpenBGPD, routers.GoBGP} {
+	table := interop.Open(t)
+	for _, i := range routers.All() {
 		t.Run(string(i), func(t *testing.T) {
+			table.Try(t, "end of a session by BFD", i, routers.IPv4)
 			t.Parallel()
 			f := join(t, i, func(c *routers.Config, v4, v6 *routers.Neighbor) {
 				c.Originates = prefixes(theirs4, theirs6)

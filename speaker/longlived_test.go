@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fairway-network/fairway/integration/interop"
 	routers "github.com/fairway-network/fairway/integration/router"
 )
 
@@ -16,6 +17,7 @@ const llgrStale = "65535:6"
 // long-lived graceful restart use its routes as a last resort, and have them fresh
 // when it is back.
 func TestLongLivedRestart(t *testing.T) {
+	table := interop.Open(t)
 	none := func(*routers.Config, *routers.Neighbor, *routers.Neighbor) {}
 	for i, change := range map[routers.Implementation]func(c *routers.Config, v4, v6 *routers.Neighbor){
 		routers.FRR: func(c *routers.Config, _, _ *routers.Neighbor) {
@@ -24,6 +26,7 @@ func TestLongLivedRestart(t *testing.T) {
 		routers.BIRD: none, // it helps unless it is told not to
 	} {
 		t.Run(string(i), func(t *testing.T) {
+			table.Try(t, "long-lived graceful restart", i, both()...)
 			t.Parallel()
 			f := join(t, i, change)
 			d := Desired{Local: local(), Peers: f.peers(routerASN, Session{}), Announcements: announce(ours4, ours6)}

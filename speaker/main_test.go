@@ -76,6 +76,7 @@ func TestMain(m *testing.M) {
 // patient runs more tests side by side than there are processors: nearly all
 // they do is to wait for BGP's timers.
 func patient(m *testing.M) int {
+	flag.Bool("update", false, "write the rows of docs/interop.md that the tests fill")
 	flag.Parse()
 	if err := flag.Set("test.parallel", "8"); err != nil {
 		fmt.Fprintln(os.Stderr, err)

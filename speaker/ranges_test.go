@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fairway-network/fairway/integration/interop"
 	routers "github.com/fairway-network/fairway/integration/router"
 )
 
@@ -25,8 +26,10 @@ func ranges(s Session) []Range {
 // Routers that nobody named open sessions, are told what is announced, are named
 // in the state, and lose their sessions with their range alone.
 func TestRange(t *testing.T) {
+	table := interop.Open(t)
 	for _, i := range routers.All() {
 		t.Run(string(i), func(t *testing.T) {
+			table.Try(t, "range of routers", i, both()...)
 			t.Parallel()
 			password := "swordfish"
 			if i == routers.OpenBGPD {
@@ -62,8 +65,10 @@ func TestRange(t *testing.T) {
 // The speaker's process is killed: the routers of its range, which help with graceful
 // restart, keep the routes until they have a session again, and have fresh ones then.
 func TestRangeAfterCrash(t *testing.T) {
-	for _, i := range []routers.Implementation{routers.FRR, routers.BIRD} {
+	table := interop.Open(t)
+	for _, i := range routers.All() {
 		t.Run(string(i), func(t *testing.T) {
+			table.Try(t, "graceful restart of a range", i, both()...)
 			t.Parallel()
 			f := join(t, i, func(_ *routers.Config, v4, v6 *routers.Neighbor) {
 				for _, n := range []*routers.Neighbor{v4, v6} {

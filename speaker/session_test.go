@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fairway-network/fairway/integration/interop"
 	routers "github.com/fairway-network/fairway/integration/router"
 )
 
@@ -59,6 +60,9 @@ const (
 	theirs4, theirs6 = "10.9.0.0/24", "2001:db8:9::/64"
 )
 
+// both are the families of the sessions of join.
+func both() []routers.Family { return []routers.Family{routers.IPv4, routers.IPv6} }
+
 // option is one option of a session, on both sides.
 type option struct {
 	name   string
@@ -105,24 +109,50 @@ func sessionOptions() []option {
 			node: func(d *Desired, s *Session) {
 				d.Local.Listen, s.Passive = []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}, true
 			}},
+		{name: "port",
+			router: func(c *routers.Config, _ *routers.Neighbor) { c.Port = routerPort },
+			node:   func(_ *Desired, s *Session) { s.Port = routerPort }},
 		{name: "route reflector client", asn: nodeASN, path: "[]",
 			router: func(c *routers.Config, _ *routers.Neighbor) { c.ASN = nodeASN },
 			node:   func(_ *Desired, s *Session) { s.RouteReflectorClient = true }},
 		{name: "ADD-PATH",
 			router: func(_ *routers.Config, n *routers.Neighbor) { n.SendPaths, n.ReceivePaths = true, true },
-			node:   func(_ *Desired, s *Session) { s.SendMax, s.ReceivePaths = 4, true }},
+			node:   func(_ *Desired, s *Session) { s.SendMax, s.ReceivePaths = 4, true },
+			holds:  takesPaths},
+	}
+}
+
+// takesPaths looks whether the router has heard that it may send several paths of a
+// prefix, and nothing of being sent them.
+func takesPaths(t *testing.T, f *fabric, near, _ netip.Addr, _ PeerState) {
+	t.Helper()
+	number, capability := "4", "CggKBAgBEAEQAQ==" // of GoBGP's API: the family, and the mode
+	if near.Is6() {
+		number, capability = "6", "CggKBAgCEAEQAQ=="
+	}
+	words := map[routers.Implementation]string{
+		routers.FRR:      `"ipv` + number + `Unicast":{ "txAdvertised":true, "rxAdvertisedAndReceived":true }`,
+		routers.BIRD:     "ADD-PATH RX: ipv" + number + " TX: Hostname",
+		routers.OpenBGPD: `"add-path": [ { "family": "IPv` + number + ` unicast", "mode": "recv" } ]`,
+		routers.GoBGP:    `AddPathCapability","value":"` + capability + `"`,
+	}[f.tor.Implementation]
+	if said := f.tor.Neighbor(t, near).Said; !strings.Contains(strings.Join(strings.Fields(said), " "), words) {
+		t.Errorf("%s says nothing of %q: %s", f.tor.Implementation, words, said)
 	}
 }
 
 // Every option of a session, with every implementation, over IPv4 and IPv6: routes
 // arrive, with the AS path and next hop that they should have.
 func TestSessionOptions(t *testing.T) {
+	table := interop.Open(t)
 	for _, o := range sessionOptions() {
 		for _, i := range routers.All() {
 			t.Run(o.name+"/"+string(i), func(t *testing.T) {
 				if why := o.not[i]; why != "" {
+					table.Lacks(t, o.name, i, why)
 					t.Skip(i, " ", why)
 				}
+				table.Try(t, o.name, i, both()...)
 				t.Parallel()
 				o.try(t, i)
 			})

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fairway-network/fairway/integration/interop"
 	routers "github.com/fairway-network/fairway/integration/router"
 	api "github.com/osrg/gobgp/v3/api"
 )
@@ -45,8 +46,12 @@ func (f *fabric) tells(t *testing.T, want map[string]string) {
 // All attributes arrive at every implementation, over IPv4 and IPv6, change
 // without a new session, and go.
 func TestTermsAttributes(t *testing.T) {
+	table := interop.Open(t)
 	for _, i := range routers.All() {
 		t.Run(string(i), func(t *testing.T) {
+			for _, attribute := range []string{"communities", "large communities", "graceful shutdown community", "MED", "AS path prepending", "next hop that is given"} {
+				table.Try(t, attribute, i, both()...)
+			}
 			t.Parallel()
 			f := join(t, i, nil)
 			hop4, hop6 := f.node4.Next().Next(), f.node6.Next().Next() // in the subnet, and nobody's
@@ -85,29 +90,41 @@ func TestTermsAttributes(t *testing.T) {
 // To iBGP peers goes local preference, 0 included, and no prepending, which they
 // would take for a loop.
 func TestTermsInternal(t *testing.T) {
-	for _, i := range []routers.Implementation{routers.FRR, routers.BIRD} {
+	table := interop.Open(t)
+	for _, i := range routers.All() {
 		t.Run(string(i), func(t *testing.T) {
+			table.Try(t, "local preference", i, both()...)
 			t.Parallel()
 			f := join(t, i, func(c *routers.Config, _, _ *routers.Neighbor) { c.ASN = nodeASN })
-			d := Desired{Local: local(), Peers: f.peers(nodeASN, Session{}), Terms: map[string]Terms{"t": {"tor4": {Prepend: 3}}}}
+			d := Desired{Local: local(), Peers: f.peers(nodeASN, Session{})}
+			d.Announcements = []Announcement{{prefixes(ours4)[0], "t"}, {prefixes(ours6)[0], "t"}}
 			c := newTestChild(t)
 			for _, preference := range []*uint32{nil, number(0), number(300), number(0)} {
-				d.Terms = map[string]Terms{"t": {"tor4": {Prepend: 3, LocalPreference: preference}}}
-				d.Announcements = []Announcement{{prefixes(ours4)[0], "t"}}
+				a := Attributes{Prepend: 3, LocalPreference: preference}
+				d.Terms = map[string]Terms{"t": {"tor4": a, "tor6": a}}
 				must(t, c.Set(t.Context(), d))
 				must(t, c.Flush(within(t, soon), d.Prefixes()))
 				want := uint32(100)
 				if preference != nil {
 					want = *preference
 				}
-				routers.Await(t, "the route with its preference", soon, func() error {
-					r, ok := f.tor.Route(t, ours4)
-					if !ok || len(r.ASPath) != 0 || r.LocalPref == nil || *r.LocalPref != want || len(r.LargeCommunities) != 0 {
-						return fmt.Errorf("it has %v: %+v", ok, r)
-					}
-					return nil
-				})
+				f.prefers(t, want, ours4, ours6)
 			}
+		})
+	}
+}
+
+// prefers waits until the router has prefixes with a local preference, and nothing else
+// that terms say.
+func (f *fabric) prefers(t *testing.T, want uint32, list ...string) {
+	t.Helper()
+	for _, prefix := range list {
+		routers.Await(t, fmt.Sprintf("%s with local preference %d", prefix, want), soon, func() error {
+			r, ok := f.tor.Route(t, prefix)
+			if !ok || len(r.ASPath) != 0 || r.LocalPref == nil || *r.LocalPref != want || len(r.LargeCommunities) != 0 {
+				return fmt.Errorf("it has %v: %+v", ok, r)
+			}
+			return nil
 		})
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fairway-network/fairway/integration/interop"
 	routers "github.com/fairway-network/fairway/integration/router"
 	"github.com/osrg/gobgp/v3/pkg/packet/bgp"
 )
@@ -194,8 +195,10 @@ func TestInboundFlapping(t *testing.T) {
 
 // Both sides dial at the same time: one session comes of it, and it lasts.
 func TestCollision(t *testing.T) {
+	table := interop.Open(t)
 	for _, i := range routers.All() {
 		t.Run(string(i), func(t *testing.T) {
+			table.Try(t, "collision of connections", i, both()...)
 			t.Parallel()
 			f := join(t, i, func(_ *routers.Config, v4, v6 *routers.Neighbor) { v4.Dials, v6.Dials = true, true })
 			d := Desired{Local: local(), Peers: f.peers(routerASN, Session{ConnectRetry: time.Second})}

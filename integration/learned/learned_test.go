@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fairway-network/fairway/integration/interop"
 	"github.com/fairway-network/fairway/integration/router"
 	"github.com/fairway-network/fairway/speaker"
 )
@@ -316,7 +317,9 @@ func (r *tor) established(t *testing.T) {
 }
 
 func TestRoutesOfTwoRouters(t *testing.T) {
+	table := interop.Open(t)
 	both(t, func(t *testing.T, i router.Implementation) {
+		table.Try(t, "learned routes", i, router.IPv4, router.IPv6)
 		common := []string{"0.0.0.0/0", "::/0", "10.1.0.0/16", "2001:db8:9::/48"}
 		one := startTor(t, i, 1, append(common, "10.1.1.0/24", "10.2.0.0/16", "10.64.0.128/25")...)
 		two := startTor(t, i, 2, append(common, "10.64.0.0/24", "192.0.1.128/25")...)

@@ -9,6 +9,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -30,6 +31,7 @@ const (
 )
 
 func TestMain(m *testing.M) {
+	flag.Bool("update", false, "write the rows of docs/interop.md that the tests fill")
 	switch {
 	case os.Getenv(asChild) != "":
 		open := func(log *slog.Logger) (speaker.Sink, error) { return kernel.NewLearned(kernel.Config{}, log) }
