@@ -418,6 +418,34 @@ func TestFlowOfWhatComesFree(t *testing.T) {
 	}
 }
 
+// A block in which nothing was leased yet goes back soon to the one who asks: its node
+// wakes by itself when it may go.
+func TestFlowOfWhatIsFresh(t *testing.T) {
+	s := newScene(t)
+	a, b := s.enter(t, "a", "a.1"), s.enter(t, "b", "b.1")
+	a.holds("10.0.0.4/30", 4)
+	a.holds("10.0.0.0/32", 0) // too small to lend a part of
+	claimed := s.now
+	b.needs(1)
+	b.does("List a")
+	b.answered()
+	b.does("Ask " + requestOf("b"))
+	b.answered()
+	a.sees()
+	_, next := a.Advance(s.now)
+	if parting := a.Parting(); len(parting) > 0 {
+		t.Fatalf("a parts with %v after %v", parting, s.now.Sub(claimed))
+	}
+	if wait := next.Sub(claimed); next.IsZero() || wait > time.Second {
+		t.Fatalf("a goes on %v after it has claimed the block", wait)
+	}
+	s.now = next
+	a.does()
+	if parting := a.Parting(); len(parting) != 1 || parting[0].String() != "10.0.0.0/32" {
+		t.Errorf("a parts with %v", parting)
+	}
+}
+
 // Pods of a node that wait get what has rested there as soon as it has.
 func TestFlowOfWhatHasRested(t *testing.T) {
 	const rest = 20 * time.Millisecond

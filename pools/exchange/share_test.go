@@ -90,25 +90,3 @@ func TestWhatIsThereIsNotWaitedFor(t *testing.T) {
 		t.Error("what is free is waited for")
 	}
 }
-
-// What a node was lent and does not need is had back soon, without anything else
-// happening at that node: it wakes by itself when the block may go.
-func TestWhatIsFreshIsReturnedInTime(t *testing.T) {
-	w := newTown(t, 8, "10.0.0.0/29")
-	a, b := w.join("a", time.Hour), w.join("b", time.Hour)
-	a.run("p", 7)
-	b.Need(w.lack(), 1, w.now)
-	w.pass(300 * time.Millisecond)
-	b.Need(w.lack(), 0, w.now) // its pod has gone
-	w.pass(200 * time.Millisecond)
-	if len(b.Held()) != 1 {
-		t.Fatalf("b holds %s", describe(b.Held()))
-	}
-	w.store.ask("c", Request{Name: "r", Node: "c", Pool: "a", Family: pools.IPv4, Count: 1, Holders: 2})
-	b.Seen(w.store.requests, w.now)
-	_, next := b.Advance(w.now)
-	_, next = b.Advance(next.Add(time.Millisecond))
-	if wait := next.Sub(w.now); next.IsZero() || wait > 2*time.Second {
-		t.Errorf("b goes on in %v", wait)
-	}
-}
