@@ -311,6 +311,11 @@ router bgp 64512
  exit-address-family
 ip prefix-list fabric permit 10.0.0.0/7 ge 8 le 24
 `
+	return b.startFRR(ctx, node, dir, conf)
+}
+
+// startFRR starts zebra, and bgpd with a configuration, and returns what ends them.
+func (b *bench) startFRR(ctx context.Context, node int, dir, conf string) (func(), error) {
 	// zebra insists on being the user that it is packaged with.
 	if out, err := exec.CommandContext(ctx, "sh", "-c", `chmod a+x "$1" && chown frr "$2"`, "sh", b.dir, dir).CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("give %s to FRR: %w: %s", dir, err, out)

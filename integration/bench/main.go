@@ -1,13 +1,13 @@
 // Command bench measures Fairway against its peers in one run: fairway-ipam
 // against host-local (the CNI project's reference plugin) and an empty Go
-// program, the agent's restart, and the agent at rest; learned routes against BIRD
-// and FRR; and agents, pods and the controller on a real Kubernetes API server. Contestants take turns in each
+// program, the agent's restart, and the agent at rest; announced and learned routes against
+// BIRD and FRR; and agents, pods and the controller on a real Kubernetes API server. Contestants take turns in each
 // round, so that a noisy machine is noisy to all of them.
 //
 // It runs as root, in a network namespace that it makes for itself, and keeps
 // its files on a tmpfs. It prints Markdown; with -write it replaces the parts of
 // that file whose sections were run: between the lines <!-- bench --> and
-// <!-- /bench -->, and for learned routes and each section on Kubernetes between such as
+// <!-- /bench -->, and for these routes and each section on Kubernetes between such as
 // <!-- bench kube-pods --> and <!-- /bench kube-pods -->.
 package main
 
@@ -90,6 +90,7 @@ func sections() []section {
 		{"request", request},
 		{"restart", restart},
 		{"rest", rest},
+		{"bulk", bulk},
 		{"learned", learnedKernel},
 		{"kube-pods", kubePods},
 		{"kube-claims", kubeClaims},
@@ -138,13 +139,13 @@ type part struct {
 	sections []section
 }
 
-// parts are one for the node alone, and one for each section on learned routes and on
+// parts are one for the node alone, and one for each section on routes and on
 // Kubernetes, which take long: each can be made anew for itself.
 func parts() []part {
 	node := part{mark: "bench"}
 	var kube []part
 	for _, s := range sections() {
-		if strings.HasPrefix(s.name, "kube-") || s.name == "learned" {
+		if strings.HasPrefix(s.name, "kube-") || s.name == "learned" || s.name == "bulk" {
 			kube = append(kube, part{"bench " + s.name, []section{s}})
 		} else {
 			node.sections = append(node.sections, s)
