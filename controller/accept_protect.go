@@ -70,8 +70,8 @@ func (r *registrar) guard(ctx context.Context, objects []*v1alpha1.AddressPool, 
 // in use and agents have had the time to learn that it serves nobody.
 func (r *registrar) letGo(ctx context.Context, o *v1alpha1.AddressPool, f findings) error {
 	if f.standing != applying {
-		d := o.Status.Drain
-		if f.leases() > 0 || f.blocks+f.vacant > 0 || d == nil || r.now().Before(d.Since.Add(r.linger)) {
+		silent, known := silentSince(o)
+		if f.leases() > 0 || f.blocks+f.vacant > 0 || !known || r.now().Before(silent.Add(r.linger)) {
 			return nil
 		}
 		// What is followed may be a little late.
@@ -86,6 +86,20 @@ func (r *registrar) letGo(ctx context.Context, o *v1alpha1.AddressPool, f findin
 	}
 	r.log.Info("deleted pool let go: nothing of it is in use", "pool", o.Name)
 	return nil
+}
+
+// silentSince is since when a deleted pool has certainly served no new pods. One
+// that was seen to drain may have been set Active, and then deleted, while nobody
+// looked: the drain that stands in its status is an earlier one.
+func silentSince(o *v1alpha1.AddressPool) (since time.Time, known bool) {
+	if o.Status.Drain == nil || o.DeletionTimestamp == nil {
+		return time.Time{}, false
+	}
+	since = o.Status.Drain.Since.Time
+	if deleted := o.DeletionTimestamp.Time; deleted.After(since) {
+		since = deleted
+	}
+	return since, true
 }
 
 // leases is how many addresses of the pool pods have.

@@ -106,13 +106,21 @@ func TestADeletedPoolStaysUntilAgentsMustHaveHeardOfIt(t *testing.T) {
 	if k.pools["web"] != nil {
 		t.Error("the pool stays")
 	}
-	// One that has drained needs no more time.
+	// One that has drained needs as much: it may have been Active in between.
 	old := aPool("old", 2, "10.0.1.0/24")
 	old.Spec.State = v1alpha1.PoolDraining
 	k.put(old)
 	k.next(r, 0)
-	k.next(r, linger)
-	k.remove("old")
+	k.next(r, time.Hour)
+	active := k.pools["old"].DeepCopy()
+	active.Spec.State = v1alpha1.PoolActive
+	active.Generation++
+	k.put(active)
+	k.remove("old") // no controller has looked meanwhile
+	k.next(r, linger-time.Second)
+	if k.pools["old"] == nil {
+		t.Error("a pool that served pods until it was deleted went at once")
+	}
 	k.next(r, time.Second)
 	if k.pools["old"] != nil {
 		t.Error("a drained pool stays")
