@@ -24,6 +24,8 @@ const (
 	// blackholes, pods' routes, and this host's own default route, whatever its
 	// DHCP client or its router advertisements (1024) gave it.
 	DefaultLearnedMetric = 4096
+	// maxTold bounds of how many useless next hops the log tells.
+	maxTold = 1024
 )
 
 // Learned is the routes that BGP peers told, in one kernel route table, in the
@@ -48,6 +50,8 @@ type Learned struct {
 	connected held                     // as of the last Held; only its subnets
 	reach     map[netip.Addr]reachable // what the kernel said of next hops
 	doubt     atomic.Bool              // what it said may be wrong by now
+	// told is what the log said last of next hops that are of no use.
+	told map[netip.Addr]string
 }
 
 // reachable says over which link a next hop is, or why it is of no use.
@@ -75,7 +79,7 @@ func NewLearned(c Config, log *slog.Logger) (*Learned, error) {
 		return nil, errors.Join(err, part.Close())
 	}
 	part.self = w.port
-	return &Learned{part: part, log: log, questions: questions, wire: w, reach: make(map[netip.Addr]reachable)}, nil
+	return &Learned{part: part, log: log, questions: questions, wire: w, reach: make(map[netip.Addr]reachable), told: make(map[netip.Addr]string)}, nil
 }
 
 // Close lets go of the sockets. The routes stay.
@@ -111,7 +115,7 @@ func (l *Learned) Apply(ctx context.Context, c routes.Change) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.doubt.Swap(false) {
-		clear(l.reach)
+		l.forget()
 	}
 	var failed failures
 	for _, step := range []struct {
@@ -158,7 +162,7 @@ func (l *Learned) each(ctx context.Context, kind, flags uint16, list []routes.Ro
 			continue
 		}
 		l.wire.add(m)
-		if sent = append(sent, r); len(sent) == maxMessages {
+		if sent = append(sent, r); l.wire.full() {
 			flush()
 		}
 	}
@@ -201,15 +205,35 @@ func (l *Learned) usable(r routes.Route, to []target) ([]target, error) {
 func (l *Learned) look(hop netip.Addr) reachable {
 	found := l.locate(hop)
 	if found.err != nil {
-		l.log.Warn("a next hop of learned routes is left out", "next hop", hop, "reason", found.err)
+		l.tell(hop, found.err.Error())
 		return found
 	}
+	delete(l.told, hop)
 	links := map[int]bool{found.link: true}
 	if old := l.part.routers.Load(); old != nil {
 		maps.Copy(links, *old)
 	}
 	l.part.routers.Store(&links)
 	return found
+}
+
+// tell logs why a next hop is of no use, unless that is what it said last.
+func (l *Learned) tell(hop netip.Addr, reason string) {
+	last, known := l.told[hop]
+	if reason == last || !known && len(l.told) >= maxTold {
+		return
+	}
+	l.told[hop] = reason
+	l.log.Warn("a next hop of learned routes is left out", "next hop", hop, "reason", reason)
+}
+
+// forget has all next hops looked up again. What was told of them is remembered;
+// when there is no room for more, only of those that routes went by of late.
+func (l *Learned) forget() {
+	if len(l.told) >= maxTold {
+		maps.DeleteFunc(l.told, func(hop netip.Addr, _ string) bool { _, recent := l.reach[hop]; return !recent })
+	}
+	clear(l.reach)
 }
 
 func (l *Learned) locate(hop netip.Addr) reachable {

@@ -15,6 +15,11 @@ import (
 const (
 	// maxMessages is how many routes one system call takes to the kernel.
 	maxMessages = 512
+	// maxBytes is what it takes, but for one route more: a socket refuses more than
+	// its SO_SNDBUF, by default 208 KiB, all at once.
+	maxBytes = 128 << 10
+	// refusalBytes is what a refusal takes of the receive buffer, at most.
+	refusalBytes = 1 << 10
 	// receiveBuffer has room for as many refusals, each of which takes the kernel
 	// close to a kilobyte.
 	receiveBuffer = 4 << 20
@@ -142,6 +147,7 @@ type wire struct {
 	batch  []byte
 	last   int // where the last message begins
 	count  int
+	most   int // messages of a batch, so that all their refusals can wait
 	in     []byte
 }
 
@@ -159,7 +165,8 @@ func newWire(ns netns.NsHandle) (*wire, error) {
 		return fail(err)
 	}
 	fd := s.GetFd()
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer); err != nil {
+	most, err := widen(fd)
+	if err != nil {
 		return fail(err)
 	}
 	if err := unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_CAP_ACK, 1); err != nil {
@@ -168,7 +175,27 @@ func newWire(ns netns.NsHandle) (*wire, error) {
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: answerTime}); err != nil {
 		return fail(err)
 	}
-	return &wire{socket: s, port: port, next: 1, in: make([]byte, 64<<10)}, nil
+	return &wire{socket: s, port: port, next: 1, most: most, in: make([]byte, 64<<10)}, nil
+}
+
+// widen gives a socket a large receive buffer, as large as the system allows where
+// the process has no rights outside of its user namespace, and says how many
+// messages it is good for.
+func widen(fd int) (messages int, err error) {
+	err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer)
+	if errors.Is(err, unix.EPERM) {
+		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return messagesFor(fd)
+}
+
+// messagesFor is how many refusals a socket has room for.
+func messagesFor(fd int) (int, error) {
+	size, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
+	return max(1, min(size/refusalBytes, maxMessages)), err
 }
 
 func (w *wire) close() { w.socket.Close() }
@@ -178,6 +205,9 @@ func (w *wire) add(m message) {
 	w.batch = m.append(w.batch, w.next+uint32(w.count))
 	w.count++
 }
+
+// full says that what was added is to be flushed before more is.
+func (w *wire) full() bool { return w.count >= w.most || len(w.batch) >= maxBytes }
 
 // flush sends what was added and calls fail with the place of each message that
 // was refused.

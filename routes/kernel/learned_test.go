@@ -6,12 +6,17 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
+	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/fairway-network/fairway/routes"
+	"golang.org/x/sys/unix"
 )
 
 // learner is a table of learned routes on a host with links to two routers.
@@ -244,4 +249,145 @@ func TestLearnedRoutesOfAnotherMetricGo(t *testing.T) {
 	ip(t, "route add 10.5.0.0/16 via 192.0.2.3 proto 118 metric 77")
 	hold(t, l)
 	expect(t)
+}
+
+// Routes of many next hops go in smaller batches: what a socket takes is bounded.
+func TestWideLearnedRoutes(t *testing.T) {
+	l := learner(t)
+	ip(t, "addr add 198.51.100.1/25 dev up1")
+	ip(t, "addr add 2001:db8:f::1/64 dev up1 nodad")
+	var four, six string
+	for i := range 64 {
+		four += fmt.Sprintf(" 198.51.100.%d", 10+i)
+		six += fmt.Sprintf(" 2001:db8:f::%x", 0x10+i)
+	}
+	var list []routes.Route
+	for i := range 600 {
+		list = append(list, learned(fmt.Sprintf("10.%d.%d.0/24%s", i/256, i%256, four)),
+			learned(fmt.Sprintf("2001:db8:8:%x::/64%s", i, six)))
+	}
+	if err := l.Apply(t.Context(), routes.Change{Add: list}); err != nil {
+		t.Fatal(err)
+	}
+	if held, err := l.Held(t.Context()); err != nil || len(held) != len(list) {
+		t.Errorf("%d held of %d, %v", len(held), len(list), err)
+	}
+}
+
+// What is wrong with a next hop is told once, however often the kernel is asked,
+// and again when it is something else.
+func TestUselessNextHopIsToldOnce(t *testing.T) {
+	l := learner(t)
+	var text strings.Builder
+	l.log = slog.New(slog.NewTextHandler(&text, nil))
+	tell := func(want int) {
+		t.Helper()
+		for range 5 {
+			l.doubt.Store(true) // as after an event of the kernel
+			if err := l.Apply(t.Context(), routes.Change{Replace: learnedAll("10.0.0.0/8 192.0.2.3 198.51.100.1")}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := strings.Count(text.String(), "left out"); got != want {
+			t.Errorf("told %d times, want %d:\n%s", got, want, text.String())
+		}
+	}
+	tell(1)
+	ip(t, "route add 198.51.100.0/24 via 192.0.2.3")
+	tell(2) // behind another router now
+	ip(t, "route replace 198.51.100.0/24 dev up1")
+	tell(2) // of use
+	ip(t, "route del 198.51.100.0/24")
+	tell(3)
+}
+
+// Ever so many useless next hops fill neither the log nor the memory, and those
+// that no route goes by any more make room.
+func TestToldNextHopsAreBounded(t *testing.T) {
+	l := learner(t)
+	var text strings.Builder
+	l.log = slog.New(slog.NewTextHandler(&text, nil))
+	useless := func(n int, network string) {
+		t.Helper()
+		var list []routes.Route
+		for i := range n {
+			list = append(list, learned(fmt.Sprintf("10.%d.%d.0/24 %s.%d.%d", i/250, i%250, network, i/250, 1+i%250)))
+		}
+		l.doubt.Store(true)
+		if err := l.Apply(t.Context(), routes.Change{Add: list}); err == nil {
+			t.Fatal("no error")
+		}
+	}
+	useless(maxTold+10, "198.18")
+	useless(maxTold+10, "198.18")
+	if got := strings.Count(text.String(), "left out"); got != maxTold || len(l.told) != maxTold {
+		t.Errorf("told %d times, of %d hops", got, len(l.told))
+	}
+	text.Reset()
+	useless(1, "198.19")
+	useless(1, "198.19")
+	useless(2, "198.19")
+	if got := strings.Count(text.String(), "left out"); got != 2 {
+		t.Errorf("told %d times of others, want 2:\n%s", got, text.String())
+	}
+}
+
+// Without rights beyond the network namespace's own the socket's buffer is what the
+// system gives, and no more is asked at a time than its answers fit in.
+func TestWireWithoutForce(t *testing.T) {
+	l := learner(t)
+	fd := l.wire.socket.GetFd()
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 32<<10); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if l.wire.most, err = messagesFor(fd); err != nil || l.wire.most >= maxMessages {
+		t.Fatalf("%d at a time, %v", l.wire.most, err)
+	}
+	// All refused but the last, each for a reason of the kernel.
+	ip(t, "route add blackhole 10.9.9.0/24 proto static metric 4096")
+	var list []routes.Route
+	for range 1500 {
+		list = append(list, learned("10.9.9.0/24 192.0.2.3"))
+	}
+	list = append(list, learned("10.0.0.0/8 192.0.2.3"))
+	err = l.Apply(t.Context(), routes.Change{Add: list})
+	var failed *routes.SyncError
+	if !errors.As(err, &failed) || len(failed.Missing) != 1 || strings.Contains(err.Error(), "netlink") {
+		t.Errorf("the error is %v", err)
+	}
+	hold(t, l, list[len(list)-1])
+}
+
+// In a user namespace of its own the process may not force the size of a buffer.
+func TestLearnedRoutesInUserNamespace(t *testing.T) {
+	if os.Getenv("FAIRWAY_IN_USER_NAMESPACE") != "" {
+		l, err := NewLearned(Config{}, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		hold(t, l)
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+		return
+	}
+	cmd := exec.Command("/proc/self/exe", "-test.run=^TestLearnedRoutesInUserNamespace$")
+	cmd.Env = append(os.Environ(), "FAIRWAY_IN_USER_NAMESPACE=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL,
+		UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
+	}
+	runtime.LockOSThread() // Pdeathsig is about the thread
+	defer runtime.UnlockOSThread()
+	out, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+	case errors.As(err, &exit):
+		t.Fatalf("%v\n%s", err, out)
+	default:
+		t.Skipf("needs user namespaces: %v", err)
+	}
 }
