@@ -55,7 +55,8 @@ type registrar struct {
 	opens           time.Time // when a budget for which a pool waits lasts again
 	// written are pools as a write or a read of the source showed them last, until
 	// the watch shows them, too.
-	written map[types.UID]written
+	written  map[types.UID]written
+	deplored time.Time // when it was said last that an acceptance is not kept
 	// doubtful is an acceptance of which nobody knows whether it was written.
 	doubtful *v1alpha1.AddressPool
 }
@@ -193,6 +194,7 @@ func (r *registrar) write(ctx context.Context, o *v1alpha1.AddressPool) error {
 	is, err := r.registry.WritePoolStatus(ctx, o)
 	if err == nil {
 		r.keep(is)
+		r.deplore(o, is)
 		r.turnOf(o.UID).numbers = r.now().Add(r.every)
 		return nil
 	}
@@ -200,6 +202,22 @@ func (r *registrar) write(ctx context.Context, o *v1alpha1.AddressPool) error {
 		r.log.Debug("a pool could not be read", "pool", o.Name, "err", e)
 	}
 	return err
+}
+
+// deploreEvery is how often it is said that what was accepted is not kept.
+const deploreEvery = time.Minute
+
+// deplore says so when what was accepted, which o has, is not in the answer to its
+// write. A field that the definition in the API server does not have is dropped
+// there without an error; the next change that is refused would then leave nodes
+// without the pool.
+func (r *registrar) deplore(o, is *v1alpha1.AddressPool) {
+	if slices.Equal(o.Status.Addresses, is.Status.Addresses) || r.now().Before(r.deplored.Add(deploreEvery)) {
+		return
+	}
+	r.deplored = r.now()
+	r.log.Error("the API server does not keep what was accepted of pools (status.addresses): its definition of AddressPools is older than this controller; apply this version's (kubectl apply -f deploy/crds)",
+		"pool", o.Name, "written", o.Status.Addresses, "kept", is.Status.Addresses)
 }
 
 // read looks at a pool as it is now. It is exchange.ErrGone if there is none, or

@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -36,6 +38,7 @@ type kept struct {
 	listed  time.Time // when what is shown was listed
 	nodes   int
 	refuse  string // the pool of which each write of a status is refused
+	prunes  bool   // a definition from before drops what was accepted, without a word
 }
 
 func newKept(t *testing.T) *kept {
@@ -70,6 +73,9 @@ func (k *kept) write(o *v1alpha1.AddressPool) (*v1alpha1.AddressPool, error) {
 	}
 	is = is.DeepCopy()
 	is.Status = *o.Status.DeepCopy()
+	if k.prunes {
+		is.Status.Addresses, is.Status.Exclude = nil, nil
+	}
 	k.put(is)
 	k.writes[o.Name]++
 	return k.pools[o.Name].DeepCopy(), nil
@@ -120,6 +126,38 @@ func (k *kept) pass(r *registrar) {
 	k.t.Helper()
 	if err := r.pass(k.t.Context()); err != nil && k.r == nil {
 		k.t.Fatal(err)
+	}
+}
+
+// Of a definition that is older than the controller the API server says nothing.
+func TestAnAcceptanceThatIsNotKeptIsSaidOnceAMinute(t *testing.T) {
+	k := newKept(t)
+	k.prunes = true
+	k.put(aPool("web", 1, "10.0.0.0/24"))
+	r := k.registrar()
+	var said bytes.Buffer
+	r.log = slog.New(slog.NewTextHandler(&said, nil))
+	count := func(when string, want int) {
+		t.Helper()
+		if n := strings.Count(said.String(), "deploy/crds"); n != want {
+			t.Errorf("%s: said %d times, want %d:\n%s", when, n, want, said.String())
+		}
+	}
+	for range 11 {
+		k.next(r, 5*time.Second)
+	}
+	count("within the minute", 1)
+	for range 4 {
+		k.next(r, 5*time.Second)
+	}
+	count("after a minute", 2)
+	k.prunes = false
+	for range 30 {
+		k.next(r, 5*time.Second)
+	}
+	count("with the definition of this version", 2)
+	if s := k.pools["web"].Status; len(s.Addresses) != 1 {
+		t.Errorf("what was accepted stands nowhere: %+v", s)
 	}
 }
 
