@@ -2,6 +2,7 @@ package speaker
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -128,21 +129,46 @@ func (l *ledger) callTend() {
 	}
 }
 
-// add begins the record of a peer that is about to be added to GoBGP.
-func (l *ledger) add(p Peer, restarting bool) {
+// errMember: the router is in by a range.
+var errMember = errors.New("the router has come by a range")
+
+// add begins the record of a peer that is about to be added to GoBGP; takeBack is
+// for when GoBGP does not take it. The record of a router that is in by a range is
+// that of a peer which GoBGP has, and stays: removeMember comes first.
+func (l *ledger) add(p Peer, restarting bool) (takeBack func(), err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	s := &session{peer: p, at: whereabouts(p.Address), restarting: restarting, holds: l.inherited[p.Address.String()]}
+	address := p.Address.String()
+	old := l.sessions[address]
+	if old != nil && old.within != "" {
+		return nil, errMember
+	}
+	s := &session{peer: p, at: whereabouts(p.Address), restarting: restarting, holds: l.inherited[address]}
 	if restarting {
 		s.holds = l.holdsFromNow(s)
 	}
-	if old := l.sessions[p.Address.String()]; old != nil {
+	if old != nil {
 		s.since, s.ended, s.flaps = old.since, old.ended, old.flaps
 	}
 	if p.Down {
 		s.trouble = shutWords(p)
 	}
-	l.sessions[p.Address.String()] = s
+	l.sessions[address] = s
+	l.wake()
+	return func() { l.restore(address, s, old) }, nil
+}
+
+// restore puts the record of before, if there was one, in the place of s, unless
+// the router has come by a range meanwhile.
+func (l *ledger) restore(address string, s, before *session) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.sessions[address] != s {
+		return
+	}
+	if delete(l.sessions, address); before != nil {
+		l.sessions[address] = before
+	}
 	l.wake()
 }
 
@@ -559,6 +585,7 @@ func (l *ledger) shut(address, why string) (hard, up bool) {
 	if s == nil {
 		return false, false
 	}
+	s.limited = time.Time{} // it is not for tend to open again
 	if !s.up {
 		s.trouble = why
 		return false, false

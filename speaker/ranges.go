@@ -186,7 +186,8 @@ func (r *run) removeRange(ctx context.Context, rg, next Range) error {
 // itself.
 func (r *run) removeMember(ctx context.Context, p Peer) error {
 	address := p.Address.String()
-	freed, _ := r.ledger.leave(address)
+	freed, wasUp := r.ledger.leave(address)
+	r.ceased[p.Address] = r.ceased[p.Address] || wasUp
 	if r.bgp.DeletePeer(ctx, &api.DeletePeerRequest{Address: address}) != nil {
 		r.ledger.forget(address) // GoBGP has none
 		return nil
@@ -200,6 +201,38 @@ func (r *run) removeMember(ctx context.Context, p Peer) error {
 		r.ledger.forget(address)
 		return fmt.Errorf("peer %s: the old session does not end: %w", p.Name, ctx.Err())
 	}
+}
+
+// takeOver makes a peer of a router that is in by a range. No range lets it in
+// meanwhile, which it would be at once.
+func (r *run) takeOver(ctx context.Context, p Peer, restarting bool) (err error) {
+	for _, rg := range r.ranges {
+		if !rg.Network.Contains(p.Address) {
+			continue
+		}
+		door := &api.DynamicNeighbor{Prefix: rg.Network.String(), PeerGroup: rg.group()}
+		if err := r.bgp.DeleteDynamicNeighbor(ctx, &api.DeleteDynamicNeighborRequest{Prefix: door.Prefix, PeerGroup: door.PeerGroup}); err != nil {
+			return fmt.Errorf("shut range %s for a moment: %w", rg.Name, err)
+		}
+		defer func() {
+			again := r.bgp.AddDynamicNeighbor(context.WithoutCancel(ctx), &api.AddDynamicNeighborRequest{DynamicNeighbor: door})
+			if again != nil {
+				err = errors.Join(err, fmt.Errorf("open range %s again: %w", rg.Name, again))
+			}
+		}()
+	}
+	if err := r.removeMember(ctx, p); err != nil {
+		return err
+	}
+	return r.introduce(ctx, p, restarting && !r.ceased[p.Address])
+}
+
+// isMember says whether the record of an address is that of a router of a range.
+func (l *ledger) isMember(address string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.sessions[address]
+	return s != nil && s.within != ""
 }
 
 // open lets the routers of a range in.

@@ -1,6 +1,7 @@
 package speaker
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -182,6 +183,95 @@ func TestRangeIsBounded(t *testing.T) {
 	must(t, s.Set(t.Context(), d))
 	if up, all := names(); !slices.Equal(up, want[:2]) || all != 2 {
 		t.Errorf("with the range shut: %v of %d", up, all)
+	}
+}
+
+// A router that is in by a range becomes a peer of its own, also one that is back
+// as soon as it has lost its session, and a member again.
+func TestMemberBecomesPeer(t *testing.T) {
+	t.Parallel()
+	s := newTestServer(t)
+	node := netip.MustParseAddr("127.0.0.97")
+	d := Desired{Local: local(), Announcements: announce("10.1.0.0/26"), Ranges: []Range{
+		{Name: "rack", Network: netip.MustParsePrefix("127.0.0.96/28"), ASN: routerASN},
+		{Name: "hall", Network: netip.MustParsePrefix("127.0.0.96/27"), ASN: routerASN},
+	}}
+	d.Local.Listen, d.Local.Port = []netip.Addr{node}, nodePort
+	must(t, s.Set(t.Context(), d))
+	r := newRaw(t, "named", "127.0.0.98")
+	close(r.gate)
+	r.insist(t, netip.AddrPortFrom(node, nodePort))
+	for port := range uint16(2) {
+		comesUp(t, s, "rack/127.0.0.98")
+		named := d
+		named.Peers = []Peer{r.peer}
+		named.Peers[0].Passive = true
+		for range 2 { // the second time with another setting, so that it is removed and added
+			must(t, s.Set(t.Context(), named))
+			comesUp(t, s, "named")
+			must(t, s.Flush(within(t, soon), d.Prefixes()))
+			if p := stateOf(t, s, "rack/127.0.0.98"); p.Name != "" {
+				t.Errorf("a peer is a member, too: %+v", p)
+			}
+			named.Peers[0].Port += 1 + port
+		}
+		must(t, s.Set(t.Context(), d))
+	}
+	comesUp(t, s, "rack/127.0.0.98")
+}
+
+// insist dials from its own address for as long as the test lasts, again as soon as
+// a session has ended.
+func (r *raw) insist(t *testing.T, node netip.AddrPort) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	t.Cleanup(func() { cancel(); <-ended })
+	d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(r.peer.Address, 0))}
+	go func() {
+		defer close(ended)
+		pace := time.NewTicker(time.Millisecond)
+		defer pace.Stop()
+		for ctx.Err() == nil {
+			<-pace.C
+			conn, err := d.DialContext(ctx, "tcp", node.String())
+			if err != nil {
+				continue
+			}
+			hangUp := context.AfterFunc(ctx, func() { _ = conn.Close() })
+			r.greet(conn)
+			hangUp()
+			_ = conn.Close()
+		}
+	}()
+}
+
+// The record of a peer that GoBGP has is not lost to one that it does not take.
+func TestRecordsOfMembers(t *testing.T) {
+	t.Parallel()
+	l := newLedger(GracefulRestart{})
+	l.open(Range{Name: "rack", Network: netip.MustParsePrefix("192.0.2.0/24"), ASN: routerASN})
+	p := Peer{Name: "named", Address: netip.MustParseAddr("192.0.2.1"), ASN: routerASN}.withDefaults()
+	address := p.Address.String()
+	takeBack, err := l.add(p, false)
+	must(t, err)
+	l.welcome(address)
+	takeBack()
+	if !l.isMember(address) {
+		t.Error("a router that came while the peer was being added is forgotten")
+	}
+	if _, err := l.add(p, false); !errors.Is(err, errMember) || !l.isMember(address) {
+		t.Errorf("a peer in place of a member: %v", err)
+	}
+	l.forget(address)
+	_, err = l.add(p, false)
+	must(t, err)
+	before := l.sessions[address]
+	takeBack, err = l.add(p, true)
+	must(t, err)
+	takeBack()
+	if l.sessions[address] != before {
+		t.Error("the record of before is lost")
 	}
 }
 

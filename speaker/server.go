@@ -210,17 +210,33 @@ func (r *run) addPeer(ctx context.Context, p Peer) error {
 	return r.addPeerAs(ctx, p, r.restarting() && !r.ceased[p.Address])
 }
 
-// addPeerAs is addPeer, with the restart bit or without.
+// addPeerAs is addPeer, with the restart bit or without. The router may be in by a
+// range, or get in while the peer is away for a moment.
 func (r *run) addPeerAs(ctx context.Context, p Peer, restarting bool) error {
-	r.ledger.add(p, restarting)
+	err := r.introduce(ctx, p, restarting)
+	if r.ledger.isMember(p.Address.String()) {
+		err = r.takeOver(ctx, p, restarting)
+	}
+	if err != nil {
+		return fmt.Errorf("peer %s (%s): %w", p.Name, p.Address, err)
+	}
+	return nil
+}
+
+// introduce adds a peer to the ledger and to GoBGP, to both or to none.
+func (r *run) introduce(ctx context.Context, p Peer, restarting bool) error {
+	takeBack, err := r.ledger.add(p, restarting)
+	if err != nil {
+		return err
+	}
 	if !p.found() {
 		r.peers[p.Address] = p
 		return nil
 	}
 	told := peerOf(p, r.local, restarting)
 	if err := r.bgp.AddPeer(ctx, &api.AddPeerRequest{Peer: told}); err != nil {
-		r.ledger.forget(p.Address.String())
-		return fmt.Errorf("peer %s (%s): %w", p.Name, p.Address, err)
+		takeBack()
+		return err
 	}
 	r.peers[p.Address], r.told[p.Address] = p, told
 	return nil
