@@ -188,7 +188,7 @@ func (c *Child) hand(ctx context.Context, l *link) error {
 		return err
 	}
 	d := *good
-	d.Announcements = want.Announcements
+	d.Announcements, d.Terms = want.Announcements, want.Terms
 	_, goodErr := l.call(ctx, c.setOf(d))
 	return errors.Join(err, goodErr)
 }

@@ -96,6 +96,27 @@ func TestChildSpeaks(t *testing.T) {
 	}
 }
 
+// A host that takes no learned routes has BGP all the same.
+func TestChildWithoutSink(t *testing.T) {
+	t.Parallel()
+	r := startRouter(t, "127.0.0.5", routerASN)
+	r.accept(t, "127.0.0.1", "")
+	spawn := testSpawn(t)
+	spawn.Env = []string{asChild + "=" + withoutSink}
+	c := NewChild(spawn)
+	d := Desired{Local: local(), Peers: []Peer{r.peer("tor")}, Announcements: announce("10.1.0.0/26")}
+	must(t, c.Set(within(t, soon), d))
+	must(t, c.Flush(within(t, soon), d.Prefixes()))
+	r.has(t, "10.1.0.0/26")
+	if st, err := c.State(within(t, soon)); err != nil || !strings.Contains(st.LearnedTrouble, "no sink here") {
+		t.Errorf("state %+v, %v", st, err)
+	}
+	if err := c.Close(within(t, soon), Withdraw); err == nil || !strings.Contains(err.Error(), "no sink here") {
+		t.Errorf("Close does not say what may be left: %v", err)
+	}
+	r.has(t)
+}
+
 func TestChildFlushWithoutPeer(t *testing.T) {
 	t.Parallel()
 	c := newTestChild(t)
@@ -110,6 +131,29 @@ func TestChildFlushWithoutPeer(t *testing.T) {
 	if err := c.Flush(ctx, d.Prefixes()); !errors.Is(err, ErrNoPeer) || !errors.Is(err, context.Canceled) {
 		t.Errorf("Flush that is cancelled: %v", err)
 	}
+}
+
+// The process dies when the last settings of this node were refused: the one after it
+// has the settings of before with what is announced now, on the terms of now, which
+// may name a peer that came with what was refused.
+func TestChildFallsBack(t *testing.T) {
+	t.Parallel()
+	r := startRouter(t, "127.0.0.88", routerASN)
+	r.accept(t, "127.0.0.1", "")
+	c := newTestChild(t)
+	d := Desired{Local: local(), Peers: []Peer{r.peer("tor")}, Announcements: announce("10.1.0.0/26")}
+	must(t, c.Set(t.Context(), d))
+	d.Local.RouterID = netip.MustParseAddr("fd00::1")
+	d.Peers = append(d.Peers, nobody("127.0.0.89"))
+	d.Terms = map[string]Terms{"web": {"tor": {}, "nobody": {}}}
+	d.Announcements = []Announcement{{Prefix: netip.MustParsePrefix("10.2.0.0/26"), Terms: "web"}}
+	if err := c.Set(t.Context(), d); !errors.Is(err, ErrLocal) {
+		t.Fatalf("Set with a bad router ID: %v", err)
+	}
+	pid := c.signal(t, syscall.SIGKILL)
+	eventually(t, "another process runs", func() bool { next := c.pid(); return next != 0 && next != pid })
+	must(t, c.Flush(within(t, soon), d.Prefixes()))
+	r.has(t, "10.2.0.0/26")
 }
 
 // awaitDeath returns when a process has died, or with ctx.
