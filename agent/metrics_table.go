@@ -81,7 +81,7 @@ func readMetrics() []metric {
 		{metricSessionError, prometheus.GaugeValue, []string{"peer", "address", "reason"}, "1 for the reason why the last BGP session ended or none comes about; missing where none was lost."},
 		{metricPrefixesSent, prometheus.GaugeValue, peer, "Prefixes that the peer was told of."},
 		{metricPrefixesGot, prometheus.GaugeValue, peer, "Prefixes that the peer has sent."},
-		{metricPrefixesTaken, prometheus.GaugeValue, peer, "Prefixes of the peer that are not filtered."},
+		{metricPrefixesTaken, prometheus.GaugeValue, peer, "Prefixes of the peer that its accept lets in; 0 where nothing is learned."},
 		{metricPathUp, prometheus.GaugeValue, peer, "Whether the BFD session with the peer is up: 1 or 0; missing where none is configured."},
 		{metricPathLost, prometheus.CounterValue, peer, "How often BFD lost the path to the peer."},
 		{metricPathChanged, prometheus.GaugeValue, peer, "When the BFD session came to its state, in seconds since 1970."},

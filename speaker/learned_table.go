@@ -46,6 +46,9 @@ type teacher struct {
 	stale bool
 	until time.Time
 	ended map[Family]bool // whose End-of-RIB came in this session
+	// accepted counts its routes among the entries' paths that its rules accept: to
+	// count them whenever somebody asks would take the table's whole length.
+	accepted map[Family]int
 }
 
 // entry is one prefix.
@@ -92,14 +95,36 @@ func (t *lessons) configure(peers map[netip.Addr]Peer, ranges map[string]Range, 
 	for _, rg := range ranges {
 		t.ranges = append(t.ranges, rg)
 	}
-	changed := t.own.set(own)
+	changed, otherRules := t.own.set(own), false
 	for address, r := range t.teachers {
 		before := r.accept
 		t.instruct(address, r)
-		changed = changed || !slices.Equal(before, r.accept)
+		otherRules = otherRules || !slices.Equal(before, r.accept)
 	}
-	if changed {
+	if otherRules {
+		t.recount()
+	}
+	if changed || otherRules {
 		t.markAll()
+	}
+}
+
+// count enters in a router's number of accepted routes that one came or went.
+func (r *teacher) count(p netip.Prefix, n int) {
+	if r.accepts(p) {
+		r.accepted[familyOf(p.Addr())] += n
+	}
+}
+
+// recount is for when rules have changed.
+func (t *lessons) recount() {
+	for _, r := range t.teachers {
+		clear(r.accepted)
+	}
+	for p, e := range t.entries {
+		for _, one := range e.paths {
+			one.from.count(p, 1)
+		}
 	}
 }
 
@@ -128,7 +153,7 @@ func (t *lessons) teacher(address string) *teacher {
 	if err != nil {
 		return nil
 	}
-	r := &teacher{address: a}
+	r := &teacher{address: a, accepted: make(map[Family]int)}
 	t.instruct(address, r)
 	t.teachers[address] = r
 	return r
@@ -169,7 +194,8 @@ func (t *lessons) sweep(r *teacher, families ...Family) {
 		}
 		n := len(e.paths)
 		e.paths = slices.DeleteFunc(e.paths, func(w report) bool { return w.from == r && w.era != r.era })
-		if len(e.paths) != n {
+		if gone := n - len(e.paths); gone > 0 {
+			r.count(p, -gone)
 			t.mark(p, e)
 		}
 	}
@@ -211,6 +237,7 @@ func (t *lessons) learn(r *teacher, p netip.Prefix, number uint32, w *way) {
 	i := e.find(r, number)
 	if i < 0 {
 		e.paths = append(e.paths, new)
+		r.count(p, 1)
 	} else {
 		e.paths[i] = new
 	}
@@ -225,6 +252,7 @@ func (t *lessons) unlearn(r *teacher, p netip.Prefix, number uint32) {
 	}
 	if i := e.find(r, number); i >= 0 {
 		e.paths = slices.Delete(e.paths, i, i+1)
+		r.count(p, -1)
 		t.mark(p, e)
 	}
 }

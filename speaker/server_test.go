@@ -158,6 +158,34 @@ func TestFloodRetry(t *testing.T) {
 	})
 }
 
+// A session that was shut for a flood and is kept down by the settings then is not
+// opened again, whichever of the two comes first.
+func TestFloodOfDownPeer(t *testing.T) {
+	t.Parallel()
+	flood := func(l *ledger, p Peer) {
+		l.overLimit(p.Address.String(), IPv4)
+		l.down(p.Address.String(), "notification sent")
+	}
+	disable := func(l *ledger, p Peer) {
+		p.Down = true
+		l.rename(p)
+		l.shut(p.Address.String(), shutWords(p))
+	}
+	for name, order := range map[string][]func(*ledger, Peer){"flood": {flood, disable}, "settings": {disable, flood}} {
+		l := newLedger(GracefulRestart{})
+		p := nobody("192.0.2.1").withDefaults()
+		_, err := l.add(p, false)
+		must(t, err)
+		l.established(p.Address.String())
+		for _, step := range order {
+			step(l, p)
+		}
+		if again := l.limitsOver(time.Now().Add(time.Hour)); len(again) != 0 {
+			t.Errorf("%s first: opened again: %v", name, again)
+		}
+	}
+}
+
 // announcement is an UPDATE with n /32 prefixes from number first on.
 func announcement(first, n int) *bgp.BGPMessage {
 	var nlri []*bgp.IPAddrPrefix

@@ -125,7 +125,7 @@ type PeerState struct {
 type FamilyState struct {
 	Family     Family
 	Received   int
-	Accepted   int // of the received
+	Accepted   int // of the received: by the rules of Accept; 0 where nothing is learned
 	Advertised int // written to the router
 }
 

@@ -3,6 +3,7 @@ package speaker
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -13,8 +14,24 @@ import (
 	"github.com/osrg/gobgp/v3/pkg/packet/bgp"
 )
 
-// describe adds what GoBGP knows of a peer to its state. The ledger's lock is held.
-func (s *session) describe(ps *PeerState, p *api.Peer) {
+// accepted is how many of its routes each router's rules accept, by its address as
+// GoBGP writes it. Nothing is accepted where nothing is learned.
+func (l *learned) accepted() map[string]map[Family]int {
+	if l == nil {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	numbers := make(map[string]map[Family]int, len(l.table.teachers))
+	for address, r := range l.table.teachers {
+		numbers[address] = maps.Clone(r.accepted)
+	}
+	return numbers
+}
+
+// describe adds what GoBGP knows of a peer to its state. GoBGP takes all that came
+// in for accepted. The ledger's lock is held.
+func (s *session) describe(ps *PeerState, p *api.Peer, accepted map[Family]int) {
 	ps.Flaps, ps.Range = s.flaps, s.within
 	for _, a := range p.GetAfiSafis() {
 		ps.Received += int(a.GetState().GetReceived())
@@ -22,7 +39,7 @@ func (s *session) describe(ps *PeerState, p *api.Peer) {
 		if !is || !s.up || !s.carries(f) {
 			continue
 		}
-		fs := FamilyState{Family: f, Received: int(a.GetState().GetReceived()), Accepted: int(a.GetState().GetAccepted())}
+		fs := FamilyState{Family: f, Received: int(a.GetState().GetReceived()), Accepted: accepted[f]}
 		if o := s.out[f]; o != nil {
 			fs.Advertised = len(o.sent)
 		}

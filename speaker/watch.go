@@ -100,13 +100,14 @@ func (s *Server) State(ctx context.Context) (State, error) {
 	if err != nil {
 		return State{}, fmt.Errorf("list BGP peers: %w", err)
 	}
-	st := r.ledger.state(peers)
+	st := r.ledger.state(peers, s.learned.accepted())
 	st.Learned, st.LearnedTrouble = s.learned.count()
 	return st, ctx.Err()
 }
 
-// state joins what GoBGP says of its peers with the ledger.
-func (l *ledger) state(peers map[string]*api.Peer) State {
+// state joins what GoBGP says of its peers, and how many routes of each are accepted,
+// with the ledger.
+func (l *ledger) state(peers map[string]*api.Peer, accepted map[string]map[Family]int) State {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	st := State{Prefixes: len(l.want)}
@@ -131,7 +132,7 @@ func (l *ledger) state(peers map[string]*api.Peer) State {
 		if !s.peer.found() {
 			ps.Address = netip.Addr{}
 		}
-		s.describe(&ps, p)
+		s.describe(&ps, p, accepted[address])
 		if !s.up && ps.LastError != "" && proposedNoHoldTime(p) {
 			ps.LastError += "; the peer proposes hold time 0 (no keepalives), which this speaker can't hold: set one of at least 3 s there"
 		}
@@ -213,7 +214,8 @@ func (l *ledger) lostBits() []Peer {
 	return peers
 }
 
-// limitsOver takes the peers whose sessions were shut before a time.
+// limitsOver takes the peers whose sessions were shut before a time, but for those
+// that are to stay down.
 func (l *ledger) limitsOver(before time.Time) []Peer {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -221,7 +223,7 @@ func (l *ledger) limitsOver(before time.Time) []Peer {
 	for _, s := range l.sessions {
 		if !s.limited.IsZero() && s.limited.Before(before) {
 			s.limited = time.Time{}
-			if s.within == "" { // GoBGP has let go of the others
+			if s.within == "" && !s.peer.Down { // of the routers of ranges GoBGP has let go
 				peers = append(peers, s.peer)
 			}
 		}
