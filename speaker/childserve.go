@@ -30,7 +30,7 @@ var ErrParentGone = errors.New("the agent that started this BGP speaker is gone"
 // main must exit at once then, without a word to the peers, so that they keep
 // forwarding. Signals that a terminal or a service manager sends to the whole
 // group are ignored: the parent decides. What routers tell goes to the sink that
-// open makes; nil is for none.
+// open makes, as Server.Learn has it; nil is for none.
 func ServeChild(ctx context.Context, stderr io.Writer, open func(*slog.Logger) (Sink, error)) error {
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	file := os.NewFile(linkFD, "parent")
@@ -48,11 +48,7 @@ func ServeChild(ctx context.Context, stderr io.Writer, open func(*slog.Logger) (
 	log := slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: level}))
 	server := NewServer(log)
 	if open != nil {
-		sink, err := open(log)
-		if err != nil {
-			return fmt.Errorf("learned routes: %w", err)
-		}
-		server.Learn(sink)
+		server.Learn(func() (Sink, error) { return open(log) })
 	}
 	return serveLink(ctx, conn, server)
 }

@@ -3,6 +3,7 @@ package speaker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -34,6 +35,8 @@ const (
 	lookTime = time.Minute
 	// calmTime is the least time between two looks.
 	calmTime = 200 * time.Millisecond
+	// retryTime is how soon a sink that can't be opened or read is tried again.
+	retryTime = time.Second
 )
 
 // learned keeps in a sink what routers told and the settings accept. GoBGP's own
@@ -43,7 +46,8 @@ const (
 // A nil one learns nothing.
 type learned struct {
 	log  *slog.Logger
-	sink Sink
+	open func() (Sink, error)
+	sink Sink          // nil until keep has opened it; after that it stays
 	call chan struct{} // of size one: there is something to do
 
 	mu      sync.Mutex
@@ -51,18 +55,21 @@ type learned struct {
 	look    bool   // the sink is to be read
 	begun   bool   // and keep runs
 	refused int    // routes that the sink does not take
+	blind   bool   // the sink could not be opened, or not be read
 	trouble string // why, as the log said last
 	stop    context.CancelFunc
 	ended   chan struct{}
 }
 
-// Learn has the server put the routes of routers that the settings accept into a
-// sink, which is nobody else's then. It comes before the first Set. What the sink
-// holds of before goes unless it is learned again.
-func (s *Server) Learn(sink Sink) { s.learned = newLearned(sink, s.log) }
+// Learn has the server put the routes of routers that the settings accept into the
+// sink that open makes, which is nobody else's then. It comes before the first Set,
+// and open is called after it, until it succeeds: meanwhile the error is the State's
+// LearnedTrouble, and BGP goes on. What the sink holds of before goes unless it is
+// learned again.
+func (s *Server) Learn(open func() (Sink, error)) { s.learned = newLearned(open, s.log) }
 
-func newLearned(sink Sink, log *slog.Logger) *learned {
-	return &learned{log: log, sink: sink, call: make(chan struct{}, 1), table: newLessons(), look: true, ended: make(chan struct{})}
+func newLearned(open func() (Sink, error), log *slog.Logger) *learned {
+	return &learned{log: log, open: open, call: make(chan struct{}, 1), table: newLessons(), look: true, ended: make(chan struct{})}
 }
 
 // begin starts a life of BGP: nothing is known, and what is held stays for as long
@@ -78,7 +85,6 @@ func (l *learned) begin(local Local, now time.Time) {
 		ctx, stop := context.WithCancel(context.Background())
 		l.begun, l.stop = true, stop
 		go l.keep(ctx)
-		go l.watch(ctx)
 	}
 	l.callKeep()
 }
@@ -132,9 +138,30 @@ func (l *learned) watch(ctx context.Context) {
 	}
 }
 
+// opened opens the sink, however often that takes, unless ctx ends first.
+func (l *learned) opened(ctx context.Context) bool {
+	for {
+		sink, err := l.open()
+		if err == nil {
+			l.sink = sink
+			go l.watch(ctx)
+			return true
+		}
+		l.fumble(fmt.Errorf("learned routes have nowhere to go: %w", err))
+		select {
+		case <-time.After(retryTime):
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
 // keep makes the sink what the table says until ctx ends.
 func (l *learned) keep(ctx context.Context) {
 	defer close(l.ended)
+	if !l.opened(ctx) {
+		return
+	}
 	tick := time.NewTicker(lookTime)
 	defer tick.Stop()
 	timer := time.NewTimer(0)
@@ -151,8 +178,7 @@ func (l *learned) keep(ctx context.Context) {
 		}
 		now := time.Now()
 		if l.due(now, calm) {
-			l.reconcile(ctx)
-			calm = time.Now().Add(calmTime)
+			calm = time.Now().Add(l.reconcile(ctx))
 		}
 		for l.hand(ctx) && ctx.Err() == nil {
 		}
@@ -178,23 +204,36 @@ func (l *learned) rest(now, calm time.Time) time.Duration {
 	return max(next.Sub(now), 0)
 }
 
-// reconcile reads the sink and enters in the table what it holds.
-func (l *learned) reconcile(ctx context.Context) {
+// reconcile reads the sink and enters in the table what it holds. It says for how
+// long it is not to be called again.
+func (l *learned) reconcile(ctx context.Context) (calm time.Duration) {
 	l.mu.Lock()
 	l.look = false
 	l.mu.Unlock()
 	held, err := l.sink.Held(ctx)
+	if err != nil && ctx.Err() == nil {
+		l.fumble(fmt.Errorf("learned routes that stand: %w", err))
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err != nil && ctx.Err() == nil {
-		l.log.Warn("cannot read the learned routes that stand", "error", err)
-	}
 	if held == nil && err != nil {
 		l.look = true
-		return
+		return retryTime
+	}
+	if l.blind && err == nil {
+		l.blind, l.trouble = false, ""
 	}
 	l.refused = 0
 	l.table.holds(held)
+	return calmTime
+}
+
+// fumble notes that the sink can't be opened or read.
+func (l *learned) fumble(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.blind = true
+	l.complain(err)
 }
 
 // hand hands over one change, and says whether there may be more.
@@ -216,7 +255,7 @@ func (l *learned) hand(ctx context.Context) (more bool) {
 	var failed *routes.SyncError
 	switch {
 	case err == nil:
-		if l.refused == 0 {
+		if l.refused == 0 && !l.blind {
 			l.trouble = ""
 		}
 	case errors.As(err, &failed):
@@ -260,11 +299,24 @@ func (l *learned) close(ctx context.Context, how Stop) error {
 	if how != Withdraw {
 		return nil
 	}
+	if l.sink == nil {
+		return l.unopened()
+	}
 	held, err := l.sink.Held(ctx)
 	if len(held) == 0 {
 		return err
 	}
 	return errors.Join(err, l.sink.Apply(ctx, routes.Change{Delete: held}))
+}
+
+// unopened says that routes of an earlier process may stay.
+func (l *learned) unopened() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.trouble == "" {
+		return nil
+	}
+	return fmt.Errorf("learned routes of before, if any, stay: %s", l.trouble)
 }
 
 // count is how many learned routes are in force, and why others are not.
@@ -274,7 +326,7 @@ func (l *learned) count() (inForce int, trouble string) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.refused == 0 {
+	if l.refused == 0 && !l.blind {
 		return l.table.installed, ""
 	}
 	return l.table.installed, l.trouble

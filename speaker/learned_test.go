@@ -23,6 +23,7 @@ type memorySink struct {
 	events  []string // "+prefix hops", "=prefix hops", "-prefix"
 	refuses map[netip.Prefix]bool
 	changed func()
+	broken  error // why it can't be opened or read
 }
 
 func newMemorySink(old ...string) *memorySink {
@@ -43,9 +44,25 @@ func routeWords(text string) (netip.Prefix, []netip.Addr) {
 	return netip.MustParsePrefix(words[0]), hops
 }
 
+func (m *memorySink) open() (Sink, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m, m.broken
+}
+
+// breaks makes it fail, or work again with nil.
+func (m *memorySink) breaks(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.broken = err
+}
+
 func (m *memorySink) Held(context.Context) (list []routes.Route, _ error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.broken != nil {
+		return nil, m.broken
+	}
 	for p, hops := range m.table {
 		list = append(list, routes.Route{Prefix: p, Via: hops})
 	}
@@ -369,7 +386,7 @@ func TestLearnedRoutesNeverLeak(t *testing.T) {
 	two.tells(t, "172.16.3.0/24", true)
 	sink := newMemorySink("172.31.0.0/16 10.0.0.9", "172.16.1.0/24 10.0.0.2")
 	s := newTestServer(t)
-	s.Learn(sink)
+	s.Learn(sink.open)
 	d := Desired{Local: local(), Announcements: announce("10.64.0.0/24"), Peers: []Peer{one.peer("one"), two.peer("two")}}
 	for i := range d.Peers {
 		d.Peers[i].Accept = everything()
@@ -433,7 +450,7 @@ func TestSinkIsLookedAt(t *testing.T) {
 	refused := netip.MustParsePrefix("172.16.2.0/24")
 	sink.refuses[refused] = true
 	s := newTestServer(t)
-	s.Learn(sink)
+	s.Learn(sink.open)
 	p := one.peer("one")
 	p.Accept = everything()
 	must(t, s.Set(within(t, soon), Desired{Local: local(), Peers: []Peer{p}}))

@@ -21,8 +21,12 @@ import (
 // before furnish.
 const inNamespace = "FAIRWAY_SPEAKER_TEST_NAMESPACE"
 
-// asChild makes the test binary the process of a Child.
-const asChild = "FAIRWAY_SPEAKER_TEST_CHILD"
+// asChild makes the test binary the process of a Child, one whose sink can't be
+// opened where the value is withoutSink.
+const (
+	asChild     = "FAIRWAY_SPEAKER_TEST_CHILD"
+	withoutSink = "without sink"
+)
 
 // asParent makes the test binary an agent whose speaker is a Child, with the
 // Desired in the variable. It says which process the child is and waits.
@@ -50,7 +54,11 @@ func beParent() error {
 func TestMain(m *testing.M) {
 	switch {
 	case os.Getenv(asChild) != "":
-		if err := ServeChild(context.Background(), os.Stderr, nil); err != nil {
+		var open func(*slog.Logger) (Sink, error)
+		if os.Getenv(asChild) == withoutSink {
+			open = func(*slog.Logger) (Sink, error) { return nil, errors.New("no sink here") }
+		}
+		if err := ServeChild(context.Background(), os.Stderr, open); err != nil {
 			os.Exit(1)
 		}
 	case os.Getenv(asParent) != "":
