@@ -21,7 +21,8 @@ type Cluster interface {
 	State() ClusterState
 	// Place says from which pool the pod of o is served. named is the pool that
 	// the network configuration names, "" for none. It makes no call for a pod
-	// that is known, and a few, bounded, for another. The error wraps
+	// that is known and new, and a few, bounded, for one that is not or that it
+	// would refuse. The error wraps
 	// cni.ErrRefused when somebody has to change something first, and
 	// cni.ErrTryAgain when not.
 	Place(ctx context.Context, o pools.Owner, named string) (Placement, error)

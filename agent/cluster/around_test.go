@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 
 	core "k8s.io/api/core/v1"
@@ -58,5 +59,44 @@ func (s *stage) justSaid(t *testing.T) {
 	await(t, "the pool serves this node", func() bool { // the agent takes the pool up a moment after the Node
 		got, err := n.cni("ADD", late)
 		return err == nil && netip.MustParsePrefix("10.11.3.0/24").Contains(got)
+	})
+}
+
+// A pod that was refused for what its namespace said is served once that is mended,
+// although no other pod comes.
+func (s *stage) mended(t *testing.T) {
+	s.pool(t, "mended", 8, "addresses: [10.11.4.0/24]")
+	ns := &core.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "mended", Annotations: inPool("nowhere")}}
+	if _, err := s.admin.CoreV1().Namespaces().Create(t.Context(), ns, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	n := s.node(t, "p2")
+	n.knows(t, "mended")
+	p, err := s.admin.CoreV1().Pods("mended").Create(t.Context(), &core.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "web"},
+		Spec:       core.PodSpec{NodeName: "p2", Containers: []core.Container{{Name: "web", Image: "web"}}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the agent knows the pod", func() bool {
+		_, err := n.cni("ADD", p)
+		return err != nil && strings.Contains(err.Error(), `"nowhere"`)
+	})
+	calls := n.calls.Load()
+	for range 20 {
+		if _, err := n.cni("ADD", p); err == nil {
+			t.Fatal("a pod of a pool that is not there is served")
+		}
+	}
+	if more := n.calls.Load() - calls; more > 10 {
+		t.Errorf("20 refusals cost %d calls", more)
+	}
+	if _, err := s.admin.CoreV1().Namespaces().Patch(t.Context(), "mended", types.MergePatchType, []byte(`{"metadata":{"annotations":{"fairway.network/pool":"mended"}}}`), metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the pod is served", func() bool {
+		got, err := n.cni("ADD", p)
+		return err == nil && netip.MustParsePrefix("10.11.4.0/24").Contains(got)
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/fairway-network/fairway/agent"
 	"github.com/fairway-network/fairway/agent/choice"
@@ -17,6 +18,14 @@ import (
 	"github.com/fairway-network/fairway/api/v1alpha1"
 	"github.com/fairway-network/fairway/pools"
 	"github.com/fairway-network/fairway/pools/kube"
+)
+
+const (
+	// refusedAge bounds how often a namespace is read for pods that it gets refused.
+	refusedAge = 2 * time.Second
+	// placedAge is from when on what was read of a namespace is good for one more
+	// pod only: it is read anew for those that ask again. Of new pods it is younger.
+	placedAge = time.Minute
 )
 
 // Config is what a Cluster is made with.
@@ -170,17 +179,22 @@ func (c *Cluster) Place(ctx context.Context, o pools.Owner, named string) (agent
 	if err != nil {
 		return agent.Placement{}, fmt.Errorf("%w: the API server does not say what namespace %s and node %s are: %w", cni.ErrTryAgain, o.Namespace, c.Node, err)
 	}
-	c.mu.Lock()
-	offers := c.offers
-	known := c.listed.pools && c.listed.node || c.past != nil
-	c.mu.Unlock()
+	offers, known := c.offered()
 	if !known {
 		return agent.Placement{}, fmt.Errorf("%w: the pools are not known yet: the API server has not shown them", cni.ErrTryAgain)
 	}
-	d, err := choice.Choose(
-		choice.Pod{Namespace: pod.Namespace, Name: pod.Name, Labels: pod.Labels, Annotations: pod.Annotations, NetworkPool: named},
-		choice.Namespace{Name: ns.Name, Labels: ns.Labels, Annotations: ns.Annotations},
-		choice.Node{Name: c.Node, Labels: node.Labels}, offers)
+	choose := func() (choice.Decision, error) {
+		return choice.Choose(
+			choice.Pod{Namespace: pod.Namespace, Name: pod.Name, Labels: pod.Labels, Annotations: pod.Annotations, NetworkPool: named},
+			choice.Namespace{Name: ns.Name, Labels: ns.Labels, Annotations: ns.Annotations},
+			choice.Node{Name: c.Node, Labels: node.Labels}, offers)
+	}
+	d, err := choose()
+	if err == nil {
+		c.watcher.Doubt(o.Namespace, placedAge)
+	} else if c.lookAgain(ctx, &ns, &node) {
+		d, err = choose()
+	}
 	if errors.Is(err, choice.ErrPending) {
 		return agent.Placement{}, fmt.Errorf("%w: %w", cni.ErrTryAgain, err)
 	}
@@ -188,6 +202,25 @@ func (c *Cluster) Place(ctx context.Context, o pools.Owner, named string) (agent
 		return agent.Placement{}, cni.Refuse(err)
 	}
 	return agent.Placement{Pool: d.Pool, Want: d.Addresses}, nil
+}
+
+// offered are the pools to choose of, if they are known.
+func (c *Cluster) offered() (offers []choice.Pool, known bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.offers, c.listed.pools && c.listed.node || c.past != nil
+}
+
+// lookAgain brings what decided against a pod up to date, if it can: they may have
+// been changed for that very pod, and no other one comes that makes them be read.
+func (c *Cluster) lookAgain(ctx context.Context, ns *kube.Namespace, node *kube.Node) bool {
+	c.watcher.Doubt(ns.Name, refusedAge)
+	freshSpace, freshNode, err := c.watcher.Around(ctx, ns.Name)
+	if err != nil {
+		return false // what was known decides
+	}
+	*ns, *node = freshSpace, freshNode
+	return true
 }
 
 // pod is the one of o: as the watch shows it, or an earlier agent has seen it,

@@ -30,6 +30,7 @@ func TestOnARealAPIServer(t *testing.T) {
 	t.Run("the Node object is away", s.nodeAway)
 	t.Run("a chosen address", s.chosen)
 	t.Run("what was just said counts", s.justSaid)
+	t.Run("what was mended counts", s.mended)
 	t.Run("pods that are gone", s.gone)
 	t.Run("API server away", s.away) // stops and starts it
 	s.sound(t)

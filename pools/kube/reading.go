@@ -17,8 +17,9 @@ type reading[T any] struct {
 	mu       sync.Mutex
 	outdated int // so many times; what was read counts if its read began after the last
 	last     T
-	as       int  // outdated, when the read of last began
-	known    bool // last was read
+	as       int       // outdated, when the read of last began
+	known    bool      // last was read
+	began    time.Time // the last read, answered or not
 	under    *look
 }
 
@@ -34,6 +35,18 @@ func (r *reading[T]) outdate() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.outdated++
+}
+
+// doubt is outdate, and says that it was, unless the last read began less than age
+// ago.
+func (r *reading[T]) doubt(age time.Duration) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if time.Since(r.began) < age {
+		return false
+	}
+	r.outdated++
+	return true
 }
 
 // begin reads, unless what was read counts or a read is under way, and returns
@@ -54,7 +67,7 @@ func (r *reading[T]) start(ctx context.Context) *look {
 		return r.under
 	}
 	l := &look{as: r.outdated, over: make(chan struct{})}
-	r.under = l
+	r.under, r.began = l, time.Now()
 	// Others may wait for it when who began it has given up.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTime)
 	go func() {

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -105,5 +106,33 @@ func TestAReadingOutlivesItsReader(t *testing.T) {
 		synctest.Wait()
 		close(slow)
 		all.Wait()
+	})
+}
+
+// What is doubted is read anew, but not more often than its age says, whether the
+// API server answers or not.
+func TestAReadingThatIsDoubted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reads, answer := 0, error(nil)
+		r := &reading[int]{read: func(context.Context) (int, error) {
+			reads++
+			return reads, answer
+		}}
+		want := func(doubted bool, value, after int) {
+			t.Helper()
+			if got := r.doubt(time.Minute); got != doubted {
+				t.Errorf("doubted: %t", got)
+			}
+			if got, err := r.get(t.Context()); got != value || err != nil || reads != after {
+				t.Errorf("%d, %v after %d reads; want %d after %d", got, err, reads, value, after)
+			}
+		}
+		want(true, 1, 1)
+		want(false, 1, 1)
+		time.Sleep(time.Minute)
+		want(true, 2, 2)
+		time.Sleep(time.Minute)
+		answer = errors.New("away")
+		want(true, 2, 3)
 	})
 }

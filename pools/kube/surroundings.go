@@ -27,7 +27,8 @@ const (
 // namespaces and the Node. They are read when a pod comes, and not watched: of
 // thousands of agents each would have a watch of all namespaces. What was read
 // before the pod came does not count for it, so that the pod gets what its
-// namespace said when it was made.
+// namespace said when it was made. Of a pod that is still asked for later, they are
+// read when they are doubted.
 type surroundings struct {
 	*Client
 	node    string
@@ -54,6 +55,15 @@ func newSurroundings(c *Client, node string) *surroundings {
 func (s *surroundings) pod(namespace string) {
 	s.space(namespace).outdate()
 	s.stir()
+}
+
+// doubt has what is known of the namespace and of the Node read anew, soon, where
+// it is older than age.
+func (s *surroundings) doubt(namespace string, age time.Duration) {
+	space, self := s.space(namespace).doubt(age), s.self.doubt(age)
+	if space || self {
+		s.wake()
+	}
 }
 
 // stir has the Node read anew, and whatever else is outdated.

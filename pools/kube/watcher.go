@@ -78,7 +78,7 @@ type Sight struct {
 // Watcher keeps what a node's agent has to know of the cluster, beside the
 // requests that its Store watches. It watches the pods of its node, all pools and
 // its NodeSpeaker; it reads its Node about once a minute, and with the pod's
-// namespace whenever a pod comes. What it saw last stays while the API server is
+// namespace whenever a pod comes or they are doubted. What it saw last stays while the API server is
 // away. It is safe for concurrent use.
 type Watcher struct {
 	*Client
@@ -250,7 +250,7 @@ func (w *Watcher) Pod(ctx context.Context, namespace, name, uid string) (Pod, er
 }
 
 // Around returns the namespace of a pod of this node, and the node, as they were
-// when a pod of the namespace came last, or later. It asks the API server, once
+// when a pod of the namespace came last, or were doubted, or later. It asks the API server, once
 // for each, only when the Watcher has not done so since. While the API server is
 // away what was read before has to do, if something was.
 func (w *Watcher) Around(ctx context.Context, namespace string) (Namespace, Node, error) {
@@ -263,6 +263,10 @@ func (w *Watcher) Around(ctx context.Context, namespace string) (Namespace, Node
 	node, err := w.around.self.get(ctx)
 	return ns, node, err
 }
+
+// Doubt says that what Around returns may have changed: what of it was read longer
+// ago than age does not count any more. It makes no call itself.
+func (w *Watcher) Doubt(namespace string, age time.Duration) { w.around.doubt(namespace, age) }
 
 func (w *Watcher) podsMeta(namespace string) metadata.ResourceInterface {
 	return w.meta.Resource(core.SchemeGroupVersion.WithResource("pods")).Namespace(namespace)
