@@ -4,13 +4,18 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"sync"
+	"time"
 )
+
+// doorTime is how long a request that gets no connection keeps the others waiting.
+const doorTime = time.Second
 
 // door lets requests of one client pass one at a time until each has a
 // connection. HTTP/2 carries all of them over one; but those that come while
 // there is none would each make its own, with a TLS handshake that costs the API
 // server more than a watch, and throw it away again. When it has been away, all
-// of a client's requests come at such a time.
+// of a client's requests come at such a time. A connection that is not made within
+// doorTime may never be, and a watch waits for it for ever: the next one tries then.
 type door struct {
 	next http.RoundTripper
 	open chan struct{} // holds one token
@@ -31,6 +36,7 @@ func (d *door) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	pass := sync.OnceFunc(func() { d.open <- struct{}{} })
 	defer pass() // also without a connection
+	defer time.AfterFunc(doorTime, pass).Stop()
 	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { pass() }}
 	return d.next.RoundTrip(r.WithContext(httptrace.WithClientTrace(r.Context(), trace)))
 }

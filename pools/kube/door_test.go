@@ -85,3 +85,51 @@ func TestNobodyWaitsForTheDoorForEver(t *testing.T) {
 	}
 	all.Wait()
 }
+
+// A server that takes a connection and then says nothing, as behind a balancer that
+// has lost it, holds up the request that was unlucky, and the next one for a moment.
+func TestADeadConnectionHoldsUpOne(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) }))
+	defer server.Close()
+	transport := server.Client().Transport.(*http.Transport).Clone()
+	defer transport.CloseIdleConnections()
+	first, dialing := true, make(chan struct{})
+	var mu sync.Mutex
+	transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if first {
+			first, address = false, silent.Addr().String()
+			close(dialing)
+		}
+		return new(net.Dialer).DialContext(ctx, network, address)
+	}
+	d := newDoor(transport)
+	call := func(ctx context.Context) error {
+		r, err := http.NewRequestWithContext(ctx, http.MethodGet, server.URL, nil)
+		if err != nil {
+			return err
+		}
+		answer, err := d.RoundTrip(r)
+		if err != nil {
+			return err
+		}
+		return answer.Body.Close()
+	}
+	var unlucky sync.WaitGroup
+	defer unlucky.Wait()
+	watching, end := context.WithCancel(t.Context())
+	defer end()
+	unlucky.Go(func() { _ = call(watching) }) // it may get the next one's connection
+	<-dialing
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := call(ctx); err != nil {
+		t.Errorf("the next request: %v", err)
+	}
+}
