@@ -48,7 +48,7 @@ type desk struct {
 	quiet     map[string]bool // of each pool configured or held, see Pool.Quiet
 	draining  map[string]bool // of each pool configured
 	cordoned  bool
-	leaving   bool               // no new pod is served, see Agent.DrainWhenEmpty
+	leaving   int                // drains that wait; with any no new pod is served, see Agent.DrainWhenEmpty
 	releases  int                // so many leases have ended
 	replayed  bool               // the blocks are from the journal
 	requests  []exchange.Request // of all nodes, as last seen
@@ -176,7 +176,7 @@ func (d *desk) leaseNow(r pools.Request) (rec pools.Record, fresh bool, err erro
 // are to be heeded first. The lock is held.
 func (d *desk) propose(r pools.Request) (rec pools.Record, fresh bool, err error) {
 	rec, fresh, err = d.ledger.ProposeLease(r, d.now())
-	if d.leaving && (fresh || errors.Is(err, pools.ErrNoFree)) {
+	if d.leaving > 0 && (fresh || errors.Is(err, pools.ErrNoFree)) {
 		return pools.Record{}, false, fmt.Errorf("this node is being drained and serves no new pods: %w", cni.ErrTryAgain)
 	}
 	if fresh && d.draining[r.Pool] || errors.Is(err, pools.ErrNoFree) && d.draining[r.Pool] {

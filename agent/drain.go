@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -12,9 +13,9 @@ const lookForLeases = 100 * time.Millisecond
 // DrainWhenEmpty serves no new pod from now on, waits until the last pod with an
 // address is gone, and then drains. Meanwhile each block is withdrawn and returned as
 // soon as it is empty, and the sessions stay. If ctx ends before, new pods are served
-// again, and the error says how many were left.
+// again, unless another drain waits, and the error says how many were left.
 func (a *Agent) DrainWhenEmpty(ctx context.Context) error {
-	if err := a.leave(true); err != nil {
+	if err := a.leave(); err != nil {
 		return err
 	}
 	look := time.NewTicker(lookForLeases)
@@ -31,36 +32,58 @@ func (a *Agent) DrainWhenEmpty(ctx context.Context) error {
 		case <-a.drained: // stopped
 			return a.Drain(ctx)
 		case <-ctx.Done():
-			err := a.leave(false)
-			if err == nil {
-				err = ctx.Err()
-			}
-			return fmt.Errorf("%d pods or other sandboxes still have addresses; new ones are served again: %w", left, err)
+			return fmt.Errorf("%d pods or other sandboxes still have addresses; %w", left, a.stay(ctx.Err()))
 		}
 	}
 }
 
-// leave begins or ends that no new pod is served.
-func (a *Agent) leave(on bool) error {
+// leave begins that no new pod is served, for one drain more.
+func (a *Agent) leave() error {
 	a.reload.Lock()
 	defer a.reload.Unlock()
-	if err := a.desk.leave(on, a.settings.Load()); err != nil {
+	if _, err := a.desk.leave(1, a.settings.Load()); err != nil {
 		return err
 	}
-	a.Log.Info("new pods", "served", !on)
+	a.Log.Info("new pods", "served", false)
 	a.call()
 	return nil
 }
 
-func (d *desk) leave(on bool, s *Settings) error {
+// stay ends one drain's wait, for a reason, and gives the reason with what that means.
+func (a *Agent) stay(reason error) error {
+	a.reload.Lock()
+	defer a.reload.Unlock()
+	waiting, err := a.desk.leave(-1, a.settings.Load())
+	if err != nil {
+		return fmt.Errorf("new ones can't be served again: %w", errors.Join(err, reason))
+	}
+	if waiting > 0 {
+		return fmt.Errorf("new ones are not served, for another drain waits: %w", reason)
+	}
+	a.Log.Info("new pods", "served", true)
+	a.call()
+	return fmt.Errorf("new ones are served again: %w", reason)
+}
+
+// leave adds to the drains that wait, of which it gives the number. With an error
+// nothing was added.
+func (d *desk) leave(more int, s *Settings) (waiting int, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.leaving = on
+	d.leaving += more
 	if err := d.becomePools(s); err != nil {
-		return err
+		d.leaving -= more
+		return d.leaving, err
 	}
 	d.advance()
-	return nil
+	return d.leaving, nil
+}
+
+// isLeaving says whether a drain waits, so that no new pod is served.
+func (d *desk) isLeaving() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.leaving > 0
 }
 
 // leased counts the attachments that have addresses.

@@ -3,6 +3,9 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -64,4 +67,44 @@ func TestDrainGivenUp(t *testing.T) {
 		t.Errorf("the drain: %v", err)
 	}
 	lease(t, a, request("web", 4))
+}
+
+// Of two drains that wait one is given up: the other's node serves no new pod, and says
+// that it is not ready.
+func TestOneOfTwoDrainsGivenUp(t *testing.T) {
+	h, a, _ := withLease(t, settings(t, pool(t, "web", 4, "10.1.0.0/24")))
+	waits := func(n int) {
+		t.Helper()
+		eventually(t, fmt.Sprintf("%d drains wait", n), func() bool {
+			a.desk.mu.Lock()
+			defer a.desk.mu.Unlock()
+			return a.desk.leaving == n
+		})
+	}
+	var cancels []context.CancelFunc
+	done := make(chan error, 1)
+	for n := range 2 {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancels = append(cancels, cancel)
+		go func() { done <- a.DrainWhenEmpty(ctx) }()
+		waits(n + 1)
+	}
+	cancels[0]()
+	if err := <-done; !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "another drain waits") {
+		t.Errorf("the first drain: %v", err)
+	}
+	if _, err := a.desk.Lease(t.Context(), request("web", 3)); !errors.Is(err, cni.ErrTryAgain) {
+		t.Errorf("a new pod while a drain waits: %v", err)
+	}
+	if code, body := h.get(t, "/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, "serves no new pods") {
+		t.Errorf("while a drain waits: %d %q", code, body)
+	}
+	cancels[1]()
+	if err := <-done; !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "are served again") {
+		t.Errorf("the second drain: %v", err)
+	}
+	lease(t, a, request("web", 4))
+	if code, body := h.get(t, "/readyz"); code != http.StatusOK {
+		t.Errorf("after both: %d %q", code, body)
+	}
 }

@@ -2,10 +2,12 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"time"
 
 	"github.com/fairway-network/fairway/pools"
+	"github.com/fairway-network/fairway/speaker"
 	"go4.org/netipx"
 )
 
@@ -15,6 +17,7 @@ type batch struct {
 	news     *netipx.IPSet
 	prefixes []netip.Prefix
 	number   int
+	awaits   bool // no peer of the family was in force then
 }
 
 // flusher has leases begin when the announcements of their addresses have left.
@@ -28,12 +31,13 @@ func newFlushers() map[pools.Family]flusher {
 
 // offer hands over the news of the newest pass, in place of older ones: the
 // newest pass has all that is not reached yet. Only the loop calls it.
-func (a *Agent) offer(news *netipx.IPSet, number int) {
+func (a *Agent) offer(p *plan) {
+	news := p.delivered(p.news)
 	for f, flusher := range a.flushes {
-		b := batch{news: ofFamily(news, f), number: number}
-		for _, p := range a.announced {
-			if b.news.OverlapsPrefix(p) {
-				b.prefixes = append(b.prefixes, p)
+		b := batch{news: ofFamily(news, f), number: p.number, awaits: p.settings.awaits(f)}
+		for _, prefix := range a.announced {
+			if b.news.OverlapsPrefix(prefix) {
+				b.prefixes = append(b.prefixes, prefix)
 			}
 		}
 		select {
@@ -61,6 +65,13 @@ func (a *Agent) flushBatch(ctx context.Context, f pools.Family, b batch) {
 	flushing, cancel := context.WithTimeout(ctx, flushTime)
 	defer cancel()
 	var err error
+	if len(b.news.Ranges()) > 0 && b.awaits {
+		// The settings that bring a peer bring another pass as well.
+		a.desk.noteTrouble(func(t *trouble) {
+			t.flush[f] = fmt.Errorf("%w for %s yet: the node's labels or annotations keep them out", speaker.ErrNoPeer, f)
+		})
+		return
+	}
 	if len(b.news.Ranges()) > 0 {
 		err = a.Speaker.Flush(flushing, b.prefixes)
 	}

@@ -1,14 +1,16 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net/http"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/fairway-network/fairway/speaker"
 )
 
 // HealthyPeers are those that need a session for the agent to be ready.
@@ -65,11 +67,13 @@ func (a *Agent) unready(ctx context.Context) error {
 	}
 	if a.isDraining() {
 		why = append(why, errors.New("the agent withdraws everything, as it was told to, and ends"))
+	} else if a.desk.isLeaving() {
+		why = append(why, errors.New("the agent serves no new pods: a drain waits until the last one is gone"))
 	}
 	if a.Cluster != nil && !a.Cluster.State().Seen {
 		why = append(why, errors.New("the API server has not shown the pools and this node since the agent's start"))
 	}
-	why = append(why, a.desk.failing(), a.peerless(ctx))
+	why = append(why, a.desk.failing(), a.settings.Load().unserved(), a.peerless(ctx))
 	return errors.Join(why...)
 }
 
@@ -116,7 +120,7 @@ func (a *Agent) peerless(ctx context.Context) error {
 			up++
 		case s.Healthy == AllPeers && (shut[p.Name] || p.Range != ""):
 		default:
-			missing = append(missing, missed(p.Name, p.Address, p.LastError))
+			missing = append(missing, missed(p))
 		}
 	}
 	switch {
@@ -131,11 +135,13 @@ func (a *Agent) peerless(ctx context.Context) error {
 	return fmt.Errorf("%d BGP sessions are established; missing: %s", up, strings.Join(missing, "; "))
 }
 
-func missed(name string, address netip.Addr, why string) string {
-	if why == "" {
-		why = "no session yet"
+// missed says which peer has no session, where it is looked for, and why.
+func missed(p speaker.PeerState) string {
+	where := p.Address.String()
+	if !p.Address.IsValid() {
+		where = p.Interface
 	}
-	return fmt.Sprintf("%s (%s): %s", name, address, why)
+	return fmt.Sprintf("%s (%s): %s", p.Name, where, cmp.Or(p.LastError, "no session yet"))
 }
 
 // serveHealth adds the answers of people and programs that ask whether the agent is

@@ -77,6 +77,7 @@ func TestPeerless(t *testing.T) {
 		"all, other shut":   {AllPeers, "b", []speaker.PeerState{up("a"), down("b", "shut")}, ""},
 		"all, a guest left": {AllPeers, "", []speaker.PeerState{up("a"), up("b"), guest}, ""},
 		"any, a range":      {AnyPeer, "", nil, "no BGP session is established: no router has come yet"},
+		"an interface":      {AnyPeer, "", []speaker.PeerState{{Name: "a", Interface: "eth1", Session: "Idle"}}, "0 BGP sessions are established; missing: a (eth1): no session yet"},
 		"none":              {NoPeers, "", []speaker.PeerState{down("a", "x")}, ""},
 	} {
 		a := &Agent{Parts: Parts{Speaker: statedSpeaker{state: speaker.State{Peers: c.bgp}}}, upkeep: newUpkeep(t.TempDir(), "")}

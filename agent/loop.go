@@ -114,7 +114,7 @@ func (a *Agent) pass(ctx context.Context) error {
 	err := errors.Join(errKernel, errSpeaker)
 	a.desk.noteTrouble(func(t *trouble) { t.pass = err })
 	if handedOver {
-		a.offer(p.delivered(p.news), p.number)
+		a.offer(&p)
 		err = errors.Join(err, a.withdraw(ctx, p))
 	}
 	a.giveBack(p, errKernel)

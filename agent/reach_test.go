@@ -3,11 +3,15 @@ package agent
 import (
 	"context"
 	"errors"
+	"net/http"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/fairway-network/fairway/agent/cni"
 	"github.com/fairway-network/fairway/pools"
+	"github.com/fairway-network/fairway/speaker"
 )
 
 // lendOut has a part of a block that first is not in withdrawn, as a loan of it
@@ -111,5 +115,57 @@ func TestLateNewsOfWhatWasLeftOut(t *testing.T) {
 	}
 	if got := ofFamily(r.set, pools.IPv6); len(got.Ranges()) != 0 {
 		t.Errorf("of IPv6: %v", got.Prefixes())
+	}
+}
+
+// Peers that the node's labels keep out of force are waited for like those that are
+// away: no pod runs before the network leads to it, and the node is not ready.
+func TestPeersThatLabelsKeepOut(t *testing.T) {
+	h := newHost(t)
+	complete := settings(t, pool(t, "web", 4, "10.1.0.0/24"))
+	bare := complete
+	bare.Local.ASN, bare.Peers, bare.Awaited, bare.AnnounceTimeout = 0, nil, complete.Peers, 100*time.Millisecond
+	bare.Unmet = errors.New("bgp.asnFrom: label example.com/asn: node n1 has no such label")
+	a := h.start(bare)
+	<-a.Started()
+	if g, err := a.desk.Lease(t.Context(), request("web", 1)); !errors.Is(err, cni.ErrTryAgain) {
+		t.Errorf("leased %v, %v before a peer was there", g, err)
+	}
+	if code, body := h.get(t, "/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, bare.Unmet.Error()) {
+		t.Errorf("without the label: %d %q", code, body)
+	}
+	if err := a.Reload(complete); err != nil {
+		t.Fatal(err)
+	}
+	got := lease(t, a, request("web", 1))
+	h.update(func() {
+		if !h.peer.Contains(got) {
+			t.Errorf("%s was leased before the peer was told", got)
+		}
+	})
+	if code, body := h.get(t, "/readyz"); code != http.StatusOK {
+		t.Errorf("with the label: %d %q", code, body)
+	}
+}
+
+// A family is awaited for as long as no peer carries it, and for pools alone that an
+// awaited peer is told of.
+func TestAwaitedFamilies(t *testing.T) {
+	s := settings(t)
+	six := speaker.Peer{Name: "tor6", Session: speaker.Session{Families: []speaker.Family{speaker.IPv6}}}
+	s.Awaited, s.Unmet = []speaker.Peer{six}, errors.New("no label")
+	if s.awaits(pools.IPv6) || s.unserved() != nil {
+		t.Error("a family that a peer carries is awaited")
+	}
+	s.Peers[0].Families = []speaker.Family{speaker.IPv4}
+	s.Rules = []Rule{{Pools: []string{"inner"}, Withhold: true}}
+	if !s.awaits(pools.IPv6) || s.awaits(pools.IPv4) || !s.waits(pools.IPv6) || s.unserved() == nil {
+		t.Error("IPv6 alone is to be awaited")
+	}
+	if !s.heard("web", pools.IPv6) || s.heard("inner", pools.IPv6) {
+		t.Error("the rules are for awaited peers, too")
+	}
+	if s.Healthy = NoPeers; s.unserved() != nil {
+		t.Error("no peer is needed, and one is missed")
 	}
 }

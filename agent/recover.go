@@ -214,7 +214,7 @@ func (d *desk) becomePools(s *Settings) error {
 	}
 	d.quiet = quiet
 	rules := s.rules()
-	if d.leaving {
+	if d.leaving > 0 {
 		for name, r := range rules {
 			r.Draining = true // so that what is empty goes at once
 			rules[name] = r

@@ -33,6 +33,10 @@ type Settings struct {
 	// Unmet is what of the configuration can't be in force on this node, for people
 	// to read; nil if all is.
 	Unmet error
+	// Awaited are the peers and ranges of this node that Unmet keeps out of force. Of
+	// each its Name and Families alone count. A family that none in force carries and
+	// one of these does is waited for as if that one were there.
+	Awaited []speaker.Peer
 	// Healthy are the peers that need a session for the agent to be ready.
 	Healthy HealthyPeers
 	// OnStop is how the speaker ends when Run's context does.
@@ -86,6 +90,23 @@ func (s *Settings) carries(f pools.Family) bool {
 		slices.ContainsFunc(s.Ranges, func(r speaker.Range) bool { return carriesFamily(r.Session, f) })
 }
 
+// awaits says whether peers for family f are configured and none is in force.
+func (s *Settings) awaits(f pools.Family) bool {
+	return !s.carries(f) && slices.ContainsFunc(s.Awaited, func(p speaker.Peer) bool { return carriesFamily(p.Session, f) })
+}
+
+// unserved is Unmet where it keeps the node from being ready: where a family has no
+// peer because of it or, if all are wanted, one is missing.
+func (s *Settings) unserved() error {
+	switch {
+	case s.Healthy == NoPeers:
+		return nil
+	case s.Healthy == AllPeers && len(s.Awaited) > 0, s.awaits(pools.IPv4), s.awaits(pools.IPv6):
+		return s.Unmet
+	}
+	return nil
+}
+
 func carriesFamily(s speaker.Session, f pools.Family) bool {
 	family := map[pools.Family]speaker.Family{pools.IPv4: speaker.IPv4, pools.IPv6: speaker.IPv6}[f]
 	return slices.Contains(s.Families, family)
@@ -107,7 +128,9 @@ func (s *Settings) memory() time.Duration {
 
 // waits says whether leases of a new block of family f wait for its
 // announcement: not where there is nobody to tell.
-func (s *Settings) waits(f pools.Family) bool { return s.AnnounceTimeout > 0 && s.carries(f) }
+func (s *Settings) waits(f pools.Family) bool {
+	return s.AnnounceTimeout > 0 && (s.carries(f) || s.awaits(f))
+}
 
 // patience bounds a lease's wait for its block. The kernel is waited for in
 // any case.

@@ -11,7 +11,9 @@ import (
 type PeerStatus struct {
 	Name    string     `json:"name"`
 	Address netip.Addr `json:"address"`
-	ASN     uint32     `json:"asn"`
+	// Interface is where an unnumbered peer is looked for; "" for others.
+	Interface string `json:"interface,omitempty"`
+	ASN       uint32 `json:"asn"`
 	// Range is the name of the range that the router came by; "" for a peer.
 	Range   string    `json:"range,omitempty"`
 	Session string    `json:"session"`        // of RFC 4271, section 8.2.2
@@ -50,7 +52,7 @@ func (p PeerStatus) Established() bool { return speaker.PeerState{Session: p.Ses
 
 func peerStatus(p speaker.PeerState, bfd *BFDStatus) PeerStatus {
 	s := PeerStatus{
-		Name: p.Name, Address: p.Address, ASN: p.ASN, Range: p.Range, Session: p.Session, Since: p.Since, Flaps: p.Flaps,
+		Name: p.Name, Address: p.Address, Interface: p.Interface, ASN: p.ASN, Range: p.Range, Session: p.Session, Since: p.Since, Flaps: p.Flaps,
 		Advertised: p.Advertised, Received: p.Received, LastError: p.LastError, Reason: string(p.Reason()),
 		RouterID: p.RouterID, HoldTime: p.HoldTime, Capabilities: p.Capabilities, BFD: bfd,
 	}

@@ -88,9 +88,13 @@ func (s *Settings) attributesOf(t treatment, f pools.Family) speaker.Attributes 
 }
 
 // heard says whether a peer is configured that is told of a pool's addresses of a
-// family.
+// family, be it one that is awaited.
 func (s *Settings) heard(pool string, f pools.Family) bool {
-	for _, p := range s.Peers {
+	peers := s.Peers
+	if s.awaits(f) {
+		peers = s.Awaited
+	}
+	for _, p := range peers {
 		if carriesFamily(p.Session, f) && !s.treat(pool, p.Name).withhold {
 			return true
 		}

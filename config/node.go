@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"reflect"
+	"slices"
 
 	"github.com/fairway-network/fairway/pools"
 )
@@ -21,6 +22,8 @@ type Node struct {
 	// Before is the node as it was: what can't be worked out any more stays as it was
 	// then. It is nil for a node that was nothing before.
 	Before *Node
+	// Unseen nodes have labels that nobody knows yet.
+	Unseen bool
 }
 
 // Self is the node as c itself has it, for one that is in no cluster.
@@ -58,10 +61,12 @@ func (c *Config) For(n Node) (*Config, error) {
 	}
 	out.BGP.ASN, out.BGP.ASNFrom = asn, NodeValue{}
 	for _, p := range c.Peers {
-		if !p.NodeSelector.In(n.Labels) || asn == 0 {
+		selected, lost := n.selected(p.NodeSelector)
+		if !selected || asn == 0 {
 			continue
 		}
 		resolved, wrong := p.on(n, asn)
+		wrong = append(wrong, lost...)
 		if clash := resolved.clash(out.Peers); clash != nil {
 			wrong = append(wrong, clash)
 		}
@@ -75,6 +80,25 @@ func (c *Config) For(n Node) (*Config, error) {
 		}
 	}
 	return &out, errors.Join(errs...)
+}
+
+// Awaited are the peers that c has on n and that here, which is what For made of c,
+// leaves out: each with its families, and with both where its address is not known. Of
+// an unseen node those of all selectors are.
+func (c *Config) Awaited(n Node, here *Config) []Peer {
+	var out []Peer
+	for _, p := range c.Peers {
+		mine, _ := n.selected(p.NodeSelector)
+		inForce := slices.ContainsFunc(here.Peers, func(q Peer) bool { return q.Name == p.Name })
+		if inForce || !n.Unseen && !mine {
+			continue
+		}
+		if p.defaultFamilies(); len(p.Families) == 0 {
+			p.Families = []Family{IPv4, IPv6}
+		}
+		out = append(out, p)
+	}
+	return out
 }
 
 // clash says which of peers is in the place of p.
@@ -141,6 +165,29 @@ func ask[T any](n Node, v NodeValue, parse func(string) (T, error)) (T, error) {
 		return before, kept{err}
 	}
 	return out, err
+}
+
+// selected says whether l is of n. A label that n has lost counts with the value that
+// it had; lost says which ones those are.
+func (n Node) selected(l Labels) (selected bool, lost []error) {
+	if l.In(n.Labels) {
+		return true, nil
+	}
+	if n.Before == nil {
+		return false, nil
+	}
+	for _, key := range slices.Sorted(maps.Keys(l)) {
+		value, ok := n.Labels[key]
+		if !ok {
+			value, ok = n.Before.Labels[key]
+			_, err := n.value(NodeValue{Label: key})
+			lost = append(lost, kept{fmt.Errorf("nodeSelector %w", err)})
+		}
+		if !ok || value != l[key] {
+			return false, nil
+		}
+	}
+	return true, lost
 }
 
 // asnShape has the bounds of an ASN from where it stands in a file.

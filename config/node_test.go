@@ -97,6 +97,16 @@ func TestForANode(t *testing.T) {
 	check(t, "what is kept", kept, func() *config.Config { out, _ := c.For(was); return out }())
 	check(t, "and said", strings.Count(fmt.Sprint(err), "; it stays as it was"), 4)
 
+	// A label that is gone selects as it did; one that is another now does not.
+	bare := without(rack(nil, nil), "rack")
+	bare.Before = &was
+	kept, err = c.For(bare)
+	check(t, "a selector's label that is lost", fmt.Sprint(len(kept.Peers), err), "3 peer r1: nodeSelector label rack: node n1 has no such label; it stays as it was")
+	moved := rack(map[string]string{"rack": "r9"}, nil)
+	moved.Before = &was
+	left, err := c.For(moved)
+	check(t, "a selector's label that changed", fmt.Sprint(len(left.Peers), err), "2 <nil>")
+
 	here, _ := c.For(rack(nil, nil))
 	check(t, "this node's ASN", here.BGP.ASN, config.ASN(64512))
 	check(t, "tor-b", []any{here.Peers[1].Address, here.Peers[1].ASN, here.Peers[1].HoldTime.String(), here.Peers[1].Families},

@@ -108,7 +108,7 @@ func showPeersWide(w io.Writer, peers []agent.PeerStatus, now time.Time) {
 }
 
 func peerColumns(p agent.PeerStatus, now time.Time) string {
-	address := "-"
+	address := orDash(p.Interface) // a found router's address has it as its zone
 	if p.Address.IsValid() {
 		address = p.Address.String()
 	}

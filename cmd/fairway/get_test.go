@@ -18,20 +18,20 @@ func TestGetPeers(t *testing.T) {
 			Families: []agent.FamilyStatus{{Family: "ipv4"}, {Family: "ipv6"}}, Capabilities: []string{"four-octet ASNs", "route refresh"},
 			BFD: &agent.BFDStatus{State: "Up"}},
 		{Name: "tor", Address: netip.MustParseAddr("fd00::1"), ASN: 65000, Session: "Idle", Since: now.Add(-12 * time.Second), Flaps: 1, LastError: "hold timer expired"},
-		{Name: "unnumbered", ASN: 65000, Session: "Active"},
+		{Name: "unnumbered", Interface: "eth1", ASN: 65000, Session: "Active"},
 	}
 	for format, want := range map[string]string{
 		"": `
 PEER           ADDRESS    AS           SESSION       UPTIME     FLAPS   SENT   ACCEPTED   RECEIVED   BFD   LAST ERROR
 lan 10.0.9.7   10.0.9.7   4200000001   Established   3m20s      0       2      5          7          Up
 tor            fd00::1    65000        Idle          down 12s   1       0      0          0          -     hold timer expired
-unnumbered     -          65000        Active        never      0       0      0          0          -
+unnumbered     eth1       65000        Active        never      0       0      0          0          -
 `,
 		"wide": `
 PEER           ADDRESS    AS           SESSION       UPTIME     FLAPS   SENT   ACCEPTED   RECEIVED   BFD   RANGE   ROUTER ID   HOLD    FAMILIES    OFFERED                          LAST ERROR
 lan 10.0.9.7   10.0.9.7   4200000001   Established   3m20s      0       2      5          7          Up    lan     192.0.2.1   1m30s   ipv4,ipv6   four-octet ASNs, route refresh
 tor            fd00::1    65000        Idle          down 12s   1       0      0          0          -     -       -           -       -           -                                hold timer expired
-unnumbered     -          65000        Active        never      0       0      0          0          -     -       -           -       -           -
+unnumbered     eth1       65000        Active        never      0       0      0          0          -     -       -           -       -           -
 `,
 	} {
 		var out strings.Builder

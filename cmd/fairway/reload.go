@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"reflect"
 
@@ -18,13 +19,33 @@ type reloader struct {
 	file    string
 	running *config.Config // as it stands in the file
 	where   *where
-	// here and unmet are what of running is in force on this node, and what can't be.
-	here  *config.Config
-	unmet error
-	told  string // of unmet, to the log
-	agent *agent.Agent
-	log   *slog.Logger
-	level *slog.LevelVar
+	now     inForce // of running
+	told    string  // of unmet, to the log
+	agent   *agent.Agent
+	log     *slog.Logger
+	level   *slog.LevelVar
+}
+
+// inForce is what of a configuration is in force on a node.
+type inForce struct {
+	here    *config.Config
+	unmet   error         // what can't be in force
+	awaited []config.Peer // the node's peers that are not, for that reason
+}
+
+// settings are those of an agent on a host with these addresses.
+func (f inForce) settings(host []netip.Addr) agent.Settings {
+	s := settingsOf(f.here, host)
+	s.Unmet = f.unmet
+	for _, p := range f.awaited {
+		s.Awaited = append(s.Awaited, peerOf(p))
+	}
+	return s
+}
+
+// same says whether nothing of f is another in g.
+func (f inForce) same(g inForce) bool {
+	return reflect.DeepEqual(f.here, g.here) && words(f.unmet) == words(g.unmet) && reflect.DeepEqual(f.awaited, g.awaited)
 }
 
 // where is the node that an agent runs on.
@@ -34,26 +55,27 @@ type where struct {
 	good    *config.Node // as it was when all could be resolved, or first
 }
 
-// resolve gives c as it is in force here. The error says what of it can't be.
-func (w *where) resolve(c *config.Config) (*config.Config, error) {
+// resolve gives c as it is in force here.
+func (w *where) resolve(c *config.Config) inForce {
 	if w.cluster == nil {
-		return c.For(c.Self())
+		here, err := c.For(c.Self())
+		return inForce{here, err, c.Awaited(c.Self(), here)}
 	}
 	// A Node object that goes, to come back perhaps, takes no session with it.
 	if state := w.cluster.State(); state.Machine != "" {
 		w.last = state
 	}
-	now := config.Node{Name: c.Node, Labels: w.last.Labels, Annotations: w.last.Annotations}
-	now.Before = w.good
+	now := config.Node{Name: c.Node, Labels: w.last.Labels, Annotations: w.last.Annotations, Before: w.good, Unseen: w.last.Machine == ""}
 	here, err := c.For(now)
+	awaited := c.Awaited(now, here)
 	switch {
-	case w.last.Machine == "" && c.Depends():
+	case now.Unseen && c.Depends():
 		err = fmt.Errorf("the Node object %s has not been seen yet: what depends on its labels waits", c.Node)
 	case err == nil || w.good == nil:
 		now.Before = nil
 		w.good = &now
 	}
-	return here, err
+	return inForce{here, err, awaited}
 }
 
 // begin gives the settings to start with.
@@ -62,10 +84,8 @@ func (r *reloader) begin() (agent.Settings, error) {
 	if err != nil {
 		return agent.Settings{}, fmt.Errorf("this host's addresses: %w", err)
 	}
-	r.here, r.unmet = r.where.resolve(r.running)
-	s := settingsOf(r.here, host)
-	s.Unmet = r.unmet
-	return s, nil
+	r.now = r.where.resolve(r.running)
+	return r.now.settings(host), nil
 }
 
 // watch reloads when the file or the node changes or hup says so, until ctx ends.
@@ -107,15 +127,15 @@ func ring(on chan<- struct{}) func() {
 
 // follow makes what the node says now the settings.
 func (r *reloader) follow() {
-	here, unmet := r.where.resolve(r.running)
-	if reflect.DeepEqual(here, r.here) && words(unmet) == words(r.unmet) {
+	now := r.where.resolve(r.running)
+	if now.same(r.now) {
 		return
 	}
-	if err := r.apply(here, unmet); err != nil {
+	if err := r.apply(now); err != nil {
 		r.log.Error("what this node's labels say now is refused; the rest stays in force", "err", err)
 		return
 	}
-	r.log.Info("the configuration is in force as this node's labels have it", "asn", here.BGP.ASN, "peers", len(here.Peers))
+	r.log.Info("the configuration is in force as this node's labels have it", "asn", now.here.BGP.ASN, "peers", len(now.here.Peers))
 }
 
 func (r *reloader) reload(ctx context.Context) error {
@@ -134,8 +154,8 @@ func (r *reloader) reload(ctx context.Context) error {
 			return err
 		}
 	}
-	here, unmet := r.where.resolve(c)
-	if err := r.apply(here, unmet); err != nil {
+	now := r.where.resolve(c)
+	if err := r.apply(now); err != nil {
 		return err
 	}
 	r.level.Set(c.Log.Level)
@@ -147,36 +167,34 @@ func (r *reloader) reload(ctx context.Context) error {
 			r.log.Error("the changed configuration is in force without kernel settings that its pods need", "err", err)
 		}
 	}
-	r.log.Info("the changed configuration is in force", "file", r.file, "peers", len(here.Peers), "pools", len(c.Pools))
+	r.log.Info("the changed configuration is in force", "file", r.file, "peers", len(now.here.Peers), "pools", len(c.Pools))
 	return nil
 }
 
-// apply makes here the settings of the agent, or changes nothing.
-func (r *reloader) apply(here *config.Config, unmet error) error {
+// apply makes now the settings of the agent, or changes nothing.
+func (r *reloader) apply(now inForce) error {
 	host, err := hostAddresses()
 	if err != nil {
 		return err
 	}
-	s := settingsOf(here, host)
-	s.Unmet = unmet
-	if err := r.agent.Reload(s); err != nil {
+	if err := r.agent.Reload(now.settings(host)); err != nil {
 		return err
 	}
-	r.here, r.unmet = here, unmet
+	r.now = now
 	r.tellUnmet()
 	return nil
 }
 
 // tellUnmet logs what can't be in force, when that is news.
 func (r *reloader) tellUnmet() {
-	switch text := words(r.unmet); {
+	switch text := words(r.now.unmet); {
 	case text == r.told:
 	case text == "":
 		r.log.Info("all of the configuration is in force on this node")
 	default:
-		r.log.Error("some of the configuration can't be in force on this node; the rest is", "err", r.unmet)
+		r.log.Error("some of the configuration can't be in force on this node; the rest is", "err", r.now.unmet)
 	}
-	r.told = words(r.unmet)
+	r.told = words(r.now.unmet)
 }
 
 func words(err error) string {
