@@ -14,11 +14,13 @@ import (
 )
 
 // history is an API server's nodes, of which one snapshot can be restored. A
-// watch shows what is later than the version it begins with, as a real one does.
+// watch shows what is later than the version it begins with, as a real one does:
+// also what came between the list and the beginning of the watch.
 type history struct {
 	mu      sync.Mutex
 	nodes   nodes
 	version int
+	past    []node // what came with each of the last versions, up to this one
 	lists   int
 	watches []func(watch.EventType, node, string)
 	begin   []int // with which versions watches began
@@ -53,6 +55,11 @@ func (h *history) watch(ctx context.Context, version string, each func(watch.Eve
 	h.mu.Lock()
 	cut := h.cut
 	h.begin = append(h.begin, from)
+	for i, n := range h.past {
+		if v := h.version - len(h.past) + 1 + i; v > from {
+			each(watch.Modified, n, strconv.Itoa(v))
+		}
+	}
 	h.watches = append(h.watches, func(change watch.EventType, n node, at string) {
 		if v, _ := strconv.Atoi(at); v > from {
 			each(change, n, at)
@@ -71,6 +78,7 @@ func (h *history) put(n node) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.version++
+	h.past = append(h.past, n)
 	h.nodes.put(n)
 	for _, each := range h.watches {
 		each(watch.Modified, n, strconv.Itoa(h.version))
@@ -81,7 +89,7 @@ func (h *history) put(n node) {
 func (h *history) restore(version int, all nodes) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.version, h.nodes, h.watches = version, all, nil
+	h.version, h.past, h.nodes, h.watches = version, nil, all, nil
 	close(h.cut)
 	h.cut = make(chan struct{})
 }
