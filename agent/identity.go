@@ -53,6 +53,11 @@ func (a *Agent) choose(s *Settings) netip.Addr {
 		(id == numbered || slices.Contains(s.Host, id) || slices.Contains(node, id)) {
 		return id
 	}
+	if err == nil && last == (identity{}) && s.Local.Restarting {
+		// The agent before this one was of a version that kept no file and chose among
+		// the host's addresses. Its peers are to know this one as the same speaker.
+		node = nil
+	}
 	id := lowestOwn(node, s.Pools)
 	if !id.IsValid() {
 		id = lowestOwn(s.Host, s.Pools)

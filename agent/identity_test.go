@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"encoding/json"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -123,6 +124,26 @@ func TestRouterIDStaysUnderARunningAgent(t *testing.T) {
 		step.s.Host = step.host
 		if err := a.Reload(step.s); err != nil || routerID().String() != step.want {
 			t.Errorf("with %v: %s, %v; want %s", step.host, routerID(), err, step.want)
+		}
+	}
+}
+
+// An agent that takes over from a version that kept no choice chooses as that one did:
+// under another router ID its peers would drop what they kept.
+func TestRouterIDOutlivesAnUpgrade(t *testing.T) {
+	h := newHost(t)
+	record, err := json.Marshal(toldRecord{Boot: h.boot})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(h.run, toldFile), record, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cluster := newCluster()
+	cluster.state.Addresses = addrs("198.51.100.9")
+	for _, when := range []string{"after the upgrade", "and after the next restart"} {
+		if got := h.routerIDAt(cluster, nil, "198.51.100.9", "192.0.2.9"); got != "192.0.2.9" {
+			t.Errorf("%s: %s, want 192.0.2.9", when, got)
 		}
 	}
 }
