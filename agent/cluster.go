@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"time"
 
@@ -40,6 +41,9 @@ type ClusterState struct {
 	// Seen says that the pools and the node were read since the agent's start.
 	// Pools mean nothing before.
 	Seen bool
+	// Reached says that the API server was there when it was called last, whether it
+	// has answered yet or not.
+	Reached bool
 	// Pools are those that nodes may take blocks of.
 	Pools []Pool
 	// Machine tells this node from others that have, or had, its name. It is ""
@@ -245,18 +249,23 @@ func (d *desk) audit() {
 	}
 }
 
+// mostRetry bounds the pause of a start that does not succeed: where a right or a
+// definition is missing, all nodes try again until somebody mends that.
+const mostRetry = 10 * time.Second
+
 // persist does what needs the store again and again, until it is done or ctx
-// ends.
+// ends. The pauses grow, and are drawn, so that nodes that fail together do not
+// ask together.
 func (a *Agent) persist(ctx context.Context, what string, do func() error) error {
 	n := news{log: a.Log}
-	for {
+	for wait := retry; ; wait = min(2*wait, mostRetry) {
 		err := do()
 		if err == nil {
 			return nil
 		}
 		n.waits(what, err)
 		a.door.waitsFor(fmt.Errorf("%s: %w", what, err))
-		if !pause(ctx, retry) {
+		if !pause(ctx, wait/2+rand.N(wait/2+1)) {
 			return fmt.Errorf("%s: %w", what, errors.Join(ctx.Err(), err))
 		}
 	}

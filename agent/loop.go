@@ -75,7 +75,7 @@ func (n *news) tell(err error) {
 // waits logs, in the same way, what a start waits for.
 func (n *news) waits(what string, err error) {
 	if n.isNews(err) {
-		n.log.Error("the agent can't start yet", "to", what, "err", err, "retryEvery", retry)
+		n.log.Error("the agent can't start yet", "to", what, "err", err, "retryWithin", mostRetry)
 	}
 }
 
