@@ -62,7 +62,7 @@ func check(t *testing.T, what string, got, want any) {
 
 // plain adds to o what holds for every peer that says nothing else.
 func plain(o config.Options) config.Options {
-	o.AddPaths.SendMax, o.Accept.Max = 1, 10_000
+	o.Accept.Max = 10_000
 	o.BFD = config.BFD{Interval: 300 * time.Millisecond, ReceiveInterval: 300 * time.Millisecond, Multiplier: 3}
 	return o
 }
@@ -180,7 +180,7 @@ func TestEveryKeyOfPeers(t *testing.T) {
 		Passive: true, TTLSecurity: 1, HoldTime: 90 * time.Second, KeepaliveTime: 9 * time.Second, Port: 179,
 		Shutdown: true, ShutdownMessage: "until Monday", Families: []config.Family{config.IPv4},
 	})
-	rack.AddPaths = config.AddPaths{SendMax: 4, Receive: true}
+	rack.AddPaths = config.AddPaths{Receive: true}
 	rack.Accept.Prefixes = []config.PrefixRule{rule("10.0.0.0/8", 8, 24)}
 	tor1 := plain(config.Options{
 		ASN: 4200000001, Families: []config.Family{config.IPv4, config.IPv6}, PasswordFile: dir + "/good", EBGPMultihop: 2, HoldTime: time.Minute, Port: 1790,

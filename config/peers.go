@@ -103,10 +103,9 @@ type NodeValue struct {
 	Annotation string `key:"annotation" otherwise:"none"`
 }
 
-// AddPaths is ADD-PATH in both directions.
+// AddPaths is ADD-PATH. This node has one path of each of its own prefixes to send, so
+// there is the other direction alone.
 type AddPaths struct {
-	// How many paths of a prefix are sent.
-	SendMax uint8 `key:"sendMax" limits:"1..255" default:"1"`
 	// Take several paths of a prefix.
 	Receive bool `key:"receive" default:"false"`
 }

@@ -61,7 +61,7 @@ func neighbours(section, key string) (text, own string) {
 			"bfdprofile": "bfd", "maxprefixes": "accept.max", "maxprefix": "accept.max", "import": "accept", "filter": "accept", "filters": "accept",
 			"unnumbered": "interface", "iface": "interface", "dev": "interface", "peerinterface": "interface", "link": "interface",
 			"listenrange": "range", "cidr": "range", "network": "range", "subnet": "range", "limit": "most", "listenlimit": "most",
-			"passivemode": "passive", "disabled": "shutdown", "adminshutdown": "shutdown", "addpath": "addPaths", "sendmax": "addPaths.sendMax",
+			"passivemode": "passive", "disabled": "shutdown", "adminshutdown": "shutdown", "addpath": "addPaths",
 			"peergroup": "template", "group": "template", "inherit": "template", "extends": "template", "message": "shutdownMessage",
 			"peeraddress": "address", "neighboraddress": "address", "neighbor": "address", "ip": "address", "peerip": "address", "host": "address",
 			"peerport": "port", "multihop": "ebgpMultihop", "ttl": "ebgpMultihop", "multihopttl": "ebgpMultihop",

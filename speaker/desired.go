@@ -163,10 +163,8 @@ type Session struct {
 	// A speaker that exports its own prefixes alone has nothing to reflect, so
 	// it only marks the session.
 	RouteReflectorClient bool
-	// SendMax is how many paths of a prefix may be sent (ADD-PATH, RFC 7911). This
-	// node has one of each of its own, so the capability to send more is not offered.
-	// ReceivePaths takes several.
-	SendMax      uint8
+	// ReceivePaths takes several paths of a prefix (ADD-PATH, RFC 7911). This node has
+	// one of each of its own, so the capability to send more is not offered.
 	ReceivePaths bool
 	// Down keeps the session shut, with these words for the people on the other
 	// side (RFC 9003) if they are not empty: at most 255 bytes of UTF-8.

@@ -42,7 +42,6 @@ func (s Session) withDefaults(far netip.Addr) Session {
 	s.HoldTime = cmp.Or(s.HoldTime, DefaultHoldTime)
 	s.Keepalive = cmp.Or(s.Keepalive, max(s.HoldTime/3, time.Second).Truncate(time.Second))
 	s.ConnectRetry = cmp.Or(s.ConnectRetry, defaultConnectRetry)
-	s.SendMax = max(s.SendMax, 1)
 	if len(s.Families) == 0 {
 		s.Families = []Family{familyOf(far)}
 	}
@@ -294,8 +293,8 @@ func familyConfig(p Peer, f Family, g GracefulRestart) *api.AfiSafi {
 		LongLivedGracefulRestart: longLivedOf(g),
 		PrefixLimits:             &api.PrefixLimit{Family: unicast(f), MaxPrefixes: uint32(p.Accept.most())},
 	}
-	// SendMax is not GoBGP's to know: to a peer that it sends several paths it does not
-	// withdraw what the policy lets out no more, and there is one path to send.
+	// To send several paths is not offered: GoBGP does not withdraw from such a peer what
+	// the policy lets out no more, and there is one path to send.
 	if p.ReceivePaths {
 		c.AddPaths = &api.AddPaths{Config: &api.AddPathsConfig{Receive: true}}
 	}

@@ -117,7 +117,7 @@ func sessionOptions() []option {
 			node:   func(_ *Desired, s *Session) { s.RouteReflectorClient = true }},
 		{name: "ADD-PATH",
 			router: func(_ *routers.Config, n *routers.Neighbor) { n.SendPaths, n.ReceivePaths = true, true },
-			node:   func(_ *Desired, s *Session) { s.SendMax, s.ReceivePaths = 4, true },
+			node:   func(_ *Desired, s *Session) { s.ReceivePaths = true },
 			holds:  takesPaths},
 	}
 }

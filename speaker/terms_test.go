@@ -306,7 +306,7 @@ func TestTermsAddPath(t *testing.T) {
 	t.Parallel()
 	f := join(t, routers.BIRD, func(_ *routers.Config, v4, _ *routers.Neighbor) { v4.SendPaths, v4.ReceivePaths = true, true })
 	d := Desired{Local: local(), Peers: f.peers(routerASN, Session{}), Announcements: announce(ours4), Terms: map[string]Terms{"none": {}}}
-	d.Peers[0].SendMax, d.Peers[0].ReceivePaths = 4, true
+	d.Peers[0].ReceivePaths = true
 	s := newTestChild(t)
 	must(t, s.Set(t.Context(), d))
 	f.tor.Has(t, ours4)

@@ -51,7 +51,7 @@ peers:
   localAddress: 10.0.0.9
   ebgpMultihop: 2
   connectRetryTime: 7s
-  addPaths: {sendMax: 2, receive: true}
+  addPaths: {receive: true}
   shutdown: true
   shutdownMessage: until Monday
   bfd: {enabled: true, interval: 50ms, receiveInterval: 60ms, multiplier: 5}
