@@ -149,6 +149,7 @@ func partsOf(ctx context.Context, c *config.Config, log *slog.Logger) (_ agent.P
 	}
 	closeAll = func() error { return errors.Join(closeTable(), closeStore()) }
 	parts.Kernel = table
+	unlearn(ctx, c.Routes.Learned, log)
 	if parts.Speaker, err = speakerOf(c.Routes.Learned, log); err != nil {
 		return agent.Parts{}, nil, errors.Join(err, closeAll())
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -41,4 +42,24 @@ func speakerArguments(l config.LearnedRoutes) []string {
 	return []string{
 		"speaker", fmt.Sprintf("--learned-table=%d", l.Table), fmt.Sprintf("--learned-protocol=%d", l.Protocol), fmt.Sprintf("--learned-metric=%d", l.Metric),
 	}
+}
+
+// unlearn removes what an agent with other settings left in the kernel, where these
+// are to learn nothing: no speaker is there to do it. An error is for the log
+// alone, since such an agent may have no rights to the kernel's routes.
+func unlearn(ctx context.Context, l config.LearnedRoutes, log *slog.Logger) {
+	if *l.Enabled {
+		return
+	}
+	if err := flush(ctx, kernel.Config{Table: int(l.Table), Protocol: int(l.Protocol)}, log); err != nil {
+		log.Warn("learned routes of before, if any, stay in the kernel: remove them with ip route flush", "table", l.Table, "protocol", l.Protocol, "error", err)
+	}
+}
+
+func flush(ctx context.Context, c kernel.Config, log *slog.Logger) error {
+	table, err := kernel.New(c, log)
+	if err != nil {
+		return err
+	}
+	return errors.Join(table.Flush(ctx), table.Close())
 }

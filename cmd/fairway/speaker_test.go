@@ -1,0 +1,105 @@
+package main
+
+import (
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/fairway-network/fairway/config"
+	"golang.org/x/sys/unix"
+)
+
+// ownNetwork moves the test, and the programs that it starts, into a network
+// namespace that ends with it.
+func ownNetwork(t *testing.T) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root: makes a network namespace")
+	}
+	runtime.LockOSThread() // for good: the thread, and the namespace, end with the test
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		t.Skipf("needs network namespaces: %v", err)
+	}
+}
+
+func ip(t *testing.T, args string) string {
+	t.Helper()
+	out, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("ip %s: %v\n%s", args, err, out)
+	}
+	return string(out)
+}
+
+// assemble makes the parts of an agent whose file has these lines about routes.
+func assemble(t *testing.T, routes string) {
+	t.Helper()
+	dir := t.TempDir()
+	file := filepath.Join(dir, "fairway.yaml")
+	text := "node: here\nrunDir: " + dir + "\nstateDir: " + dir + "\nbgp: {asn: 64512, routerID: 192.0.2.1}\nroutes: " + routes + "\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := config.Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, closeAll, err := partsOf(t.Context(), c, slog.New(slog.NewTextHandler(t.Output(), nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := closeAll(); err != nil {
+		t.Error(err)
+	}
+}
+
+// An agent that learns no routes leaves none in the kernel of one that did.
+func TestLearnedRoutesGoWhenSwitchedOff(t *testing.T) {
+	ownNetwork(t)
+	ip(t, "link add uplink type veth peer name tor")
+	ip(t, "addr add 192.0.2.1/24 dev uplink")
+	ip(t, "addr add 2001:db8::1/64 dev uplink nodad")
+	ip(t, "link set uplink up")
+	for routes, stay := range map[string]string{
+		"{learned: {enabled: false}}":                                   "other table77",
+		"{kernel: {enabled: false}}":                                    "other table77",
+		"{learned: {enabled: false, table: 77}}":                        "other learned",
+		"{kernel: {enabled: false}, learned: {enabled: true}}":          "other learned table77",
+		"{kernel: {enabled: false}, learned: {protocol: 119}}":          "other learned table77",
+		"{kernel: {enabled: true}}":                                     "other learned table77",
+		"{kernel: {enabled: true, metric: 7}, learned: {metric: 4095}}": "other learned table77",
+	} {
+		for _, r := range []string{
+			"-4 route replace default via 192.0.2.2 proto 118 metric 4096", "-6 route replace 2001:db8:1::/48 via 2001:db8::2 proto 118 metric 4096",
+			"-4 route replace 10.0.0.0/8 via 192.0.2.2 proto 118 metric 77", "-4 route replace 172.16.0.0/12 via 192.0.2.2 proto static metric 4096",
+			"-4 route replace 10.0.0.0/8 via 192.0.2.2 proto 118 metric 4096 table 77",
+		} {
+			ip(t, r)
+		}
+		assemble(t, routes)
+		left := map[string]int{}
+		for line := range strings.Lines(ip(t, "-4 route show table all") + ip(t, "-6 route show table all")) {
+			switch {
+			case strings.Contains(line, "table 77"):
+				left["table77"]++
+			case strings.Contains(line, "proto 118"):
+				left["learned"]++
+			case strings.Contains(line, "proto static"):
+				left["other"]++
+			}
+		}
+		for name, all := range map[string]int{"learned": 3, "other": 1, "table77": 1} {
+			want := 0
+			if strings.Contains(stay, name) {
+				want = all
+			}
+			if left[name] != want {
+				t.Errorf("with %s there are %d routes of %s, want %d", routes, left[name], name, want)
+			}
+		}
+	}
+}
