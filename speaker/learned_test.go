@@ -406,6 +406,9 @@ func TestLearnedRoutesNeverLeak(t *testing.T) {
 	d.Peers[0].Accept.Prefixes = []PrefixRule{{Network: netip.MustParsePrefix("172.16.3.0/24")}}
 	must(t, s.Set(within(t, soon), d))
 	sink.has(t, all[1], all[2])
+	if f := stateOf(t, s, "one").Families; len(f) != 1 || f[0].Received != 2 || f[0].Accepted != 1 {
+		t.Errorf("%+v: want one of two accepted", f)
+	}
 	d.Peers[0].Accept = everything()
 	must(t, s.Set(within(t, soon), d))
 	sink.has(t, all...)
