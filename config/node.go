@@ -190,6 +190,25 @@ func (n Node) selected(l Labels) (selected bool, lost []error) {
 	return true, lost
 }
 
+// Follow is n with what now has of the labels that nodeSelectors of c ask for. There any
+// value is a good one, so that what n was does not go back behind it.
+func (n Node) Follow(now Node, c *Config) Node {
+	n.Labels = maps.Clone(n.Labels)
+	for _, p := range c.Peers {
+		for key := range p.NodeSelector {
+			value, ok := now.Labels[key]
+			if !ok {
+				continue
+			}
+			if n.Labels == nil {
+				n.Labels = map[string]string{}
+			}
+			n.Labels[key] = value
+		}
+	}
+	return n
+}
+
 // asnShape has the bounds of an ASN from where it stands in a file.
 func asnShape() *shape { return schemaOf(reflect.TypeFor[Options]()).field("asn").shape }
 

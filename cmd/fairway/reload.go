@@ -52,7 +52,7 @@ func (f inForce) same(g inForce) bool {
 type where struct {
 	cluster agent.Cluster // nil for none
 	last    agent.ClusterState
-	good    *config.Node // as it was when all could be resolved, or first
+	good    *config.Node // as it was when all could be resolved, or first; see Node.Follow
 }
 
 // resolve gives c as it is in force here.
@@ -74,6 +74,9 @@ func (w *where) resolve(c *config.Config) inForce {
 	case err == nil || w.good == nil:
 		now.Before = nil
 		w.good = &now
+	default:
+		was := w.good.Follow(now, c)
+		w.good = &was
 	}
 	return inForce{here, err, awaited}
 }

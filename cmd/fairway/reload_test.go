@@ -56,6 +56,18 @@ func TestPeersFollowTheNode(t *testing.T) {
 	}
 	cluster.state.Labels = map[string]string{"rack": "r2", "example.com/tor-asn": "65000"}
 	look("moved back", "tor-a link", "")
+	cluster.state.Labels = map[string]string{"rack": "r1"}
+	look("moved, with another label lost", "tor-a r1 link", "peer tor-a")
+	cluster.state.Labels = map[string]string{"rack": "r2"}
+	look("moved back, with the other still lost", "tor-a link", "peer tor-a")
+	cluster.state.Labels = nil
+	look("both lost", "tor-a link", "peer tor-a")
+	cluster.state.Labels = map[string]string{"rack": "r1"}
+	look("to and fro", "tor-a r1 link", "peer tor-a")
+	cluster.state.Labels = nil
+	look("both lost after that", "tor-a r1 link", "peer tor-a")
+	cluster.state.Labels = map[string]string{"rack": "r2", "example.com/tor-asn": "65000"}
+	look("all back", "tor-a link", "")
 	cluster.state = agent.ClusterState{Seen: true}
 	look("gone", "tor-a link", "")
 }
