@@ -96,27 +96,6 @@ func TestChildSpeaks(t *testing.T) {
 	}
 }
 
-// A host that takes no learned routes has BGP all the same.
-func TestChildWithoutSink(t *testing.T) {
-	t.Parallel()
-	r := startRouter(t, "127.0.0.5", routerASN)
-	r.accept(t, "127.0.0.1", "")
-	spawn := testSpawn(t)
-	spawn.Env = []string{asChild + "=" + withoutSink}
-	c := NewChild(spawn)
-	d := Desired{Local: local(), Peers: []Peer{r.peer("tor")}, Announcements: announce("10.1.0.0/26")}
-	must(t, c.Set(within(t, soon), d))
-	must(t, c.Flush(within(t, soon), d.Prefixes()))
-	r.has(t, "10.1.0.0/26")
-	if st, err := c.State(within(t, soon)); err != nil || !strings.Contains(st.LearnedTrouble, "no sink here") {
-		t.Errorf("state %+v, %v", st, err)
-	}
-	if err := c.Close(within(t, soon), Withdraw); err == nil || !strings.Contains(err.Error(), "no sink here") {
-		t.Errorf("Close does not say what may be left: %v", err)
-	}
-	r.has(t)
-}
-
 func TestChildFlushWithoutPeer(t *testing.T) {
 	t.Parallel()
 	c := newTestChild(t)
