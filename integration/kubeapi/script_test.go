@@ -346,5 +346,6 @@ func TestScripts(t *testing.T) {
 	t.Run("a full pool", func(t *testing.T) { fullPool(t, s) })
 	t.Run("every field", func(t *testing.T) { everyField(t, s) })
 	t.Run("columns", func(t *testing.T) { columns(t, s) })
+	t.Run("agents of the version before", func(t *testing.T) { upgrade(t, s) })
 	t.Run("examples of the manual", func(t *testing.T) { examples(t, s) })
 }
