@@ -11,8 +11,8 @@ import (
 
 const (
 	// ordersTime is how long a start from the journal waits with new leases for
-	// what the controller has told this node meanwhile. After that the API server
-	// is away, and the agent goes on without.
+	// what the controller has told this node meanwhile. If by then there is no
+	// connection to the API server it is away, and the agent goes on without.
 	ordersTime = time.Second
 	// fencedTime is for how long what was read of the blocks is good enough to lease
 	// of, while this node counts as gone: they are taken from it one by one.
@@ -34,8 +34,10 @@ type orders struct {
 	fence string
 	// heeded are those since which the blocks were read.
 	heeded string
-	// until is when orders that are not known are not waited for any more.
+	// until is before when orders that are not known are waited for in any case, and
+	// there says whether the API server is: then it has some to show.
 	until time.Time
+	there func() bool
 	audit int       // the number of the one that is wanted; 0 is none
 	read  time.Time // when the last such one was over
 }
@@ -44,20 +46,21 @@ type orders struct {
 func (o *orders) wanting(now time.Time) bool {
 	switch {
 	case o.told == "":
-		return now.Before(o.until)
+		return now.Before(o.until) || o.there != nil && o.there()
 	case o.told != o.heeded:
 		return true
 	}
 	return o.fence != "" && now.Sub(o.read) > fencedTime
 }
 
-// expectOrders begins with those that an earlier agent of this boot has heeded. A
-// desk that has its blocks from the store has heeded what was told before.
-func (d *desk) expectOrders(heeded string) {
+// expectOrders begins with those that an earlier agent of this boot has heeded. there
+// says whether the API server can be reached, is called with the lock held, and must
+// not block. A desk that has its blocks from the store has heeded what was told before.
+func (d *desk) expectOrders(heeded string, there func() bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.replayed {
-		d.orders = orders{heeded: heeded, until: d.now().Add(ordersTime)}
+		d.orders = orders{heeded: heeded, there: there, until: d.now().Add(ordersTime)}
 	}
 }
 
@@ -143,7 +146,10 @@ func (d *desk) heeding() (turned <-chan struct{}, wait time.Duration, over bool)
 		return nil, 0, true
 	}
 	if o.told == "" {
-		return d.turned, o.until.Sub(now), false
+		if now.Before(o.until) {
+			return d.turned, o.until.Sub(now), false
+		}
+		return d.turned, ordersTime, false // nobody tells when the API server goes
 	}
 	if o.audit == 0 && d.calling.Err() == nil {
 		d.readBlocks()

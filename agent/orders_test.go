@@ -39,7 +39,7 @@ func (h *host) ordered(c *fakeCluster, heeded string) (running, *reading) {
 	}
 	a.every = never()
 	a.desk.replayed = true
-	a.desk.expectOrders(heeded)
+	a.desk.expectOrders(heeded, func() bool { return c.State().Reached })
 	s.reads.Store(0)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -131,6 +131,26 @@ func TestOrdersThatAreNotKnown(t *testing.T) {
 	})
 	if got := a.desk.ordersHeeded(); got != "" {
 		t.Errorf("the next agent would rely on the orders %q", got)
+	}
+}
+
+// An API server that is there, and has only not come to it, has orders that count:
+// they are waited for as long as it takes.
+func TestOrdersThatTheAPIServerHasNotShownYet(t *testing.T) {
+	c := webCluster(t, "")
+	c.state.Reached = true
+	a, _ := newHost(t).ordered(c, "speaker/2")
+	a.desk.mu.Lock()
+	a.desk.orders.until = a.desk.now()
+	a.desk.mu.Unlock()
+	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := a.leases().Lease(short, podRequest(1)); !errors.Is(err, errUnheeded) {
+		t.Errorf("a lease before the orders are known: %v", err)
+	}
+	c.update(func() { c.state.Orders = "speaker/2" })
+	if _, err := a.leases().Lease(t.Context(), podRequest(1)); err != nil {
+		t.Errorf("a lease after they are known: %v", err)
 	}
 }
 

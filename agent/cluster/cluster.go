@@ -162,6 +162,7 @@ func (c *Cluster) State() agent.ClusterState {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.state
+	s.Reached = c.Client.Reached()
 	s.Pools = slices.Clone(s.Pools)
 	return s
 }

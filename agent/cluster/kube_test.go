@@ -380,9 +380,13 @@ func (s *stage) away(t *testing.T) {
 		kept, err := os.ReadFile(filepath.Join(n.dir, "cluster.json"))
 		return err == nil && strings.Contains(string(kept), "away-4")
 	})
+	if !n.cluster.State().Reached {
+		t.Error("the API server that is there counts as away")
+	}
 	if err := s.StopAPIServer(); err != nil {
 		t.Fatal(err)
 	}
+	await(t, "the API server counts as away", func() bool { return !n.cluster.State().Reached })
 	n.add(t, pods[1])
 	n.del(t, pods[1])
 	if err := n.stop(); err != nil {

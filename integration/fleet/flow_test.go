@@ -70,6 +70,9 @@ func TestClaimsHaveAQueueOfTheirOwn(t *testing.T) {
 	for _, call := range []struct{ verb, path, want string }{
 		{http.MethodGet, root + "addressblocks?resourceVersion=0", claims},
 		{http.MethodPost, root + "addressblocks", claims},
+		{http.MethodGet, root + "nodespeakers?fieldSelector=metadata.name%3Dn1", claims},
+		{http.MethodGet, root + "nodespeakers?fieldSelector=metadata.name%3Dn1&watch=true&timeoutSeconds=1", claims},
+		{http.MethodPatch, root + "nodespeakers/n1/status", watches},
 		{http.MethodGet, root + "addresspools", watches},
 		{http.MethodGet, root + "addressrequests?watch=true&timeoutSeconds=1", watches},
 		{http.MethodGet, "/api/v1/nodes/n1", watches},

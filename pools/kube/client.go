@@ -5,6 +5,8 @@ package kube
 import (
 	"fmt"
 	"log/slog"
+	"net/http"
+	"sync/atomic"
 
 	"github.com/fairway-network/fairway/api/v1alpha1"
 	core "k8s.io/api/core/v1"
@@ -37,6 +39,8 @@ type Client struct {
 	meta metadata.Interface // of both, without spec and status
 	log  *slog.Logger
 	told recounts
+	// reached is whether a connection was there when one was needed last.
+	reached atomic.Bool
 }
 
 // NewClient returns a client with the rights and the server of config, which it
@@ -52,8 +56,8 @@ func NewClient(config *rest.Config, o Options) (*Client, error) {
 	}
 	// It would end watches, too. Each call has a bound of its own.
 	config.Timeout = 0
-	config.Wrap(newDoor)
 	c := &Client{log: o.Log}
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return newDoor(next, &c.reached) })
 	if c.log == nil {
 		c.log = slog.Default()
 	}
@@ -62,6 +66,10 @@ func NewClient(config *rest.Config, o Options) (*Client, error) {
 	}
 	return c, nil
 }
+
+// Reached says whether the API server was there when it was called last: a connection
+// was made, whatever was answered over it. It is not before the first call.
+func (c *Client) Reached() bool { return c.reached.Load() }
 
 // connect makes the parts of the client, over one pool of connections.
 func (c *Client) connect(config *rest.Config) error {

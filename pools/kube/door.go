@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -19,10 +20,12 @@ const doorTime = time.Second
 type door struct {
 	next http.RoundTripper
 	open chan struct{} // holds one token
+	// reached is told whether the last request that had the time got a connection.
+	reached *atomic.Bool
 }
 
-func newDoor(next http.RoundTripper) http.RoundTripper {
-	d := &door{next: next, open: make(chan struct{}, 1)}
+func newDoor(next http.RoundTripper, reached *atomic.Bool) http.RoundTripper {
+	d := &door{next: next, open: make(chan struct{}, 1), reached: reached}
 	d.open <- struct{}{}
 	return d
 }
@@ -36,9 +39,26 @@ func (d *door) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	pass := sync.OnceFunc(func() { d.open <- struct{}{} })
 	defer pass() // also without a connection
-	defer time.AfterFunc(doorTime, pass).Stop()
-	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { pass() }}
-	return d.next.RoundTrip(r.WithContext(httptrace.WithClientTrace(r.Context(), trace)))
+	var connected atomic.Bool
+	alone := func() {
+		if !connected.Load() && r.Context().Err() == nil {
+			d.reached.Store(false)
+			if connected.Load() { // in between
+				d.reached.Store(true)
+			}
+		}
+	}
+	defer time.AfterFunc(doorTime, func() { alone(); pass() }).Stop()
+	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
+		connected.Store(true)
+		d.reached.Store(true)
+		pass()
+	}}
+	answer, err := d.next.RoundTrip(r.WithContext(httptrace.WithClientTrace(r.Context(), trace)))
+	if err != nil {
+		alone()
+	}
+	return answer, err
 }
 
 // WrappedRoundTripper is for client-go, which looks for the transport below.

@@ -32,7 +32,7 @@ func TestOneConnectionForAll(t *testing.T) {
 		},
 	}
 	defer transport.CloseIdleConnections()
-	door := newDoor(transport)
+	door := newDoor(transport, new(atomic.Bool))
 	var all sync.WaitGroup
 	for range requests {
 		all.Go(func() {
@@ -67,7 +67,7 @@ func (stuck) RoundTrip(r *http.Request) (*http.Response, error) {
 // Who waits for a connection that others make waits no longer than it wants to,
 // and when one gives up the next one tries.
 func TestNobodyWaitsForTheDoorForEver(t *testing.T) {
-	d := newDoor(stuck{})
+	d := newDoor(stuck{}, new(atomic.Bool))
 	var all sync.WaitGroup
 	for range 3 {
 		all.Go(func() {
@@ -109,7 +109,8 @@ func TestADeadConnectionHoldsUpOne(t *testing.T) {
 		}
 		return new(net.Dialer).DialContext(ctx, network, address)
 	}
-	d := newDoor(transport)
+	var reached atomic.Bool
+	d := newDoor(transport, &reached)
 	call := func(ctx context.Context) error {
 		r, err := http.NewRequestWithContext(ctx, http.MethodGet, server.URL, nil)
 		if err != nil {
@@ -131,5 +132,13 @@ func TestADeadConnectionHoldsUpOne(t *testing.T) {
 	defer cancel()
 	if err := call(ctx); err != nil {
 		t.Errorf("the next request: %v", err)
+	}
+	if !reached.Load() {
+		t.Error("a server that has answered counts as away")
+	}
+	server.Close()
+	transport.CloseIdleConnections()
+	if err := call(ctx); err == nil || reached.Load() {
+		t.Errorf("a server that is closed: %v, there: %t", err, reached.Load())
 	}
 }
