@@ -37,15 +37,15 @@ func (w *world) frees(name, prefix string) {
 // gone: what is out of service is freed at once, and what is absent is not, nor what
 // comes back as another Node.
 func (w *world) absence() {
-	const block = "10.10.0.0/28"
+	const block = "10.30.0.0/28"
 	n := w.node("absent")
 	w.block("decoys", n.Name, string(n.UID), block, "")
 	stop := w.startPatient("patient", terms{60 * time.Second, 40 * time.Second, 200 * time.Millisecond}, time.Hour)
-	w.frees("absent-decoy-0", "10.10.1.0/28") // it leads
+	w.frees("absent-decoy-0", "10.30.1.0/28") // it leads
 	w.removeNode(n.Name)
-	w.frees("absent-decoy-1", "10.10.1.0/28")
+	w.frees("absent-decoy-1", "10.30.1.0/28")
 	again := w.node(n.Name)
-	w.frees("absent-decoy-2", "10.10.1.0/28")
+	w.frees("absent-decoy-2", "10.30.1.0/28")
 	b, err := w.store.Store("").Block(w.Context(), netip.MustParsePrefix(block))
 	if err != nil || b.Node != n.Name || b.Machine != string(n.UID) {
 		w.Errorf("the block of a Node that was made anew as %s is %+v, %v", again.UID, b, err)
