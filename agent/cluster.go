@@ -59,6 +59,9 @@ type ClusterState struct {
 	// Fence is another one each time that this node is declared gone; "" if it
 	// never was.
 	Fence string
+	// Lifting says that the Fence comes off once this node has taken its blocks
+	// anew, and has said so.
+	Lifting bool
 	// Orders is another one after each change of the Fence, also one that was
 	// undone before anybody here saw it; NoOrders when nobody can have given any,
 	// and "" while they have not been shown since the agent's start.
@@ -182,9 +185,9 @@ func (a *Agent) follow() {
 	if a.desk.setNode(state.Machine, state.Cordoned) {
 		a.Log.Info("this node's object in the cluster changed", "machine", state.Machine, "cordoned", state.Cordoned)
 	}
-	if a.desk.obey(state.Orders, state.Fence) {
+	if a.desk.obey(state.Orders, state.Fence, state.Lifting) {
 		if state.Fence != "" {
-			a.Log.Warn("this node was declared gone; reading its blocks", "fence", state.Fence)
+			a.Log.Warn("this node was declared gone; reading its blocks", "fence", state.Fence, "lifting", state.Lifting)
 		}
 		select {
 		case a.fenced <- struct{}{}:
@@ -252,6 +255,13 @@ func (d *desk) audit() {
 // mostRetry bounds the pause of a start that does not succeed: where a right or a
 // definition is missing, all nodes try again until somebody mends that.
 const mostRetry = 10 * time.Second
+
+// forfeited is how many blocks were found lost so far.
+func (d *desk) forfeited() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.node.Forfeits()
+}
 
 // persist does what needs the store again and again, until it is done or ctx
 // ends. The pauses grow, and are drawn, so that nodes that fail together do not

@@ -182,6 +182,9 @@ func (d *desk) propose(r pools.Request) (rec pools.Record, fresh bool, err error
 	if fresh && d.draining[r.Pool] || errors.Is(err, pools.ErrNoFree) && d.draining[r.Pool] {
 		return pools.Record{}, false, cni.Refuse(fmt.Errorf("%w: pool %q leases nothing new: use another pool", exchange.ErrDraining, r.Pool))
 	}
+	if why := d.orders.refusal(d.node.Name); why != nil && (fresh || errors.Is(err, pools.ErrNoFree)) {
+		return pools.Record{}, false, why
+	}
 	if fresh && d.orders.wanting(d.now()) {
 		return pools.Record{}, false, errUnheeded
 	}

@@ -14,9 +14,6 @@ const (
 	// what the controller has told this node meanwhile. If by then there is no
 	// connection to the API server it is away, and the agent goes on without.
 	ordersTime = time.Second
-	// fencedTime is for how long what was read of the blocks is good enough to lease
-	// of, while this node counts as gone: they are taken from it one by one.
-	fencedTime = time.Second
 )
 
 // NoOrders are those of a node that there is no place to leave any for. Its blocks
@@ -25,6 +22,10 @@ const NoOrders = "none"
 
 // errUnheeded: nothing new is leased before the blocks were read.
 var errUnheeded = errors.New("this node's blocks may have been taken from it")
+
+// errFenced: nothing new is leased while this node counts as gone, since its blocks
+// are taken from it one by one.
+var errFenced = errors.New("this node counts as gone, and leases nothing new")
 
 // orders are what the controller tells this node, and what the desk has done about
 // it. Each time that they change it may have lost blocks: it reads them, and leases
@@ -38,19 +39,25 @@ type orders struct {
 	// there says whether the API server is: then it has some to show.
 	until time.Time
 	there func() bool
-	audit int       // the number of the one that is wanted; 0 is none
-	read  time.Time // when the last such one was over
+	// audit and renewal are the numbers of those that are to be over; 0 is none.
+	audit, renewal int
 }
 
 // wanting says whether the blocks have to be read before something is leased.
 func (o *orders) wanting(now time.Time) bool {
-	switch {
-	case o.told == "":
+	if o.told == "" {
 		return now.Before(o.until) || o.there != nil && o.there()
-	case o.told != o.heeded:
-		return true
 	}
-	return o.fence != "" && now.Sub(o.read) > fencedTime
+	return o.told != o.heeded
+}
+
+// refusal is why nothing new is leased however long one waits, nil if that is not so.
+func (o *orders) refusal(node string) error {
+	if o.fence == "" {
+		return nil
+	}
+	return fmt.Errorf("%w: %w (%s): if it is in service, take the taint node.kubernetes.io/out-of-service off Node %s; the fence in its NodeSpeaker goes then, while the controller runs",
+		cni.ErrTryAgain, errFenced, o.fence, node)
 }
 
 // expectOrders begins with those that an earlier agent of this boot has heeded. there
@@ -65,7 +72,8 @@ func (d *desk) expectOrders(heeded string, there func() bool) {
 }
 
 // obey takes orders in, and says whether they are news that blocks are read for.
-func (d *desk) obey(told, fence string) bool {
+// With a fence that is to be lifted they are taken anew, too.
+func (d *desk) obey(told, fence string, lifting bool) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	o := &d.orders
@@ -80,6 +88,10 @@ func (d *desk) obey(told, fence string) bool {
 	if news {
 		d.readBlocks()
 	}
+	o.renewal = 0 // the controller has thought better of it
+	if lifting && o.told != o.heeded {
+		o.renewal = d.node.Renew()
+	}
 	if d.calling.Err() == nil {
 		d.advance() // for those who wait for the orders
 	}
@@ -89,13 +101,14 @@ func (d *desk) obey(told, fence string) bool {
 // readBlocks wants an audit for the orders. The lock is held.
 func (d *desk) readBlocks() { d.orders.audit = d.node.Audit() }
 
-// heed notes that the audit for the orders is over. The lock is held.
+// heed notes that the audit for the orders is over, and the blocks are taken anew if
+// they are to be. The lock is held.
 func (d *desk) heed() {
 	o := &d.orders
-	if o.audit == 0 || !d.node.Audited(o.audit) {
+	if o.audit == 0 || !d.node.Audited(o.audit) || !d.node.Renewed(o.renewal) {
 		return
 	}
-	o.audit, o.read = 0, d.now()
+	o.audit, o.renewal = 0, 0
 	if o.heeded != o.told {
 		o.heeded = o.told
 		d.heeded()

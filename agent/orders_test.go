@@ -3,11 +3,13 @@ package agent
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/fairway-network/fairway/agent/cni"
 	"github.com/fairway-network/fairway/pools/exchange"
 )
 
@@ -154,30 +156,27 @@ func TestOrdersThatTheAPIServerHasNotShownYet(t *testing.T) {
 	}
 }
 
-// What a fenced node has read is not good for long.
-func TestAFencedNodeReadsBeforeItLeases(t *testing.T) {
+// A fenced node leases nothing new, whatever it has read, and keeps what it has.
+func TestAFencedNodeLeasesNothingNew(t *testing.T) {
 	c := webCluster(t, "speaker/2")
-	a, store := newHost(t).ordered(c, "speaker/1")
-	c.update(func() { c.state.Orders, c.state.Fence = "speaker/3", "since now" })
-	eventually(t, "it has read its blocks", func() bool { return a.desk.ordersHeeded() == "speaker/3" })
-	reads := store.reads.Load()
-	lapse := func() {
-		a.desk.mu.Lock()
-		defer a.desk.mu.Unlock()
-		a.desk.orders.read = a.desk.now().Add(-fencedTime - 1)
-	}
-	lapse()
-	if _, err := a.leases().Lease(t.Context(), podRequest(1)); err != nil {
+	a, _ := newHost(t).ordered(c, "speaker/2")
+	leases := a.leases()
+	first, err := leases.Lease(t.Context(), podRequest(1))
+	if err != nil {
 		t.Fatal(err)
 	}
-	if n := store.reads.Load(); n <= reads {
-		t.Errorf("after a while it has leased without a read")
+	c.update(func() { c.state.Orders, c.state.Fence = "speaker/3", "since now" })
+	eventually(t, "it has read its blocks", func() bool { return a.desk.ordersHeeded() == "speaker/3" })
+	_, err = leases.Lease(t.Context(), podRequest(2))
+	if !errors.Is(err, errFenced) || !errors.Is(err, cni.ErrTryAgain) || !strings.Contains(err.Error(), "since now") {
+		t.Errorf("a lease behind a fence: %v", err)
 	}
-	store.away.Store(true)
-	lapse()
-	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	if _, err := a.leases().Lease(short, podRequest(2)); !errors.Is(err, errUnheeded) {
-		t.Errorf("a lease without an answer: %v", err)
+	if again, err := leases.Lease(t.Context(), podRequest(1)); err != nil || again.Addresses[0] != first.Addresses[0] {
+		t.Errorf("the same ADD again: %v, %v; before %v", again, err, first)
 	}
+	c.update(func() { c.state.Orders, c.state.Fence = "speaker/4", "" })
+	eventually(t, "it leases again", func() bool {
+		_, err := leases.Lease(t.Context(), podRequest(2))
+		return err == nil
+	})
 }

@@ -120,9 +120,10 @@ func (a *Agent) auditNowAndThen(ctx context.Context) {
 }
 
 // auditFenced audits the blocks again and again while the node counts as gone:
-// they are taken from it one by one, some time after it hears of it.
+// they are taken from it one by one, some time after it hears of it. As long as it
+// loses some it looks often.
 func (a *Agent) auditFenced(ctx context.Context) {
-	wait := a.every.fenced
+	wait, lost := a.every.fenced, a.desk.forfeited()
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	for {
@@ -133,6 +134,9 @@ func (a *Agent) auditFenced(ctx context.Context) {
 			wait = a.every.fenced // and one is under way
 		case <-timer.C:
 			wait = min(wait+wait/2, lastFenced)
+			if now := a.desk.forfeited(); now != lost {
+				wait, lost = a.every.fenced, now
+			}
 			if a.Cluster.State().Fence != "" {
 				a.desk.audit()
 			}

@@ -177,7 +177,7 @@ func (c *Controller) awaitPass(ctx context.Context, s *cluster, count, wake time
 
 // unfence takes the fences off nodes that are there again, and have heard of them.
 func (c *Controller) unfence(ctx context.Context, s *cluster) {
-	const often = 10 * time.Second
+	const often = 3 * time.Second // a node that is back leases nothing until then
 	for ctx.Err() == nil {
 		wait := often
 		listed := s.nodes.read(func(nodes) {})

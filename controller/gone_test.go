@@ -55,7 +55,7 @@ func (w *world) absence() {
 	}
 }
 
-// fences stay until the node is back and its agent has acted on them.
+// fences stay until the node is back and its agent has acted on their lifting.
 func (w *world) fences() {
 	const node = "fenced"
 	w.speaker(node)
@@ -75,12 +75,18 @@ func (w *world) fences() {
 			w.Errorf("%s: the fence is %+v", what, s.Spec.Fence)
 		}
 	}
-	unfence("back, with an agent that is not", everybody, true)
-	status := fmt.Appendf(nil, `{"status":{"peerCount":0,"establishedCount":0,"blocks":0,"routes":0,"observedGeneration":%d}}`, fenced.Generation)
-	r := w.clients.own.Patch(types.MergePatchType).Resource(v1alpha1.NodeSpeakers).Name(node).SubResource("status").Body(status)
-	if err := r.Do(w.Context()).Error(); err != nil {
-		w.Fatal(err)
+	confirm := func() {
+		w.Helper()
+		status := fmt.Appendf(nil, `{"status":{"peerCount":0,"establishedCount":0,"blocks":0,"routes":0,"observedGeneration":%d}}`, w.nodeSpeaker(node).Generation)
+		r := w.clients.own.Patch(types.MergePatchType).Resource(v1alpha1.NodeSpeakers).Name(node).SubResource("status").Body(status)
+		if err := r.Do(w.Context()).Error(); err != nil {
+			w.Fatal(err)
+		}
 	}
+	confirm()
+	unfence("back, with an agent that knows of the fence alone", everybody, true)
+	unfence("back, with an agent that does not know of the lifting", everybody, true)
+	confirm()
 	unfence("not back, with an agent that is", nobody, true)
 	unfence("back, with its agent", everybody, false)
 	w.removeNode(node)

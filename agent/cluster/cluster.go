@@ -93,7 +93,10 @@ func (c *Cluster) Run(ctx context.Context) error {
 		Speaker: func(s *v1alpha1.NodeSpeaker) {
 			fence, orders := fenceOf(s), ordersOf(s)
 			if old := c.State(); fence != old.Fence || orders != old.Orders {
-				c.update(func() { c.state.Fence, c.state.Orders = fence, orders })
+				c.update(func() {
+					c.state.Fence, c.state.Orders = fence, orders
+					c.state.Lifting = fence != "" && s.Spec.Fence.Lifting
+				})
 			}
 		},
 		Pods: c.signal,

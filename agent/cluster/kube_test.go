@@ -26,6 +26,7 @@ func TestOnARealAPIServer(t *testing.T) {
 	t.Run("a pool that is changed and drained", s.changedPool)
 	t.Run("cordoned, and made anew", s.otherNode)
 	t.Run("fenced", s.fenced)
+	t.Run("a fence that is lifted", s.fenceLifted)
 	t.Run("fenced while the agent was down", s.fencedMeanwhile)
 	t.Run("the Node object is away", s.nodeAway)
 	t.Run("a chosen address", s.chosen)

@@ -9,7 +9,9 @@ import (
 	"testing"
 
 	core "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -119,6 +121,44 @@ func (s *stage) fencedMeanwhile(t *testing.T) {
 	}
 	n.confirmed(t)
 	s.told(t, one, "AddressLost", lost.String(), `pool "meanwhile"`, "delete the pod")
+}
+
+// A node that is back leases nothing until its fence is off. It takes its blocks anew
+// before it confirms the lifting, so that nobody's write from before counts.
+func (s *stage) fenceLifted(t *testing.T) {
+	s.pool(t, "lifted", 4, "addresses: [10.22.0.0/28]")
+	n := s.node(t, "m1")
+	n.knows(t, "lifted")
+	address := n.add(t, s.pod(t, n.name, "lifted-1", inPool("lifted")))
+	second := s.pod(t, n.name, "lifted-2", inPool("lifted"))
+	if err := s.Apply(t.Context(), "apiVersion: fairway.network/v1alpha1\nkind: NodeSpeaker\nmetadata: {name: m1}\nspec: {fence: "+aFence+"}"); err != nil {
+		t.Fatal(err)
+	}
+	n.confirmed(t)
+	if _, err := n.cni("ADD", second); err == nil || !strings.Contains(err.Error(), "counts as gone") {
+		t.Errorf("a pod on a node that counts as gone: %v", err)
+	}
+	before, err := s.resource("addressblocks").Get(t.Context(), blockName(t, n), metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.fence(t, n.name, `{"lifting":true}`)
+	n.confirmed(t)
+	unstructured.RemoveNestedField(before.Object, "spec", "nodeUID")
+	if err := unstructured.SetNestedField(before.Object, "", "spec", "node"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.resource("addressblocks").Update(t.Context(), before, metav1.UpdateOptions{}); !apierrors.IsConflict(err) {
+		t.Errorf("a late write that makes the block vacant: %v", err)
+	}
+	s.fence(t, n.name, "null")
+	await(t, "the fence is off", func() bool { return n.cluster.State().Fence == "" })
+	if other := n.add(t, second); other == address {
+		t.Errorf("both pods have %s", other)
+	}
+	if blocks := n.status(t).Blocks; len(blocks) != 1 {
+		t.Errorf("the node holds %+v", blocks)
+	}
 }
 
 // An agent whose Node object is away goes on, also after a restart, and takes its

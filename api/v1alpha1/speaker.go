@@ -46,7 +46,8 @@ type NodeSpeakerList struct {
 // NodeSpeakerSpec is what the controller tells a node's agent.
 type NodeSpeakerSpec struct {
 	// The node counts as gone, and its blocks are being freed. Should its agent
-	// live after all, it reads its blocks again before it goes on.
+	// live after all, it reads its blocks, and leases nothing new until this is
+	// taken off.
 	//
 	// +optional
 	Fence *Fence `json:"fence,omitempty"`
@@ -71,6 +72,12 @@ type Fence struct {
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
 	Reason string `json:"reason,omitempty"`
+
+	// The node is back: once its agent has taken its blocks anew, so that what was
+	// begun to free them is void, and has reported that, the fence is taken off.
+	//
+	// +optional
+	Lifting bool `json:"lifting,omitempty"`
 }
 
 // ConditionReady of a NodeSpeaker says whether pods on the node are reachable:

@@ -126,7 +126,7 @@ func everyField(t *testing.T, s *stage) {
 		}, &v1alpha1.AddressRequestStatus{Grant: &v1alpha1.AddressGrant{
 			Lender: "n2", Prefix: "10.0.0.7/32", Outer: "10.0.0.0/26", OuterUID: "a", OuterTenure: 1,
 		}}},
-		{"NodeSpeaker", "n1", &v1alpha1.NodeSpeakerSpec{Fence: &v1alpha1.Fence{NodeUID: "a", Since: since, Reason: "gone"}},
+		{"NodeSpeaker", "n1", &v1alpha1.NodeSpeakerSpec{Fence: &v1alpha1.Fence{NodeUID: "a", Since: since, Reason: "gone", Lifting: true}},
 			&v1alpha1.NodeSpeakerStatus{
 				ObservedGeneration: 1, Version: "v1", ASN: 4294967295, RouterID: "10.0.0.1", PeerCount: 1, EstablishedCount: 1, Blocks: 1, Routes: 1,
 				Peers:      []v1alpha1.PeerStatus{{Name: "tor", Address: "10.0.0.2", ASN: 1, State: "Idle", Since: &since, Received: 1, Accepted: 1, Advertised: 1, Flaps: 1, BFD: "Up", LastError: "e"}},

@@ -28,10 +28,16 @@ type holding struct {
 	yielded string    // to this request of somebody else: this node asks, too, should it need it again
 	final   bool      // its removal was begun: it is not this node's any more
 	stays   time.Time // until another call to make it can't come to count any more
+	renewal int       // the last one that it was made or taken after
 }
 
 // leaves says whether it is time to remove the block.
 func (h *holding) leaves() bool { return h.closed && h.parted }
+
+// ages says whether the block is to be taken anew.
+func (h *holding) ages(n *Node) bool {
+	return h.Machine != n.Machine || h.renewal < n.renewals
+}
 
 // holdings in the order of their prefixes.
 func (n *Node) holdings() []*holding {
@@ -42,7 +48,7 @@ func (n *Node) holdings() []*holding {
 // their prefixes.
 func (n *Node) leaving() (out []*holding) {
 	for _, h := range n.held {
-		if h.leaves() || h.Machine != n.Machine {
+		if h.leaves() || h.ages(n) {
 			out = append(out, h)
 		}
 	}
@@ -64,7 +70,7 @@ func (n *Node) take(st Stored, inside []Stored) error {
 		n.ledger.Forfeit(st.Prefix)
 		return err
 	}
-	n.held[st.Prefix] = &holding{Stored: st, since: n.now}
+	n.held[st.Prefix] = &holding{Stored: st, since: n.now, renewal: n.renewals}
 	n.changes++
 	return nil
 }
@@ -280,7 +286,7 @@ func (n *Node) returning(lack Lack) bool {
 // gone before it is: a life after this one must not take it for its own.
 func (h *holding) step(n *Node) {
 	if !h.leaves() {
-		if h.Machine != n.Machine {
+		if h.ages(n) {
 			h.adopt(n)
 		}
 		return // it was taken back into use
@@ -356,7 +362,8 @@ func (n *Node) notOurs(st Stored) {
 	}
 }
 
-// adopt writes this machine's name on a block of an earlier one.
+// adopt takes a block anew: one of an earlier machine, or for a renewal. What of it
+// is lent stays so; a grant that nobody has drawn yet is void.
 func (h *holding) adopt(n *Node) {
 	if h.Version == "" { // as remembered
 		n.Audit()
@@ -365,13 +372,14 @@ func (h *holding) adopt(n *Node) {
 	}
 	b := h.Stored
 	b.Machine = n.Machine
+	renewal := n.renewals
 	n.call(&h.pace, Op{Kind: Take, Block: b}, func(r Result) {
 		if r.Err != nil {
 			n.Audit() // it may be another one, or another one's, by now
 			n.again(&h.pace)
 			return
 		}
-		h.Stored = r.Block
+		h.Stored, h.renewal = r.Block, renewal
 		if err := n.Keep(pools.Record{Op: pools.Claimed, Pool: h.Pool, At: h.since, Block: &h.Block}); err != nil {
 			n.Log.Warn("a block's new tenure is not in the journal", "block", h.Prefix, "err", err)
 		}
@@ -453,6 +461,9 @@ func (s *stray) step(n *Node) {
 				n.again(&s.pace)
 				return
 			}
+			if !s.taken {
+				return // it is taken once more
+			}
 			n.resolve(s, r.Blocks)
 		})
 	}
@@ -475,13 +486,14 @@ func (s *stray) look(n *Node) {
 func (s *stray) take(n *Node) {
 	b := s.Stored
 	b.Machine = n.Machine
+	renewal := n.renewals
 	n.call(&s.pace, Op{Kind: Take, Block: b}, func(r Result) {
 		if r.Err != nil {
 			s.current = false // it may have been taken all the same
 			n.again(&s.pace)
 			return
 		}
-		s.Stored, s.taken = r.Block, true
+		s.Stored, s.taken = r.Block, renewal == n.renewals
 	})
 }
 
@@ -503,6 +515,37 @@ func (n *Node) remove(s *stray) {
 	s.leaves = true
 	n.erase(&s.pace, &s.Stored, func(Stored) { delete(n.strays, s.Prefix) })
 }
+
+// Renew has the node take each block anew that it holds, or is about to: what others
+// have begun to do with one at a version from before is then void, however late it
+// comes to count. What it finds lost it gives up; what was being lent to it is
+// returned. Only a store that nodes share needs it. It returns a number for Renewed.
+func (n *Node) Renew() int {
+	n.renewals++
+	for _, h := range n.held {
+		if h.busy == 0 && !h.final {
+			h.goOn()
+		}
+	}
+	for _, s := range n.strays {
+		s.taken = false
+	}
+	return n.renewals
+}
+
+// Renewed says whether the renewal of that number is over: nothing is held, or will
+// be, at a version from before it. What is being removed does not count.
+func (n *Node) Renewed(number int) bool {
+	for _, h := range n.held {
+		if h.renewal < number && !h.final {
+			return false
+		}
+	}
+	return true
+}
+
+// Forfeits counts the blocks that were found lost.
+func (n *Node) Forfeits() int { return n.forfeits }
 
 // audit compares what the node holds with what the store says.
 type audit struct {
@@ -659,6 +702,7 @@ func (n *Node) forfeit(h *holding) error {
 	}
 	n.ledger.Forfeit(h.Prefix)
 	delete(n.held, h.Prefix)
+	n.forfeits++
 	n.changes++
 	return nil
 }
@@ -727,6 +771,7 @@ func (n *Node) readmit(st Stored) error {
 	}
 	if err == nil {
 		delete(n.unfit, st.Prefix)
+		n.held[st.Prefix].renewal = 0 // no renewal has seen to it
 	}
 	return err
 }

@@ -58,6 +58,8 @@ type Node struct {
 	rules    map[string]Rule
 	cordoned bool
 	quitting bool
+	renewals int // so often everything was to be taken anew
+	forfeits int // so many blocks were lost
 	changes  int
 	held     map[netip.Prefix]*holding
 	wants    map[Lack]*want

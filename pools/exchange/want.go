@@ -63,6 +63,7 @@ type want struct {
 	asks    int  // how many addresses its request is for
 	last    time.Time
 	block   Stored  // that is being made or taken
+	renewal int     // the last one that this was begun after
 	request Request // that was made; UID "" if none was
 	inside  []Stored
 	unsure  bool      // an earlier try of this phase may have worked
@@ -303,6 +304,7 @@ func (w *want) from(n *Node, pool *pools.Pool) {
 func (w *want) target(n *Node, pool *pools.Pool, v *view) bool {
 	if cell, ok := w.cell(n, pool, v); ok {
 		w.block = Stored{Block: pools.Block{Prefix: cell, Pool: w.Pool, Node: n.Name, Machine: n.Machine, Created: n.now}}
+		w.renewal = n.renewals
 		w.to(creating)
 		w.step(n)
 		return true
@@ -314,6 +316,7 @@ func (w *want) target(n *Node, pool *pools.Pool, v *view) bool {
 		if _, missed := w.missed[st.Prefix]; !missed && w.fits(st.Block) && !n.has(st.Prefix) && !n.drawing(st.Prefix) {
 			w.block = st
 			w.block.Node, w.block.Machine = n.Name, n.Machine
+			w.renewal = n.renewals
 			w.to(taking)
 			w.step(n)
 			return true
@@ -490,6 +493,10 @@ func (w *want) claimed(n *Node) {
 // hold ends the want with a block.
 func (w *want) hold(n *Node, st Stored, inside []Stored) {
 	w.block = st
+	if w.renewal < n.renewals {
+		w.renew(n)
+		return
+	}
 	if err := n.take(st, inside); err != nil {
 		w.err = err
 		w.inside = inside
@@ -518,6 +525,18 @@ func (w *want) hold(n *Node, st Stored, inside []Stored) {
 		v.stored[st.Prefix] = st
 	}
 	w.finish(n)
+}
+
+// renew does not hold a block that it has come by at a version from before a
+// renewal: it takes it anew, or returns it if it was lent.
+func (w *want) renew(n *Node) {
+	if w.block.Lender != "" {
+		w.to(undoing)
+		return
+	}
+	w.renewal = n.renewals
+	w.block.Machine = n.Machine
+	w.to(taking)
 }
 
 // take makes a vacant block this node's, or one of this node's name that an
@@ -664,6 +683,7 @@ func (w *want) granted(n *Node) {
 	}
 	w.block = Stored{Block: pools.Block{Prefix: g.Prefix, Pool: w.Pool, Node: n.Name, Machine: n.Machine, Lender: g.Lender, Created: n.now}}
 	w.dry = time.Time{}
+	w.renewal = n.renewals
 	w.to(drawing)
 	w.step(n)
 }

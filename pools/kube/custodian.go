@@ -21,8 +21,9 @@ import (
 // asks for none; it frees those of nodes that are gone.
 //
 // A fence tells the agent of a node that its blocks are being freed. It stands until
-// the node is back and its agent has read its blocks since: until then an agent that
-// was away or is slow may take for its own what is not.
+// the node is back, it was said to be lifted, and the agent has taken its blocks anew
+// since: until then an agent that was away or is slow may take for its own what is
+// not, and a Vacate that was begun before may come to count.
 type Custodian struct {
 	*Store
 	now func() time.Time
@@ -112,8 +113,9 @@ func (c *Custodian) Discard(ctx context.Context, b exchange.Stored) error {
 	return c.remove(ctx, "remove block "+b.Prefix.String(), blockOf(b), v1alpha1.AddressBlocks, metav1.Preconditions{ResourceVersion: &b.Version})
 }
 
-// fence tells the agent of a node that is gone that it is, if the agent ever
-// made a place for it. Once is enough for all blocks of a node.
+// fence tells the agent of a node that is gone that it is. Once is enough for all
+// blocks of a node, but not across a lifting: what is made vacant after that has to
+// be said anew.
 func (c *Custodian) fence(ctx context.Context, node, machine string) error {
 	c.mu.Lock()
 	last := c.fenced[node]
@@ -134,18 +136,27 @@ func (c *Custodian) fence(ctx context.Context, node, machine string) error {
 	if p == exchange.Present {
 		return fmt.Errorf("%w: node %s is there", exchange.ErrConflict, node)
 	}
-	f := &v1alpha1.Fence{NodeUID: types.UID(machine), Since: metav1.NewTime(c.now()), Reason: why}
-	err = c.writeFence(ctx, node, map[string]any{"spec": map[string]any{"fence": f}})
-	if errors.Is(err, exchange.ErrGone) {
-		err = nil // there is nobody to tell
-	}
-	if err != nil {
+	f := v1alpha1.Fence{NodeUID: types.UID(machine), Since: metav1.NewTime(c.now()), Reason: why}
+	if err := c.setFence(ctx, node, f); err != nil {
 		return err
 	}
 	last.machine, last.at = machine, c.now()
 	c.stands(node, machine)
 	c.log.Info("node counts as gone: its blocks are freed", "node", node, "machine", machine, "why", why)
 	return nil
+}
+
+// setFence fences a node, whose NodeSpeaker it makes if there is none.
+func (c *Custodian) setFence(ctx context.Context, node string, f v1alpha1.Fence) error {
+	err := c.writeFence(ctx, node, map[string]any{"spec": map[string]any{"fence": map[string]any{
+		"nodeUID": f.NodeUID, "since": f.Since, "reason": f.Reason, "lifting": nil,
+	}}})
+	if !errors.Is(err, exchange.ErrGone) {
+		return err
+	}
+	speaker := &v1alpha1.NodeSpeaker{ObjectMeta: metav1.ObjectMeta{Name: node}, Spec: v1alpha1.NodeSpeakerSpec{Fence: &f}}
+	// With exchange.ErrExists its agent was quicker: the caller tries again.
+	return write(ctx, "fence node "+node, c.own.Post().Resource(v1alpha1.NodeSpeakers).Body(speaker), &v1alpha1.NodeSpeaker{})
 }
 
 // writeFence changes a NodeSpeaker. The error is exchange.ErrGone if there is none
@@ -167,10 +178,11 @@ func (c *Custodian) stands(node, machine string) {
 	c.standing[node] = machine
 }
 
-// Unfence takes the fences off the nodes that are there, as back says, and whose
-// agents have read their blocks since they were set. It knows those that were set
-// before this Custodian was made, too. It may be called often: it lists them
-// seldom, and reads those alone whose nodes are back.
+// Unfence has the fences of the nodes lifted that are there, as back says: it says so
+// to their agents, and takes those off in a later call whose agents have taken their
+// blocks anew since. It knows those that were set before this Custodian was made,
+// too. It may be called often: it lists them seldom, and reads those alone whose
+// nodes are back.
 func (c *Custodian) Unfence(ctx context.Context, back func(node, machine string) bool) error {
 	c.forgetFenced()
 	standing, err := c.fences(ctx)
@@ -204,33 +216,59 @@ func (c *Custodian) forgetFenced() {
 	}
 }
 
-// unfence takes the fence off a node if its agent has acted on it.
+// unfence goes on with the lifting of a node's fence.
 func (c *Custodian) unfence(ctx context.Context, node string) error {
 	var o v1alpha1.NodeSpeaker
 	err := read(ctx, "read NodeSpeaker "+node, c.own.Get().Resource(v1alpha1.NodeSpeakers).Name(node), &o)
-	switch {
-	case err != nil && !errors.Is(err, exchange.ErrGone):
+	switch f := o.Spec.Fence; {
+	case errors.Is(err, exchange.ErrGone):
+	case err != nil:
 		return err
-	case err == nil && o.Spec.Fence != nil && o.Status.ObservedGeneration < o.Generation:
+	case f == nil:
+	case !f.Lifting:
+		return orAgain(c.lift(ctx, &o))
+	case o.Status.ObservedGeneration < o.Generation:
 		return nil
-	case err == nil && o.Spec.Fence != nil:
-		// At that version: it might have been set anew.
-		err = c.writeFence(ctx, node, map[string]any{
-			"metadata": map[string]any{"resourceVersion": o.ResourceVersion}, "spec": map[string]any{"fence": nil},
-		})
-		if errors.Is(err, exchange.ErrConflict) {
-			return nil // it is looked at again
-		}
-		if err != nil && !errors.Is(err, exchange.ErrGone) {
-			return err
+	default:
+		if err := c.changeFence(ctx, &o, nil); err != nil && !errors.Is(err, exchange.ErrGone) {
+			return orAgain(err)
 		}
 		c.log.Info("node is back: its fence is taken off", "node", node)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.standing, node)
-	delete(c.fenced, node)
 	return nil
+}
+
+// lift says that the fence of o comes off once the agent has taken its blocks anew.
+// No Vacate of this node's blocks begins after that, but behind another fence: so all
+// that are under way are of versions from before.
+func (c *Custodian) lift(ctx context.Context, o *v1alpha1.NodeSpeaker) error {
+	c.mu.Lock()
+	last := c.fenced[o.Name]
+	c.mu.Unlock()
+	if last != nil {
+		last.Lock()
+		defer last.Unlock()
+		last.at = time.Time{}
+	}
+	return c.changeFence(ctx, o, map[string]any{"lifting": true})
+}
+
+// changeFence changes that of o, at its version. A nil fence takes it off.
+func (c *Custodian) changeFence(ctx context.Context, o *v1alpha1.NodeSpeaker, fence any) error {
+	return c.writeFence(ctx, o.Name, map[string]any{
+		"metadata": map[string]any{"resourceVersion": o.ResourceVersion}, "spec": map[string]any{"fence": fence},
+	})
+}
+
+// orAgain is err, but for what another change is the reason of: it is looked at again.
+func orAgain(err error) error {
+	if errors.Is(err, exchange.ErrConflict) || errors.Is(err, exchange.ErrGone) {
+		return nil
+	}
+	return err
 }
 
 // fences are the machines for which nodes are fenced, as far as known.

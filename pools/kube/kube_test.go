@@ -47,6 +47,8 @@ func TestOnARealAPIServer(t *testing.T) {
 	t.Run("what the API server refuses", func(t *testing.T) { c.refusals(t) })
 	t.Run("the cluster as a node sees it", func(t *testing.T) { c.watcher(t) })
 	t.Run("a block with finalizers", func(t *testing.T) { c.finalizers(t) })
+	t.Run("a fence and its lifting", func(t *testing.T) { c.fences(t) })
+	t.Run("a node that is fenced anew", func(t *testing.T) { c.fencesAnew(t) })
 	t.Run("API server away", func(t *testing.T) { c.away(t) })
 }
 
