@@ -80,7 +80,7 @@ func TestShut(t *testing.T) {
 // and comes up when that changes.
 func TestShutFromTheStart(t *testing.T) {
 	t.Parallel()
-	r := startRaw(t, "tor", "127.0.0.40")
+	r := startRaw(t, "tor", "127.0.3.40")
 	s := newTestServer(t)
 	d := Desired{Local: local(), Peers: []Peer{r.peer}, Announcements: announce("10.1.0.0/26")}
 	d.Peers[0].Down, d.Peers[0].DownMessage = true, "spare"
@@ -267,7 +267,7 @@ func TestCeaseOnTheWire(t *testing.T) {
 	for name, c := range end {
 		for _, notifications := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s notifications=%v", name, notifications), func(t *testing.T) {
-				r := newRaw(t, "tor", "127.0.0.41") // one after the other
+				r := newRaw(t, "tor", "127.0.3.41") // one after the other
 				r.closes = true
 				r.helps, r.notifications = true, notifications
 				close(r.gate)

@@ -60,8 +60,8 @@ func TestLongLivedRestart(t *testing.T) {
 // after the restart time: what it can't be told any more holds up nothing for longer.
 func TestLongLivedRestartIsNotEverybodys(t *testing.T) {
 	t.Parallel()
-	stays := startRaw(t, "stays", "127.0.0.50")
-	lost := newRaw(t, "lost", "127.0.0.51")
+	stays := startRaw(t, "stays", "127.0.3.50")
+	lost := newRaw(t, "lost", "127.0.3.51")
 	lost.helps, lost.hold, lost.peer.HoldTime = true, 3, 3*time.Second
 	close(lost.gate)
 	listener := lost.listen(t)

@@ -155,6 +155,8 @@ func TestRangeIsBounded(t *testing.T) {
 		}
 		return up, len(st.Peers)
 	}
+	// GoBGP takes no connection of a peer that it has just been told of.
+	eventually(t, "the named one may dial", func() bool { return stateOf(t, s, "named").Session == "Active" })
 	var dialled []*raw
 	for _, host := range []int{51, 52, 53, 56} {
 		r := named

@@ -157,8 +157,8 @@ func linkOf(t *testing.T, a netip.Addr) string {
 // configured.
 func TestStrangersMakeNoLines(t *testing.T) {
 	t.Parallel()
-	good := startRaw(t, "good", "127.0.0.86")
-	node := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.87"), nodePort)
+	good := startRaw(t, "good", "127.0.3.86")
+	node := netip.AddrPortFrom(netip.MustParseAddr("127.0.3.87"), nodePort)
 	out, spawn := &lines{}, testSpawn(t)
 	spawn.Log = slog.New(slog.NewTextHandler(out, nil))
 	c := NewChild(spawn)

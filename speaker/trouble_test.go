@@ -95,7 +95,7 @@ func (l *lines) String() string {
 // log is short and names them.
 func TestMisdeeds(t *testing.T) {
 	t.Parallel()
-	good := startRaw(t, "good", "127.0.0.60")
+	good := startRaw(t, "good", "127.0.3.60")
 	spawn, log := testSpawn(t), &lines{}
 	spawn.Log = slog.New(slog.NewTextHandler(log, nil))
 	c := NewChild(spawn)
