@@ -150,7 +150,7 @@ func TestSessionOptions(t *testing.T) {
 			t.Run(o.name+"/"+string(i), func(t *testing.T) {
 				if why := o.not[i]; why != "" {
 					table.Lacks(t, o.name, i, why)
-					t.Skip(i, " ", why)
+					return // no skip: the page says so
 				}
 				table.Try(t, o.name, i, both()...)
 				t.Parallel()
