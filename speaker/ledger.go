@@ -27,6 +27,7 @@ type ledger struct {
 	comings  int                  // sessions that came up so far
 	replaced bool                 // another run has taken over
 	swapping bool                 // a peer is about to be put back, see run.comeBack
+	swapped  *session             // what that one was; nil while there is none
 	changed  chan struct{}        // closed and replaced whenever a waiter should look again
 	tend     chan struct{}        // of size one: a session needs a hand, see Server.tend
 	// keeps is how long peers keep forwarding without a session, and keepsStale

@@ -2,6 +2,7 @@ package speaker
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	api "github.com/osrg/gobgp/v3/api"
@@ -65,14 +66,27 @@ func (l *ledger) beginSwap(p Peer) (was session, ok bool) {
 	if s == nil || s.up || s.opening {
 		return session{}, false
 	}
-	return *s, true
+	was = *s
+	l.swapped = &was
+	return was, true
+}
+
+// shown are the sessions as people see them: a peer that is being put back is what
+// it was. The lock is held.
+func (l *ledger) shown() map[string]*session {
+	if l.swapped == nil {
+		return l.sessions
+	}
+	out := maps.Clone(l.sessions)
+	out[l.swapped.peer.Address.String()] = l.swapped
+	return out
 }
 
 // endSwap has a peer that was put back be what it was.
 func (l *ledger) endSwap(was session) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.swapping = false
+	l.swapping, l.swapped = false, nil
 	if s := l.sessions[was.peer.Address.String()]; s != nil && s.freed == nil {
 		s.ended, s.flaps = was.ended, was.flaps
 		if !s.up {

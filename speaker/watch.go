@@ -111,7 +111,7 @@ func (l *ledger) state(peers map[string]*api.Peer, accepted map[string]map[Famil
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	st := State{Prefixes: len(l.want)}
-	for address, s := range l.sessions {
+	for address, s := range l.shown() {
 		p := peers[address]
 		s.negotiate(p)
 		ps := PeerState{
