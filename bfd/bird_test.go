@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 )
 
 // birdConfig is BIRD's side of all kinds of sessions on far, which is behind
@@ -25,60 +24,20 @@ func birdPeers() []Peer {
 		multihop("far4", "10.0.3.2", "10.0.1.1"), multihop("far6", "fd00:3::2", "fd00:1::1")}
 }
 
-func (b *bird) upWith(t *testing.T) {
-	t.Helper()
-	for _, a := range []string{"10.0.2.1", "fd00:2::1", "fe80::1", "10.0.1.1", "fd00:1::1"} {
-		eventually(t, "BIRD is up with "+a, func() bool { return b.state(t, a) == "Up" })
-	}
-}
-
-func TestBIRDTimersAndPeersChange(t *testing.T) {
+// birdEnd is BIRD on far.
+func birdEnd(t *testing.T) end {
 	b := startBIRD(t, "far", birdConfig(50, 20))
-	peers := birdPeers()
-	s := newTestServer(t, peers...)
-	s.are(t, Up)
-	b.upWith(t)
-	before := s.State()
-	for i := range peers {
-		peers[i].Timers = Timers{MinTx: 120 * time.Millisecond, MinRx: 80 * time.Millisecond, Multiplier: 21}
-	}
-	must(t, s.Set(peers))
-	eventually(t, "BIRD has the new timers", func() bool {
-		return strings.Count(b.ask(t, "show", "bfd", "sessions"), "2.520") == len(peers) // its Detection Time
-	})
-	b.write(t, birdConfig(200, 20))
-	b.ask(t, "configure")
-	eventually(t, "BIRD's new timers count", func() bool {
-		for _, p := range s.State() {
-			if p.Interval != 200*time.Millisecond || p.Detection != 20*200*time.Millisecond {
-				return false
-			}
-		}
-		return true
-	})
-	s.steady(t, before)
-
-	must(t, s.Set(peers[1:]))
-	eventually(t, "BIRD knows that v4 was taken down", func() bool { return b.state(t, "10.0.2.1") == "Down" })
-	s.steady(t, before[1:])
-	must(t, s.Set(peers))
-	s.are(t, Up)
-}
-
-func TestBIRDKilled(t *testing.T) {
-	b := startBIRD(t, "far", birdConfig(50, 20))
-	s := newTestServer(t, birdPeers()...)
-	s.are(t, Up)
-	b.upWith(t)
-	b.program.kill()
-	s.are(t, Down)
-	for _, p := range s.State() {
-		const detection = 20 * 50 * time.Millisecond
-		took := p.Since.Sub(p.Heard)
-		t.Logf("%s: down %s after the last packet", p.Peer.Name, took)
-		if p.Diagnostic != DetectionExpired || p.Failures != 1 || took < detection || took > detection+5*time.Second {
-			t.Errorf("%+v, %s after the last packet: want %s and what the machine takes", p, took, detection)
-		}
+	return end{
+		daemon: b, peers: birdPeers(), addresses: []string{"10.0.2.1", "fd00:2::1", "fe80::1", "10.0.1.1", "fd00:1::1"},
+		heard: func(t *testing.T) bool { // 21 * 120 ms
+			return strings.Count(b.ask(t, "show", "bfd", "sessions"), "2.520") == len(birdPeers())
+		},
+		change: func(t *testing.T) {
+			b.write(t, birdConfig(200, 20))
+			b.ask(t, "configure")
+		},
+		changed: []string{"v4", "v6", "ll", "far4", "far6"},
+		again:   func(t *testing.T) { startBIRD(t, "far", birdConfig(50, 20)) },
 	}
 }
 

@@ -1,62 +1,20 @@
 package bfd
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/fairway-network/fairway/internal/namespace"
 )
 
-// inNamespace marks a test process that runs in namespaces of its own: "bare"
-// before furnish.
-const inNamespace = "FAIRWAY_BFD_TEST_NAMESPACE"
-
-// TestMain runs the tests in network, process and mount namespaces of their
-// own where it may: with routers next to it, and with nothing left running
-// when the tests end, however they end.
-func TestMain(m *testing.M) {
-	switch {
-	case os.Getenv(inNamespace) == "bare":
-		if err := furnish(); err != nil {
-			fmt.Fprintln(os.Stderr, "prepare the test's namespaces:", err)
-			os.Exit(1)
-		}
-		os.Exit(m.Run())
-	case os.Getenv(inNamespace) != "" || os.Geteuid() != 0:
-		os.Exit(m.Run())
-	default:
-		os.Exit(isolated())
-	}
-}
-
-// isolated runs this test binary again in new namespaces.
-func isolated() int {
-	runtime.LockOSThread() // Pdeathsig is about the thread
-	cmd := exec.Command(os.Args[0], os.Args[1:]...)
-	cmd.Env = append(os.Environ(), inNamespace+"=bare")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWPID | syscall.CLONE_NEWNS,
-		Pdeathsig:  syscall.SIGKILL,
-	}
-	err := cmd.Run()
-	var exit *exec.ExitError
-	switch {
-	case err == nil:
-		return 0
-	case errors.As(err, &exit):
-		return exit.ExitCode()
-	}
-	fmt.Fprintln(os.Stderr, "run the tests in namespaces:", err)
-	return 1
-}
+// TestMain runs the tests in namespaces of their own where it may, with routers next
+// to it.
+func TestMain(m *testing.M) { os.Exit(namespace.Main(m, furnish)) }
 
 // The tests' network. The node, which is this process, is 10.0.1.1 on eth1 and
 // 10.0.2.1 on eth2; the same in IPv6, and fe80::1 on both. Two routers:
@@ -91,16 +49,10 @@ func ends() [][4]string {
 	return [][4]string{{"", "eth1", "1", "1"}, {"tor", "eth1", "1", "2"}, {"", "eth2", "2", "1"}, {"far", "eth2", "2", "2"}, {"tor", "eth3", "3", "1"}, {"far", "eth3", "3", "2"}}
 }
 
-// furnish makes the namespaces and the network.
+// furnish makes the routers' namespaces and the network.
 func furnish() error {
-	for _, m := range []struct{ source, target, kind string }{{"", "/", ""}, {"proc", "/proc", "proc"}, {"tmpfs", "/run", "tmpfs"}} {
-		flags := uintptr(0)
-		if m.kind == "" {
-			flags = syscall.MS_PRIVATE | syscall.MS_REC
-		}
-		if err := syscall.Mount(m.source, m.target, m.kind, flags, ""); err != nil {
-			return fmt.Errorf("mount %s: %w", m.target, err)
-		}
+	if err := syscall.Mount("tmpfs", "/run", "tmpfs", 0, ""); err != nil {
+		return fmt.Errorf("mount /run: %w", err)
 	}
 	var links, routes []string
 	for line := range strings.Lines(strings.TrimSpace(network)) {
@@ -132,36 +84,11 @@ func furnish() error {
 			return err
 		}
 	}
-	return os.Setenv(inNamespace, "furnished")
+	return nil
 }
 
-// inside runs f in the network namespace of a router. A socket that f opens
-// stays in it.
-func inside(name string, f func() error) error {
-	result := make(chan error)
-	go func() {
-		runtime.LockOSThread() // for good: the thread ends with the goroutine
-		result <- func() error {
-			fd, err := unix.Open("/run/netns/"+name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-			if err != nil {
-				return err
-			}
-			defer unix.Close(fd)
-			if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
-				return err
-			}
-			return f()
-		}()
-	}()
-	return <-result
-}
-
-func needNamespaces(t *testing.T) {
-	t.Helper()
-	if os.Getenv(inNamespace) == "" {
-		t.Skip("needs root: routers run in namespaces of the test")
-	}
-}
+// inside runs f in the network namespace of a router.
+func inside(name string, f func() error) error { return namespace.Inside("/run/netns/"+name, f) }
 
 func must(t *testing.T, err error) {
 	t.Helper()

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/fairway-network/fairway/internal/namespace"
 )
 
 // program is one that runs in a router's namespace.
@@ -20,7 +22,7 @@ type program struct {
 // run starts a program in a router's namespace; it ends with the test.
 func run(t *testing.T, where, dir string, argv ...string) *program {
 	t.Helper()
-	needNamespaces(t)
+	namespace.Need(t)
 	if _, err := exec.LookPath(argv[0]); err != nil {
 		t.Skip("a router is not installed: ", err)
 	}
@@ -114,6 +116,18 @@ func (f *frr) peer(t *testing.T, address string) frrPeer {
 	return frrPeer{}
 }
 
+func (f *frr) up(t *testing.T, address string) bool { return f.peer(t, address).Status == "up" }
+
+func (f *frr) knowsAdminDown(t *testing.T, address string) {
+	t.Helper()
+	eventually(t, "FRR knows that "+address+" was taken down", func() bool {
+		p := f.peer(t, address)
+		return p.Status == "down" && p.RemoteDiagnostic == "administratively down"
+	})
+}
+
+func (f *frr) kill() { f.bfdd.kill() }
+
 // configure gives bfdd a configuration change.
 func (f *frr) configure(t *testing.T, lines ...string) {
 	t.Helper()
@@ -166,10 +180,19 @@ func (b *bird) state(t *testing.T, address string) string {
 	return ""
 }
 
+func (b *bird) up(t *testing.T, address string) bool { return b.state(t, address) == "Up" }
+
+func (b *bird) knowsAdminDown(t *testing.T, address string) {
+	t.Helper()
+	eventually(t, "BIRD knows that "+address+" was taken down", func() bool { return b.state(t, address) == "Down" })
+}
+
+func (b *bird) kill() { b.program.kill() }
+
 // newTestServer gives a server with peers that ends with the test.
 func newTestServer(t *testing.T, peers ...Peer) *Server {
 	t.Helper()
-	needNamespaces(t)
+	namespace.Need(t)
 	s := NewServer()
 	t.Cleanup(func() {
 		if t.Failed() {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fairway-network/fairway/internal/namespace"
 	"golang.org/x/sys/unix"
 )
 
@@ -19,7 +20,7 @@ type raw struct{ conn net.PacketConn }
 
 func newRaw(t *testing.T, where, local string, ttl int) *raw {
 	t.Helper()
-	needNamespaces(t)
+	namespace.Need(t)
 	r := &raw{}
 	must(t, inside(where, func() (err error) {
 		options := []option{{unix.IPPROTO_IP, unix.IP_TTL, ttl}}
@@ -46,7 +47,7 @@ type ear struct{ listener *listener }
 
 func newEar(t *testing.T, where string, d door) *ear {
 	t.Helper()
-	needNamespaces(t)
+	namespace.Need(t)
 	e := &ear{}
 	must(t, inside(where, func() (err error) {
 		e.listener, err = d.listen()

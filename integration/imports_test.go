@@ -49,12 +49,12 @@ func rooms() []room {
 		{"routes/kernel", []string{"routes", netlink, netns, sys}, nil},
 		{"routes/vpc", []string{"routes"}, []string{"routes/..."}},
 		{"discovery", []string{sys}, nil},
-		{"speaker/...", []string{"routes", "discovery", gobgp, "google.golang.org/grpc/...", "google.golang.org/protobuf/..."}, []string{"integration/interop", "integration/router", netlink, netns, sys}},
+		{"speaker/...", []string{"routes", "discovery", gobgp, "google.golang.org/grpc/...", "google.golang.org/protobuf/..."}, []string{"integration/interop", "integration/router", "internal/namespace", netlink, netns, sys}},
 		{"config/...", []string{
 			"config/...", "pools", netipx, "github.com/spf13/viper", "github.com/go-viper/mapstructure/v2",
 			"github.com/fsnotify/fsnotify", "go.yaml.in/yaml/v3",
 		}, nil},
-		{"bfd", []string{sys}, nil},
+		{"bfd", []string{sys}, []string{"internal/namespace"}},
 		{"agent", []string{"agent/...", "pools", "pools/exchange", "routes", "speaker", "bfd", "internal/lockfile", netipx, sys, "github.com/prometheus/client_golang/...", "github.com/prometheus/common/expfmt"}, []string{"pools/...", cni, netlink, netns}},
 		{"agent/choice", []string{"pools", "k8s.io/apimachinery/pkg/labels"}, []string{"k8s.io/apimachinery/..."}},
 		{"agent/cluster", []string{"agent", "agent/choice", "agent/cni", "api/...", "pools", "pools/kube", machine},
@@ -71,7 +71,7 @@ func rooms() []room {
 		}, []string{lab, sys, netns, cni}},
 		{"cmd/fairway-ipam", []string{"agent/wire"}, nil},
 		{"integration/...", []string{
-			"agent/...", "api/...", "config", "pools/...", "routes/...", "speaker", "integration/...",
+			"agent/...", "api/...", "config", "pools/...", "routes/...", "speaker", "integration/...", "internal/namespace",
 			netlink, netns, sys, cni, "go.yaml.in/yaml/v3", machine, client, kinds,
 		}, []string{gobgp, netipx}},
 		{"scripts/...", nil, nil},

@@ -8,26 +8,22 @@ package learned
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
-	"os/exec"
-	"runtime"
-	"syscall"
 	"testing"
 
+	"github.com/fairway-network/fairway/internal/namespace"
 	"github.com/fairway-network/fairway/routes/kernel"
 	"github.com/fairway-network/fairway/speaker"
 )
 
 // What makes the test binary something else than a test.
 const (
-	inNamespace = "FAIRWAY_LEARNED_TEST_NAMESPACE"
-	asChild     = "FAIRWAY_LEARNED_TEST_CHILD"
-	asAgent     = "FAIRWAY_LEARNED_TEST_AGENT" // its value is a speaker.Desired
+	asChild = "FAIRWAY_LEARNED_TEST_CHILD"
+	asAgent = "FAIRWAY_LEARNED_TEST_AGENT" // its value is a speaker.Desired
 )
 
 func TestMain(m *testing.M) {
@@ -43,45 +39,9 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
-	case os.Geteuid() != 0:
-		os.Exit(m.Run())
-	case os.Getenv(inNamespace) != "":
-		if err := furnish(); err != nil {
-			fmt.Fprintln(os.Stderr, "prepare the test's namespaces:", err)
-			os.Exit(1)
-		}
-		os.Exit(m.Run())
 	default:
-		os.Exit(isolated())
+		os.Exit(namespace.Main(m, func() error { return nil }))
 	}
-}
-
-// isolated runs this test binary again with a network of its own. What it starts
-// ends with it.
-func isolated() int {
-	runtime.LockOSThread() // Pdeathsig is about the thread
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), inNamespace+"=1")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWPID | syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	err := cmd.Run()
-	var exit *exec.ExitError
-	switch {
-	case err == nil:
-		return 0
-	case errors.As(err, &exit):
-		return exit.ExitCode()
-	}
-	fmt.Fprintln(os.Stderr, "run the tests in namespaces:", err)
-	return 1
-}
-
-// furnish gives the namespaces a /proc of their own.
-func furnish() error {
-	if err := syscall.Mount("", "/", "", syscall.MS_PRIVATE|syscall.MS_REC, ""); err != nil {
-		return err
-	}
-	return syscall.Mount("proc", "/proc", "proc", 0, "")
 }
 
 func spawn(log *slog.Logger) speaker.Spawn {
