@@ -3,6 +3,8 @@ package wire
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -22,6 +24,27 @@ func TestRequestRoundTrip(t *testing.T) {
 			t.Errorf("%q was taken for a request", b)
 		}
 	}
+}
+
+// FuzzVariables: a block as the kernel keeps it and a list make the same request.
+func FuzzVariables(f *testing.F) {
+	f.Add([]byte("PATH=/bin\x00CNI_COMMAND=ADD\x00CNI_ARGS=\x00"))
+	f.Add([]byte("CNI_COMMAND=ADD"))
+	f.Add([]byte("\x00\x00CNI_\x00CNI_COMMAND\x00=CNI_COMMAND=x"))
+	f.Fuzz(func(t *testing.T, block []byte) {
+		list := strings.Split(string(block), "\x00")
+		got := AppendVariables([]byte("before"), block)
+		if want := AppendRequest([]byte("before"), list, nil); !bytes.Equal(got, want) {
+			t.Fatalf("%q, want %q", got, want)
+		}
+		want := ""
+		if i := slices.IndexFunc(list, func(e string) bool { return strings.HasPrefix(e, "CNI_COMMAND=") }); i >= 0 {
+			want = list[i][len("CNI_COMMAND="):]
+		}
+		if got := Variable(AppendVariables(nil, block), "CNI_COMMAND"); string(got) != want {
+			t.Fatalf("CNI_COMMAND is %q, want %q", got, want)
+		}
+	})
 }
 
 func TestAnswerRoundTrip(t *testing.T) {

@@ -1,86 +1,129 @@
 package main
 
-import (
-	"syscall"
-
-	"github.com/fairway-network/fairway/agent/wire"
-)
+import "github.com/fairway-network/fairway/agent/wire"
 
 // limits bound how long the plugin runs.
 type limits struct {
 	// Patience is how long an agent that is away may take to come back, in
 	// milliseconds: its restart must not be seen by a pod.
 	patience int64
-	// Answer is how long the agent may think, in milliseconds. ADD waits for
+	// Thought is how long the agent may think, in milliseconds. ADD waits for
 	// the announcement to leave, so it is longer than the agent's own bound.
-	answer int64
+	thought int64
 	// Retry is the pause between two tries to connect, in milliseconds.
 	retry int64
 }
 
-func defaultLimits() limits { return limits{patience: 2_000, answer: 60_000, retry: 4} }
+func defaultLimits() limits { return limits{patience: 2_000, thought: 60_000, retry: 4} }
 
 // maxHangUps bounds how often a request is repeated that the agent did not
 // answer, so that one which ends the agent does not end it for ever.
 const maxHangUps = 3
 
-// ask has the agent answer, which takes it l.patience and l.answer at most.
+// usual is enough for what a runtime hands over, and for an answer. What is
+// larger gets more.
+const usual = 16 << 10
+
+// question is what the agent is asked, and its answer. It is on the heap, and its
+// room is made at once, to keep the stack so shallow that the runtime has not to
+// have it grown: see call. What is rare is kept out of the way by noinline.
+type question struct {
+	limits
+	request []byte
+	command []byte // of the request, CNI_COMMAND
+	conf    []byte // of the request, the standard input
+	path    string // of the agent's socket
+	answer  []byte // in the end
+}
+
+//go:noinline
+func newQuestion(l limits) *question {
+	room := make([]byte, 0, 2*usual)
+	return &question{limits: l, request: room[:0:usual], answer: room[usual:usual]}
+}
+
+// readVariables reads the environment, as far as it is the agent's business.
+func (q *question) readVariables() errno {
+	block, err := environment(q.answer)
+	if err != 0 {
+		return err
+	}
+	q.request = wire.AppendVariables(q.request, block)
+	q.command = wire.Variable(q.request, "CNI_COMMAND")
+	return 0
+}
+
+// readConfiguration reads the standard input, which makes the request whole.
+func (q *question) readConfiguration() errno {
+	request, err := read(stdin, q.request, wire.MaxRequest, 0, nil)
+	if err == 0 {
+		q.conf = request[len(q.request):]
+		q.request = request
+	}
+	return err
+}
+
+// ask has the agent answer, which takes patience and thought at most.
 // While nobody listens it tries again. All commands are idempotent, so it
 // also tries again when an agent goes away without an answer.
-func ask(environ []string, conf []byte, command string, l limits) ([]byte, *wire.Fault) {
-	path := socketPath(conf)
-	if path[0] != '/' || len(path) > len(syscall.RawSockaddrUnix{}.Path)-1 || hasNUL(path) {
-		return nil, badPath(path)
-	}
-	request := wire.AppendRequest(make([]byte, 0, len(conf)+1024), environ, conf)
-	if len(request) > wire.MaxRequest {
-		return nil, tooLarge()
+func (q *question) ask() *wire.Fault {
+	if q.path[0] != '/' || len(q.path) > maxPath || hasNUL(q.path) {
+		return badPath(q.path)
 	}
 	var start int64 // read only if something goes wrong
 	for hangUps := 0; ; {
-		answer, err := exchange(path, request, l.answer)
-		if err == 0 {
-			return answer, nil
-		}
+		err := q.exchange()
 		switch err {
-		case syscall.ECONNREFUSED, syscall.ENOENT, syscall.EINTR:
+		case 0:
+			return nil
+		case econnrefused, enoent, eintr:
 			// nobody listens (yet), or no place in the queue so far
-		case syscall.EPIPE, syscall.ECONNRESET:
+		case epipe, econnreset:
 			if hangUps++; hangUps == maxHangUps {
-				return nil, away(path, command, err)
+				return q.away(err)
 			}
 		default:
-			return nil, away(path, command, err)
+			return q.away(err)
 		}
 		if start == 0 {
 			start = now()
 		}
-		if command == "STATUS" || now()-start >= l.patience {
-			return nil, away(path, command, err)
+		if q.isStatus() || now()-start >= q.patience {
+			return q.away(err)
 		}
-		sleep(l.retry)
+		sleep(q.retry)
 	}
 }
 
-// exchange has one request answered over one connection. EPIPE and ECONNRESET
+func (q *question) isStatus() bool { return string(q.command) == "STATUS" }
+
+// exchange has the request answered over one connection. EPIPE and ECONNRESET
 // stand for an agent that hung up, EAGAIN for a time-out, EMSGSIZE for an
 // answer that is too large.
-func exchange(path string, request []byte, timeout int64) ([]byte, syscall.Errno) {
-	fd, err := dial(path, timeout)
+func (q *question) exchange() errno {
+	fd, err := dial(q.path, q.thought)
 	if err != 0 {
-		return nil, err
+		return err
 	}
-	var answer []byte
-	if err = send(fd, request, timeout); err == 0 {
-		answer, err = receive(fd, timeout)
-	}
-	if err == 0 && len(answer) == 0 {
-		err = syscall.ECONNRESET
+	if err = send(fd, q.request, q.thought); err == 0 {
+		err = q.receive(fd)
 	}
 	if err != 0 {
 		closeFile(fd) // an exit follows success, and closes sooner
 	}
-	return answer, err
+	return err
+}
+
+func (q *question) receive(fd int) errno {
+	answer, err := receive(fd, q.answer[:0], q.thought)
+	switch {
+	case err != 0:
+		return err
+	case len(answer) == 0:
+		return econnreset
+	}
+	q.answer = answer
+	return 0
 }
 
 func hasNUL(s string) bool {
@@ -92,6 +135,7 @@ func hasNUL(s string) bool {
 	return false
 }
 
+//go:noinline
 func badPath(path string) *wire.Fault {
 	return &wire.Fault{
 		Code:    wire.InvalidNetworkConfig,
@@ -100,6 +144,7 @@ func badPath(path string) *wire.Fault {
 	}
 }
 
+//go:noinline
 func tooLarge() *wire.Fault {
 	return &wire.Fault{
 		Code:    wire.InvalidNetworkConfig,
@@ -110,30 +155,65 @@ func tooLarge() *wire.Fault {
 
 // away says why the agent gave no answer. STATUS has a code of its own for it
 // (CNI specification 1.1, section 2).
-func away(path, command string, err syscall.Errno) *wire.Fault {
+//
+//go:noinline
+func (q *question) away(err errno) *wire.Fault {
 	f := &wire.Fault{
 		Code:    wire.TryAgainLater,
-		Msg:     "the Fairway agent does not answer on " + path + ": " + err.Error(),
+		Msg:     "the Fairway agent does not answer on " + q.path + ": " + err.String(),
 		Details: "is the agent running on this node? Start it, or set ipam.socket in the network configuration to where it listens, and try again",
 	}
 	switch err {
-	case syscall.ECONNREFUSED, syscall.ENOENT, syscall.EINTR:
-	case syscall.EPIPE, syscall.ECONNRESET:
-		f.Msg = "the Fairway agent on " + path + " hung up without an answer"
+	case econnrefused, enoent, eintr:
+	case epipe, econnreset:
+		f.Msg = "the Fairway agent on " + q.path + " hung up without an answer"
 		f.Details = "see the agent's log, and try again"
-	case syscall.EAGAIN:
-		f.Msg = "the Fairway agent on " + path + " took too long to answer"
+	case eagain:
+		f.Msg = "the Fairway agent on " + q.path + " took too long to answer"
 		f.Details = "see the agent's log, and try again"
-	case syscall.EMSGSIZE:
+	case emsgsize:
 		f.Code = wire.IOFailure
-		f.Msg = "the answer from the Fairway agent on " + path + " is larger than 1 MiB"
+		f.Msg = "the answer from the Fairway agent on " + q.path + " is larger than 1 MiB"
 		f.Details = "is it the agent that listens there? Correct ipam.socket in the network configuration"
 	default:
 		f.Code = wire.IOFailure
 		f.Details = "does the plugin run as root, and is it the agent's socket? Correct ipam.socket in the network configuration"
 	}
-	if command == "STATUS" {
+	if q.isStatus() {
 		f.Code = wire.NotAvailable
 	}
 	return f
+}
+
+//go:noinline
+func noVariables(err errno) *wire.Fault {
+	if err == emsgsize {
+		return tooLarge()
+	}
+	return &wire.Fault{
+		Code:    wire.IOFailure,
+		Msg:     "cannot read the CNI_* variables from /proc/self/environ: " + err.String(),
+		Details: "is /proc mounted where the container runtime runs?",
+	}
+}
+
+//go:noinline
+func noConfiguration(err errno) *wire.Fault {
+	if err == emsgsize {
+		return tooLarge()
+	}
+	return &wire.Fault{
+		Code:    wire.IOFailure,
+		Msg:     "cannot read the network configuration from standard input: " + err.String(),
+		Details: "a container runtime gives it to a CNI plugin on its standard input",
+	}
+}
+
+//go:noinline
+func badAnswer(path string) *wire.Fault {
+	return &wire.Fault{
+		Code:    wire.IOFailure,
+		Msg:     "the answer from the Fairway agent on " + path + " is cut short or not an answer",
+		Details: "is the plugin of the same release as the agent? Copy it from the agent's image and try again",
+	}
 }

@@ -3,15 +3,10 @@
 // variables to the agent over a unix socket and prints the agent's answer.
 //
 // What a Go binary links runs at its start, so this program imports nothing
-// but system calls and the socket's wire format, and it calls the kernel
-// without telling the scheduler where it can: it has one thread to feed.
+// but the socket's wire format, and makes its system calls itself: see call.
 package main
 
-import (
-	"syscall"
-
-	"github.com/fairway-network/fairway/agent/wire"
-)
+import "github.com/fairway-network/fairway/agent/wire"
 
 const (
 	stdin  = 0
@@ -23,36 +18,57 @@ const about = "CNI plugin fairway-ipam: started by a container runtime, it asks 
 	"CNI protocol versions supported: "
 
 func main() {
-	syscall.Exit(run(syscall.Environ(), defaultLimits()))
+	exit(run(defaultLimits()))
 }
 
 // run does what the environment asks for and returns the exit status.
-func run(environ []string, l limits) int {
-	command := lookupEnv(environ, "CNI_COMMAND")
-	if command == "" {
-		_ = writeAll(stderr, []byte(about+join(wire.Versions(), ", ")+"\n"), 0)
-		return 1
+func run(l limits) int {
+	q := newQuestion(l)
+	if err := q.readVariables(); err != 0 {
+		return q.fail(noVariables(err))
 	}
-	conf, fault := readAll(stdin)
-	if fault != nil {
-		return fail(conf, fault)
+	if len(q.command) == 0 {
+		return introduce()
 	}
-	if command == "VERSION" {
-		return emit(wire.AppendVersions(nil, stringAt(conf, "cniVersion")), false)
+	if err := q.readConfiguration(); err != 0 {
+		return q.fail(noConfiguration(err))
 	}
-	answer, fault := ask(environ, conf, command, l)
-	if fault != nil {
-		return fail(conf, fault)
+	if string(q.command) == "VERSION" {
+		return q.printVersions()
 	}
-	text, failed, ok := wire.SplitAnswer(answer)
+	q.path = socketPath(q.conf)
+	if fault := q.ask(); fault != nil {
+		return q.fail(fault)
+	}
+	return q.printAnswer()
+}
+
+// introduce tells a person what this program is.
+//
+//go:noinline
+func introduce() int {
+	_ = writeAll(stderr, []byte(about+join(wire.Versions(), ", ")+"\n"), 0)
+	return 1
+}
+
+//go:noinline
+func (q *question) printVersions() int {
+	return emit(wire.AppendVersions(nil, stringAt(q.conf, "cniVersion")), false)
+}
+
+func (q *question) printAnswer() int {
+	text, failed, ok := wire.SplitAnswer(q.answer)
 	if !ok {
-		return fail(conf, &wire.Fault{
-			Code:    wire.IOFailure,
-			Msg:     "the answer from the Fairway agent on " + socketPath(conf) + " is cut short or not an answer",
-			Details: "is the plugin of the same release as the agent? Copy it from the agent's image and try again",
-		})
+		return q.fail(badAnswer(q.path))
 	}
 	return emit(text, failed)
+}
+
+// fail prints f in the version that the configuration asks for.
+//
+//go:noinline
+func (q *question) fail(f *wire.Fault) int {
+	return emit(f.AppendJSON(nil, stringAt(q.conf, "cniVersion")), true)
 }
 
 // emit writes a whole answer and returns the exit status.
@@ -61,11 +77,6 @@ func emit(text []byte, failed bool) int {
 		return 1
 	}
 	return 0
-}
-
-// fail prints f in the version that conf asks for.
-func fail(conf []byte, f *wire.Fault) int {
-	return emit(f.AppendJSON(nil, stringAt(conf, "cniVersion")), true)
 }
 
 // socketPath is what conf says in ipam.socket, or the default.
@@ -82,15 +93,6 @@ func stringAt(conf []byte, path ...string) string {
 	literal, _ := wire.Lookup(conf, path...)
 	s, _ := wire.Unquote(literal)
 	return string(s)
-}
-
-func lookupEnv(environ []string, name string) string {
-	for _, e := range environ {
-		if len(e) > len(name) && e[len(name)] == '=' && e[:len(name)] == name {
-			return e[len(name)+1:]
-		}
-	}
-	return ""
 }
 
 func join(s []string, sep string) string {

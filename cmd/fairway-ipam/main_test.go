@@ -115,12 +115,12 @@ func wantFault(t *testing.T, o outcome, code wire.Code, says ...string) {
 	}
 }
 
-func TestImportsNothingButSystemCalls(t *testing.T) {
+func TestImportsNothingButTheWire(t *testing.T) {
 	files, err := filepath.Glob("*.go")
 	if err != nil {
 		t.Fatal(err)
 	}
-	allowed := []string{`"syscall"`, `"unsafe"`, `"github.com/fairway-network/fairway/agent/wire"`}
+	allowed := []string{`"unsafe"`, `"github.com/fairway-network/fairway/agent/wire"`}
 	files = append(files, "../../agent/wire/wire.go", "../../agent/wire/json.go", "../../agent/wire/fault.go")
 	for _, file := range files {
 		if strings.HasSuffix(file, "_test.go") {
@@ -143,6 +143,7 @@ func TestPlugin(t *testing.T) {
 	for name, test := range map[string]func(*testing.T, string){
 		"hands over and prints":          handsOverAndPrints,
 		"large request and answer":       largeRequestAndAnswer,
+		"large environment":              largeEnvironment,
 		"no agent":                       noAgent,
 		"agent comes back":               agentComesBack,
 		"agent restarts under a request": agentRestartsUnderARequest,
@@ -193,6 +194,30 @@ func largeRequestAndAnswer(t *testing.T, bin string) {
 	}
 	if got := <-length; got < len(conf) {
 		t.Errorf("the agent got %d bytes of %d", got, len(conf))
+	}
+}
+
+// largeEnvironment leaves no room for the rest in what is usual.
+func largeEnvironment(t *testing.T, bin string) {
+	path := filepath.Join(t.TempDir(), "s")
+	requests := make(chan []byte, 1)
+	serve(t, path, func(c *net.UnixConn) {
+		request, _ := io.ReadAll(c)
+		requests <- request
+		_, _ = c.Write(wire.AppendAnswer(nil, []byte("{}"), false))
+	})
+	// To the byte at which there is none left, and some around it.
+	for missing := -2; missing <= 2; missing++ {
+		const command, name = "CNI_COMMAND=ADD", "CNI_ARGS="
+		environ := []string{command, name + strings.Repeat("x", usual-len(command)-len(name)-3-missing), "HOME=/"}
+		cmd := exec.CommandContext(t.Context(), bin)
+		cmd.Env, cmd.Stdin = environ, strings.NewReader(confFor(path))
+		if out, err := cmd.Output(); err != nil || string(out) != "{}" {
+			t.Fatalf("%d missing: %v, %.200s", missing, err, out)
+		}
+		if got := <-requests; !bytes.Equal(got, wire.AppendRequest(nil, environ, []byte(confFor(path)))) {
+			t.Errorf("%d missing: the request has %d bytes", missing, len(got))
+		}
 	}
 }
 
@@ -317,7 +342,7 @@ func answersAlone(t *testing.T, bin string) {
 // TestSlowAgentIsNotWaitedForForEver runs in this process, where the bounds
 // can be short.
 func TestSlowAgentIsNotWaitedForForEver(t *testing.T) {
-	l := limits{patience: 100, answer: 50, retry: 1}
+	l := limits{patience: 100, thought: 50, retry: 1}
 	silent := filepath.Join(t.TempDir(), "silent")
 	serve(t, silent, func(*net.UnixConn) { <-t.Context().Done() })
 	trickling := filepath.Join(t.TempDir(), "trickling")
@@ -329,7 +354,9 @@ func TestSlowAgentIsNotWaitedForForEver(t *testing.T) {
 		}
 	})
 	for _, path := range []string{silent, trickling} {
-		_, f := ask([]string{"CNI_COMMAND=ADD"}, []byte(confFor(path)), "ADD", l)
+		q := newQuestion(l)
+		q.path, q.request = path, wire.AppendRequest(nil, []string{"CNI_COMMAND=ADD"}, []byte(confFor(path)))
+		f := q.ask()
 		if f == nil || f.Code != wire.TryAgainLater || !strings.Contains(f.Msg, path+" took too long") {
 			t.Errorf("%s: %+v", path, f)
 		}
