@@ -50,7 +50,7 @@ func newRoad(t *testing.T) *road {
 	t.Helper()
 	labtest.Need(t, "/usr/lib/frr/bgpd", "/usr/lib/frr/zebra", "vtysh", "gobgp")
 	dir := t.TempDir()
-	build := exec.Command("go", "build", "-o", dir, "../cmd/fairway", "../cmd/fairway-ipam")
+	build := exec.Command("go", "build", "-o", dir, "../cmd/fairway", "../cmd/fairway-speaker", "../cmd/fairway-ipam")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
@@ -74,6 +74,7 @@ func newRoad(t *testing.T) *road {
 			}},
 			{Name: "node1", Binds: []lab.Bind{
 				{Source: filepath.Join(dir, "fairway"), Target: "/usr/local/bin/fairway", ReadOnly: true},
+				{Source: filepath.Join(dir, "fairway-speaker"), Target: "/usr/local/bin/fairway-speaker", ReadOnly: true},
 				{Source: filepath.Join(dir, "fairway-ipam"), Target: "/usr/local/bin/fairway-ipam", ReadOnly: true},
 				{Source: filepath.Dir(r.config), Target: "/etc/fairway", ReadOnly: true},
 			}, Exec: []string{"ip addr add 10.0.1.2/24 dev eth1"}},

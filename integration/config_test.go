@@ -221,7 +221,7 @@ type agentOfNode struct {
 func (n *agentOfNode) start(config string) {
 	n.t.Helper()
 	program, file := filepath.Join(n.dir, "fairway"), filepath.Join(n.dir, "fairway.yaml")
-	if out, err := exec.Command("go", "build", "-o", program, "../cmd/fairway").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-o", n.dir+"/", "../cmd/fairway", "../cmd/fairway-speaker").CombinedOutput(); err != nil {
 		n.t.Fatalf("build: %v\n%s", err, out)
 	}
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {

@@ -105,7 +105,7 @@ func newDual(t *testing.T) *dual {
 	t.Helper()
 	labtest.Need(t, "/usr/lib/frr/bgpd", "/usr/lib/frr/zebra", "/usr/lib/frr/bfdd", "vtysh", "bird", "birdc")
 	dir := t.TempDir()
-	build := exec.Command("go", "build", "-o", dir, "../cmd/fairway", "../cmd/fairway-ipam")
+	build := exec.Command("go", "build", "-o", dir, "../cmd/fairway", "../cmd/fairway-speaker", "../cmd/fairway-ipam")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
@@ -156,7 +156,7 @@ func dualTopology(dir string) *lab.Topology {
 				"ip link add br1 type bridge", "ip link add br2 type bridge", "ip link set br1 up", "ip link set br2 up",
 				"ip link set eth1 master br1", "ip link set eth2 master br1", "ip link set eth3 master br2", "ip link set eth4 master br2"}},
 			{Name: "node1", Sysctls: forwarding, Binds: []lab.Bind{
-				bind("fairway", "/usr/local/bin/fairway"), bind("fairway-ipam", "/usr/local/bin/fairway-ipam"), bind("etc", "/etc/fairway"),
+				bind("fairway", "/usr/local/bin/fairway"), bind("fairway-speaker", "/usr/local/bin/fairway-speaker"), bind("fairway-ipam", "/usr/local/bin/fairway-ipam"), bind("etc", "/etc/fairway"),
 			}, Exec: []string{
 				"ip addr add 10.0.1.2/24 dev eth1", "ip addr add 10.0.2.2/24 dev eth2",
 				"ip route add 192.0.2.10/32 nexthop via 10.0.1.1 nexthop via 10.0.2.1"}},
@@ -366,7 +366,7 @@ func (f *dual) kill(sig syscall.Signal) {
 	}
 	f.await("the agent and its speaker are gone", func() error {
 		for _, p := range all {
-			if p.Comm == "fairway" && p.Alive() {
+			if strings.HasPrefix(p.Comm, "fairway") && p.Alive() {
 				return fmt.Errorf("process %d runs", p.PID)
 			}
 		}

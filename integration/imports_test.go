@@ -49,7 +49,8 @@ func rooms() []room {
 		{"routes/kernel", []string{"routes", netlink, netns, sys}, nil},
 		{"routes/vpc", []string{"routes"}, []string{"routes/..."}},
 		{"discovery", []string{sys}, nil},
-		{"speaker/...", []string{"routes", "discovery", gobgp, "google.golang.org/grpc/...", "google.golang.org/protobuf/..."}, []string{"integration/interop", "integration/router", "internal/namespace", netlink, netns, sys}},
+		{"speaker", nil, nil},
+		{"speaker/server", []string{"speaker", "routes", "discovery", gobgp, "google.golang.org/grpc/...", "google.golang.org/protobuf/..."}, []string{"integration/interop", "integration/router", "internal/namespace", netlink, netns, sys}},
 		{"config/...", []string{
 			"config/...", "pools", netipx, "github.com/spf13/viper", "github.com/go-viper/mapstructure/v2",
 			"github.com/fsnotify/fsnotify", "go.yaml.in/yaml/v3",
@@ -69,11 +70,12 @@ func rooms() []room {
 			"agent/...", "api/...", "config", "pools/...", "routes/...", "speaker", "internal/...",
 			"github.com/spf13/cobra", machine, client, kinds, sys, "k8s.io/klog/v2",
 		}, []string{lab, sys, netns, cni}},
+		{"cmd/fairway-speaker", []string{"routes/kernel", "speaker/server"}, nil},
 		{"cmd/fairway-ipam", []string{"agent/wire"}, nil},
 		{"integration/...", []string{
 			"agent/...", "api/...", "config", "pools/...", "routes/...", "speaker", "integration/...", "internal/namespace",
 			netlink, netns, sys, cni, "go.yaml.in/yaml/v3", machine, client, kinds,
-		}, []string{gobgp, netipx}},
+		}, []string{gobgp, netipx, "speaker/server"}},
 		{"scripts/...", nil, nil},
 	}
 }
@@ -167,6 +169,18 @@ func TestImportsOfThePlugin(t *testing.T) {
 		case slices.Contains([]string{"runtime", "syscall", "unsafe", "errors", "cmp", "iter", "slices", "sync", "sync/atomic", "math/bits"}, name):
 		default:
 			t.Errorf("cmd/fairway-ipam links %s", short(name))
+		}
+	}
+}
+
+// What the agent links runs at its start, before a pod can have an address: BGP has a
+// program of its own.
+func TestImportsOfTheAgent(t *testing.T) {
+	for _, name := range listed(t, module+"/cmd/fairway")[0].Deps {
+		for _, far := range []string{"speaker/server", "github.com/osrg/gobgp/v3/...", "google.golang.org/grpc/..."} {
+			if fits(short(name), far) {
+				t.Errorf("cmd/fairway links %s", short(name))
+			}
 		}
 	}
 }

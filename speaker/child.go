@@ -33,7 +33,7 @@ const (
 )
 
 // Spawn says how to start the process of a Child: Path with Args must end up
-// in ServeChild.
+// in Serve.
 type Spawn struct {
 	Path string
 	Args []string
@@ -439,6 +439,15 @@ func (c *Child) State(ctx context.Context) (State, error) {
 	return *a.State, nil
 }
 
+// leaving is ctx less a time at its end, at most a quarter of what is left.
+func leaving(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithDeadline(ctx, deadline.Add(-min(d, max(time.Until(deadline), 0)/4)))
+}
+
 // idle is the state of a speaker whose process can't be asked.
 func idle(want *Desired, why string) State {
 	var st State
@@ -488,6 +497,22 @@ func (c *Child) closing() bool {
 	return true
 }
 
+// Untold is the error of a Close with Withdraw about peers that could not be told, and
+// may go on sending traffic here.
+func Untold(peers []Peer, cause error) error {
+	var list []string
+	for _, p := range peers {
+		place := p.Interface
+		if p.Address.IsValid() {
+			place = p.Address.String()
+		}
+		list = append(list, fmt.Sprintf("%s (%s)", p.Name, place))
+	}
+	slices.Sort(list)
+	return fmt.Errorf("peer %s: not told that the prefixes are withdrawn, may hold routes to this node until graceful restart or hold time ends: %w",
+		strings.Join(list, ", "), cause)
+}
+
 // gone waits until no process runs.
 func (c *Child) gone(ctx context.Context) error {
 	select {
@@ -517,7 +542,7 @@ func (c *Child) withdraw(ctx context.Context) error {
 	if !mayHold || len(last.Peers) == 0 {
 		return nil
 	}
-	return untoldError(last.Peers, err)
+	return Untold(last.Peers, err)
 }
 
 // kill ends the process if there is one.

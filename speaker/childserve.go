@@ -24,14 +24,13 @@ const (
 // ErrParentGone: the process that this speaker works for ended.
 var ErrParentGone = errors.New("the agent that started this BGP speaker is gone")
 
-// ServeChild is the whole of the process that a Child starts: it runs a Server
-// for the parent and logs to stderr for the parent to pass on. It returns nil
-// when the parent closed the speaker, and ErrParentGone when the parent died;
-// main must exit at once then, without a word to the peers, so that they keep
+// Serve is the whole of the process that a Child starts: it steers the speaker that
+// open makes as the parent says, and logs to stderr for the parent to pass on. It
+// returns nil when the parent closed the speaker, and ErrParentGone when the parent
+// died; main must exit at once then, without a word to the peers, so that they keep
 // forwarding. Signals that a terminal or a service manager sends to the whole
-// group are ignored: the parent decides. What routers tell goes to the sink that
-// open makes, as Server.Learn has it; nil is for none.
-func ServeChild(ctx context.Context, stderr io.Writer, open func(*slog.Logger) (Sink, error)) error {
+// group are ignored: the parent decides.
+func Serve(ctx context.Context, stderr io.Writer, open func(*slog.Logger) Speaker) error {
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	file := os.NewFile(linkFD, "parent")
 	conn, err := net.FileConn(file)
@@ -46,16 +45,12 @@ func ServeChild(ctx context.Context, stderr io.Writer, open func(*slog.Logger) (
 		level = slog.LevelInfo
 	}
 	log := slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: level}))
-	server := NewServer(log)
-	if open != nil {
-		server.Learn(func() (Sink, error) { return open(log) })
-	}
-	return serveLink(ctx, conn, server)
+	return serveLink(ctx, conn, open(log))
 }
 
 // child answers the requests of a parent.
 type child struct {
-	server *Server
+	speaker Speaker
 
 	mu      sync.Mutex
 	encoder *json.Encoder
@@ -64,12 +59,12 @@ type child struct {
 
 // serveLink answers requests until the parent is gone or has closed the
 // speaker.
-func serveLink(ctx context.Context, conn io.ReadWriteCloser, server *Server) error {
+func serveLink(ctx context.Context, conn io.ReadWriteCloser, s Speaker) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
-	c := &child{server: server, encoder: json.NewEncoder(conn), cancels: make(map[uint64]context.CancelFunc)}
+	c := &child{speaker: s, encoder: json.NewEncoder(conn), cancels: make(map[uint64]context.CancelFunc)}
 	closed := make(chan error, 1)
 	for d := json.NewDecoder(conn); ; {
 		var r request
@@ -132,17 +127,17 @@ func (c *child) do(ctx context.Context, r request) (a answer) {
 	}
 	switch r.Op {
 	case opSet:
-		a.setError(c.server.Set(ctx, r.Desired.desired()))
+		a.setError(c.speaker.Set(ctx, r.Desired.desired()))
 	case opFlush:
-		a.setError(c.server.Flush(ctx, r.Prefixes))
+		a.setError(c.speaker.Flush(ctx, r.Prefixes))
 	case opState:
-		st, err := c.server.State(ctx)
+		st, err := c.speaker.State(ctx)
 		a.State = &st
 		a.setError(err)
 	case opFail:
-		a.setError(c.server.Fail(ctx, r.Peer))
+		a.setError(c.speaker.Fail(ctx, r.Peer))
 	case opClose:
-		a.setError(c.server.Close(ctx, r.Stop))
+		a.setError(c.speaker.Close(ctx, r.Stop))
 	default:
 		a.setError(fmt.Errorf("unknown request %q: agent and speaker process are of different versions", r.Op))
 	}

@@ -97,6 +97,11 @@ type GracefulRestart struct {
 	Restarting bool
 }
 
+// Kept is how long peers may keep this node's routes after they have noticed that
+// its session is gone: longer than Time only with those that know long-lived
+// graceful restart.
+func (g GracefulRestart) Kept() time.Duration { return g.Time + g.LongLived }
+
 // Family of addresses that a session carries.
 type Family string
 

@@ -25,6 +25,10 @@ const (
 	ReasonOther            Reason = "other"
 )
 
+// SinceThen is what a LastError has between why the last session ended and why none
+// came about since.
+const SinceThen = "; since then: "
+
 // Reasons are all but ReasonNone.
 func Reasons() []Reason {
 	var all []Reason
@@ -67,7 +71,7 @@ func (p PeerState) Reason() Reason {
 		return ReasonNone
 	}
 	words := p.LastError
-	if at := strings.LastIndex(words, sinceThen); at >= 0 {
+	if at := strings.LastIndex(words, SinceThen); at >= 0 {
 		words = words[at:]
 	}
 	words, _, _ = strings.Cut(words, `"`) // what follows is what somebody on the other side wrote

@@ -1,13 +1,11 @@
-// Package speaker tells the network which prefixes this node can deliver. It
-// wraps GoBGP whole: nothing of GoBGP's API leaves it, and whatever the
-// configuration says, a speaker exports only the prefixes of its last Set and
-// never becomes a transit for what it learned.
+// Package speaker tells the network which prefixes this node can deliver: it is
+// the contract of a BGP speaker, and the way to one in a process of its own.
 //
 // A caller hands over whole desired states and reads back what is; there are
-// no add and remove calls to keep in step. GoBGP runs in a child process
-// (Child), because one malformed header from a peer ends the process that it
-// runs in; Server is the same contract inside one process, and is what the
-// child runs.
+// no add and remove calls to keep in step. BGP runs in a child process (Child),
+// because GoBGP ends the process that it runs in over one malformed header from
+// a peer, and because the agent need not link it. Package server is the same
+// contract inside one process, and what the child runs.
 package speaker
 
 import (
@@ -29,6 +27,12 @@ var ErrPeers = errors.New("not all BGP peers are as configured")
 // runs on with the Local and the peers that it had, and with the prefixes of
 // the new Set.
 var ErrLocal = errors.New("this node's own BGP settings were refused")
+
+// ErrUnknownPeer: no peer of the last Set has this name.
+var ErrUnknownPeer = errors.New("no such BGP peer")
+
+// ErrClosed: the speaker was closed; make a new one.
+var ErrClosed = errors.New("the BGP speaker is closed")
 
 // Speaker is a BGP speaker steered by desired states.
 type Speaker interface {

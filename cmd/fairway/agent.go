@@ -18,7 +18,6 @@ import (
 
 	"github.com/fairway-network/fairway/agent"
 	"github.com/fairway-network/fairway/config"
-	"github.com/fairway-network/fairway/speaker"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
@@ -150,7 +149,7 @@ func partsOf(ctx context.Context, c *config.Config, log *slog.Logger) (_ agent.P
 	closeAll = func() error { return errors.Join(closeTable(), closeStore()) }
 	parts.Kernel = table
 	unlearn(ctx, c.Routes.Learned, log)
-	if parts.Speaker, err = speakerOf(c.Routes.Learned, log); err != nil {
+	if parts.Speaker, err = speakerOf(c, log); err != nil {
 		return agent.Parts{}, nil, errors.Join(err, closeAll())
 	}
 	return parts, closeAll, nil
@@ -163,15 +162,6 @@ func booted() time.Time {
 		return time.Time{}
 	}
 	return time.Now().Add(-time.Duration(info.Uptime) * time.Second)
-}
-
-// speakerOf is this same program in a process of its own.
-func speakerOf(l config.LearnedRoutes, log *slog.Logger) (speaker.Speaker, error) {
-	self, err := os.Executable()
-	if err != nil {
-		return nil, fmt.Errorf("find this program for the BGP speaker's process: %w", err)
-	}
-	return speaker.NewChild(speaker.Spawn{Path: self, Args: speakerArguments(l), Log: log}), nil
 }
 
 func logger(c config.Log, stderr io.Writer) (*slog.Logger, *slog.LevelVar) {

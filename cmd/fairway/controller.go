@@ -28,14 +28,26 @@ func controllerCommand() *cobra.Command {
 
 // becomeController returns only if it fails.
 func becomeController(args []string) error {
+	path, err := beside(controllerProgram)
+	if err != nil {
+		return err
+	}
+	return missing(path, syscall.Exec(path, append([]string{path}, args...), os.Environ()))
+}
+
+// beside is where a program is that is installed with this one.
+func beside(program string) (path string, err error) {
 	self, err := os.Executable()
 	if err != nil {
-		return fmt.Errorf("find %s, which is installed beside this program: %w", controllerProgram, err)
+		return "", fmt.Errorf("find %s, which is installed beside this program: %w", program, err)
 	}
-	path := filepath.Join(filepath.Dir(self), controllerProgram)
-	err = syscall.Exec(path, append([]string{path}, args...), os.Environ())
+	return filepath.Join(filepath.Dir(self), program), nil
+}
+
+// missing says what to do about a program that can't be started.
+func missing(path string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s is missing: install it beside %s", path, self)
+		return fmt.Errorf("%s is missing: install it there, beside fairway, from the same release", path)
 	}
 	return fmt.Errorf("start %s: %w", path, err)
 }

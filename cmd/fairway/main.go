@@ -1,6 +1,3 @@
-// GoBGP's listener must not be MPTCP: the kernel ignores TCP MD5 keys there.
-//go:debug multipathtcp=0
-
 // Command fairway is the agent of a node, and what a person types to look
 // after it.
 package main
@@ -37,6 +34,6 @@ func command() *cobra.Command {
 		Version: version,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(agentCommand(), checkCommand(), statusCommand(), getCommand(), peerCommand(), speakerCommand(), controllerCommand())
+	root.AddCommand(agentCommand(), checkCommand(), statusCommand(), getCommand(), peerCommand(), controllerCommand())
 	return root
 }

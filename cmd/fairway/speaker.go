@@ -10,37 +10,31 @@ import (
 	"github.com/fairway-network/fairway/config"
 	"github.com/fairway-network/fairway/routes/kernel"
 	"github.com/fairway-network/fairway/speaker"
-	"github.com/spf13/cobra"
 )
 
-// speakerCommand is what the agent starts for BGP. It does not end on the
-// signals that end the agent: the agent says when. Without -learned-table it
-// learns no routes.
-func speakerCommand() *cobra.Command {
-	var learned kernel.Config
-	cmd := &cobra.Command{
-		Use: "speaker", Hidden: true, Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			open := func(log *slog.Logger) (speaker.Sink, error) { return kernel.NewLearned(learned, log) }
-			if learned.Table == 0 {
-				open = nil
-			}
-			return speaker.ServeChild(context.WithoutCancel(cmd.Context()), os.Stderr, open)
-		},
+// speakerProgram is beside this one.
+const speakerProgram = "fairway-speaker"
+
+// speakerOf is the BGP speaker, a process of its own. Where there is to be BGP, its
+// program is looked for now: without it nothing would be announced.
+func speakerOf(c *config.Config, log *slog.Logger) (speaker.Speaker, error) {
+	path, err := beside(speakerProgram)
+	if err != nil {
+		return nil, err
 	}
-	cmd.Flags().IntVar(&learned.Table, "learned-table", 0, "the route table for learned routes")
-	cmd.Flags().IntVar(&learned.Protocol, "learned-protocol", 0, "the protocol number that marks them; 0 is their own default")
-	cmd.Flags().IntVar(&learned.Metric, "learned-metric", 0, "their metric; 0 is their own default")
-	return cmd
+	if _, err := os.Stat(path); err != nil && (c.BGP.ASN != 0 || c.BGP.ASNFrom != config.NodeValue{}) {
+		return nil, missing(path, err)
+	}
+	return speaker.NewChild(speaker.Spawn{Path: path, Args: speakerArguments(c.Routes.Learned), Log: log}), nil
 }
 
 // speakerArguments are for a speaker of an agent with these settings.
 func speakerArguments(l config.LearnedRoutes) []string {
 	if !*l.Enabled {
-		return []string{"speaker"}
+		return nil
 	}
 	return []string{
-		"speaker", fmt.Sprintf("--learned-table=%d", l.Table), fmt.Sprintf("--learned-protocol=%d", l.Protocol), fmt.Sprintf("--learned-metric=%d", l.Metric),
+		fmt.Sprintf("--learned-table=%d", l.Table), fmt.Sprintf("--learned-protocol=%d", l.Protocol), fmt.Sprintf("--learned-metric=%d", l.Metric),
 	}
 }
 

@@ -38,9 +38,17 @@ func ip(t *testing.T, args string) string {
 // assemble makes the parts of an agent whose file has these lines about routes.
 func assemble(t *testing.T, routes string) {
 	t.Helper()
+	if err := assembled(t, "routes: "+routes+"\n"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// assembled makes the parts of an agent whose file has these lines.
+func assembled(t *testing.T, lines string) error {
+	t.Helper()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "fairway.yaml")
-	text := "node: here\nrunDir: " + dir + "\nstateDir: " + dir + "\nbgp: {asn: 64512, routerID: 192.0.2.1}\nroutes: " + routes + "\n"
+	text := "node: here\nrunDir: " + dir + "\nstateDir: " + dir + "\n" + lines
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -50,10 +58,22 @@ func assemble(t *testing.T, routes string) {
 	}
 	_, closeAll, err := partsOf(t.Context(), c, slog.New(slog.NewTextHandler(t.Output(), nil)))
 	if err != nil {
+		return err
+	}
+	return closeAll()
+}
+
+// An agent with BGP whose other half was not installed says so at once, and where it
+// belongs.
+func TestAgentWithoutSpeakerProgram(t *testing.T) {
+	ownNetwork(t)
+	self, err := os.Executable()
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := closeAll(); err != nil {
-		t.Error(err)
+	want := filepath.Join(filepath.Dir(self), "fairway-speaker") + " is missing: install it there"
+	if err := assembled(t, "bgp: {asn: 64512, routerID: 192.0.2.1}\n"); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("%v, want %q", err, want)
 	}
 }
 

@@ -150,7 +150,7 @@ func rest(ctx context.Context, b *bench, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "\n### At rest\n\nAgent and speaker (%d processes of one program) with %d leases and no peer: %.1f MB of memory (PSS, which counts once what both share; at most %d); the sum of what each has resident (RSS), which counts it twice, is %.1f MB. %v of processor time in %v.\n",
+	fmt.Fprintf(out, "\n### At rest\n\nAgent and speaker (%d processes) with %d leases and no peer: %.1f MB of memory (PSS, which counts once what both share; at most %d); the sum of what each has resident (RSS), which counts it twice, is %.1f MB. %v of processor time in %v.\n",
 		len(family), leases, float64(own)/1e6, atMost, float64(resident)/1e6, after-before, watched)
 	return nil
 }

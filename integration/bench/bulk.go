@@ -184,7 +184,7 @@ func (b *bench) tellWithFairway(ctx context.Context, node int, dir string) (tell
 		return telling{}, err
 	}
 	c := speaker.NewChild(speaker.Spawn{
-		Path: "nsenter", Args: []string{fmt.Sprintf("--net=/proc/%d/ns/net", node), "--", b.fairway, "speaker"},
+		Path: "nsenter", Args: []string{fmt.Sprintf("--net=/proc/%d/ns/net", node), "--", b.speaker},
 		Log: slog.New(slog.NewTextHandler(log, nil)),
 	})
 	d := speaker.Desired{

@@ -273,7 +273,7 @@ func (b *bench) learnWithFairway(ctx context.Context, node int, dir string) (fun
 		return nil, err
 	}
 	c := speaker.NewChild(speaker.Spawn{
-		Path: "nsenter", Args: []string{fmt.Sprintf("--net=/proc/%d/ns/net", node), "--", b.fairway, "speaker", "--learned-table=254"},
+		Path: "nsenter", Args: []string{fmt.Sprintf("--net=/proc/%d/ns/net", node), "--", b.speaker, "--learned-table=254"},
 		Log: slog.New(slog.NewTextHandler(log, nil)),
 	})
 	stop := func() {

@@ -194,7 +194,7 @@ type bench struct {
 	rounds int
 	series int
 	// programs; host-local as a plain go build makes it, and as released
-	fairway, controller, plugin, hostLocal, hostLocalStatic, empty string
+	fairway, speaker, controller, plugin, hostLocal, hostLocalStatic, empty string
 }
 
 func newBench(ctx context.Context, o options) (*bench, error) {
@@ -214,7 +214,7 @@ func newBench(ctx context.Context, o options) (*bench, error) {
 		b.cleanUp()
 		return nil, err
 	}
-	for name, path := range map[string]*string{"fairway": &b.fairway, "fairway-controller": &b.controller, "fairway-ipam": &b.plugin, "host-local": &b.hostLocal, "static/host-local": &b.hostLocalStatic, "empty": &b.empty} {
+	for name, path := range map[string]*string{"fairway": &b.fairway, "fairway-speaker": &b.speaker, "fairway-controller": &b.controller, "fairway-ipam": &b.plugin, "host-local": &b.hostLocal, "static/host-local": &b.hostLocalStatic, "empty": &b.empty} {
 		*path = filepath.Join(bin, name)
 	}
 	return b, nil
@@ -227,6 +227,7 @@ func buildAll(ctx context.Context, bin string) error {
 	shipped := []string{"-trimpath", "-ldflags=-s -w"}
 	err := build(ctx, bin, "0", append(slices.Clone(shipped),
 		"github.com/fairway-network/fairway/cmd/fairway",
+		"github.com/fairway-network/fairway/cmd/fairway-speaker",
 		"github.com/fairway-network/fairway/cmd/fairway-controller",
 		"github.com/fairway-network/fairway/cmd/fairway-ipam",
 		"github.com/fairway-network/fairway/integration/bench/empty")...)

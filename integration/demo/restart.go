@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os/exec"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -78,7 +79,7 @@ func killAgent(ctx context.Context, n *lab.Node) error {
 	if err != nil {
 		return err
 	}
-	all = slices.DeleteFunc(all, func(p lab.Process) bool { return p.Comm != "fairway" })
+	all = slices.DeleteFunc(all, func(p lab.Process) bool { return !strings.HasPrefix(p.Comm, "fairway") })
 	agent := slices.IndexFunc(all, func(p lab.Process) bool { return slices.Contains(p.Args, "agent") })
 	if agent < 0 {
 		return fmt.Errorf("no agent runs on %s: %+v", n.Name(), all)

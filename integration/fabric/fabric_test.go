@@ -108,7 +108,7 @@ func must(t *testing.T, err error) {
 
 func (f *fabric) build() {
 	f.t.Helper()
-	out, err := exec.Command("go", "build", "-o", f.bin, "../../cmd/fairway", "../../cmd/fairway-ipam").CombinedOutput()
+	out, err := exec.Command("go", "build", "-o", f.bin, "../../cmd/fairway", "../../cmd/fairway-speaker", "../../cmd/fairway-ipam").CombinedOutput()
 	if err != nil {
 		f.t.Fatalf("build: %v\n%s", err, out)
 	}
@@ -151,7 +151,8 @@ func (f *fabric) process(command string) lab.Process {
 	all, err := f.node.Processes()
 	must(f.t, err)
 	for _, p := range all {
-		if len(p.Args) > 1 && strings.HasSuffix(p.Args[0], "/fairway") && p.Args[1] == command {
+		words := strings.Join(p.Args, " ") + " "
+		if strings.HasPrefix(words, "/opt/fairway/fairway "+command+" ") || strings.HasPrefix(words, "/opt/fairway/fairway-"+command+" ") {
 			return p
 		}
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/fairway-network/fairway/internal/namespace"
 	"github.com/fairway-network/fairway/routes/kernel"
 	"github.com/fairway-network/fairway/speaker"
+	"github.com/fairway-network/fairway/speaker/server"
 )
 
 // What makes the test binary something else than a test.
@@ -30,8 +31,8 @@ func TestMain(m *testing.M) {
 	flag.Bool("update", false, "write the rows of docs/interop.md that the tests fill")
 	switch {
 	case os.Getenv(asChild) != "":
-		open := func(log *slog.Logger) (speaker.Sink, error) { return kernel.NewLearned(kernel.Config{}, log) }
-		if err := speaker.ServeChild(context.Background(), os.Stderr, open); err != nil {
+		open := func(log *slog.Logger) (server.Sink, error) { return kernel.NewLearned(kernel.Config{}, log) }
+		if err := server.ServeChild(context.Background(), os.Stderr, open); err != nil {
 			os.Exit(1)
 		}
 	case os.Getenv(asAgent) != "":

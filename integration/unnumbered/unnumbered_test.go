@@ -79,7 +79,7 @@ func newRack(t *testing.T) *rack {
 	t.Helper()
 	labtest.Need(t, "/usr/lib/frr/bgpd", "/usr/lib/frr/zebra", "vtysh", "bird", "birdc", "ping")
 	dir := t.TempDir()
-	build := exec.Command("go", "build", "-o", dir, "../../cmd/fairway", "../../cmd/fairway-ipam")
+	build := exec.Command("go", "build", "-o", dir, "../../cmd/fairway", "../../cmd/fairway-speaker", "../../cmd/fairway-ipam")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
@@ -122,7 +122,7 @@ func topology(dir string) *lab.Topology {
 				"/usr/lib/frr/zebra -d -A 127.0.0.1", "/usr/lib/frr/bgpd -d -A 127.0.0.1 -f /etc/frr/bgpd.conf"),
 			tor(2, bind("bird.conf", "/etc/bird.conf"), "bird -c /etc/bird.conf -s /run/bird.ctl -P /run/bird.pid"),
 			{Name: "node1", Sysctls: forwarding, Binds: []lab.Bind{
-				bind("fairway", "/usr/local/bin/fairway"), bind("fairway-ipam", "/usr/local/bin/fairway-ipam"), bind("etc", "/etc/fairway"),
+				bind("fairway", "/usr/local/bin/fairway"), bind("fairway-speaker", "/usr/local/bin/fairway-speaker"), bind("fairway-ipam", "/usr/local/bin/fairway-ipam"), bind("etc", "/etc/fairway"),
 			}, Exec: []string{
 				"ip addr add " + pod + "/32 dev lo",
 				// An address that says nothing of the interface's hardware address.
@@ -294,7 +294,7 @@ func (r *rack) kill(agent lab.Process, sig syscall.Signal) {
 	}
 	r.await("the agent and its speaker are gone", func() error {
 		for _, p := range all {
-			if p.Comm == "fairway" && p.Alive() {
+			if strings.HasPrefix(p.Comm, "fairway") && p.Alive() {
 				return fmt.Errorf("process %d runs", p.PID)
 			}
 		}
