@@ -16,6 +16,7 @@ func (c *Config) check(s *source) {
 	c.BGP.check(s)
 	c.checkOwnASN(s)
 	c.checkPeers(s)
+	c.checkMesh(s)
 	c.checkAnnouncements(s)
 	c.checkStore(s)
 	c.checkKernel(s)

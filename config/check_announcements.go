@@ -31,6 +31,9 @@ func (c *Config) peerNames() (out []string) {
 	for _, p := range c.Peers {
 		out = append(out, p.Name)
 	}
+	if c.BGP.Mesh.Enabled {
+		out = append(out, meshPeers)
+	}
 	return out
 }
 
@@ -73,6 +76,9 @@ func (a *Announcement) check(s *source, key string) {
 // checkPreference warns of a local preference that nobody is told.
 func (c *Config) checkPreference(s *source, key string, a *Announcement) {
 	if a.LocalPreference == nil || len(c.Peers) == 0 {
+		return
+	}
+	if c.BGP.Mesh.Enabled && (len(a.Peers) == 0 || slices.Contains(a.Peers, meshPeers)) {
 		return
 	}
 	for _, p := range c.Peers {

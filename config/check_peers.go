@@ -14,8 +14,8 @@ import (
 const maxPassword = 80
 
 func (c *Config) checkPeers(s *source) {
-	if len(c.Peers) > 0 && c.BGP.ASN == 0 && c.BGP.ASNFrom == (NodeValue{}) && !s.bad["bgp.asn"] && !s.bad["bgp.asnFrom"] && !s.bad["bgp"] {
-		s.fail("bgp.asn", "it is missing: with peers, write this node's ASN; 64512 to 65534 are for private use")
+	if (len(c.Peers) > 0 || c.BGP.Mesh.Enabled) && c.BGP.ASN == 0 && c.BGP.ASNFrom == (NodeValue{}) && !s.bad["bgp.asn"] && !s.bad["bgp.asnFrom"] && !s.bad["bgp"] {
+		s.fail("bgp.asn", "it is missing: with peers or a mesh, write this node's ASN; 64512 to 65534 are for private use")
 	}
 	names := map[string]int{}
 	for i := range c.Peers {

@@ -103,6 +103,8 @@ type BGP struct {
 	API API `key:"api"`
 	// Keep traffic flowing while the agent restarts (RFC 4724).
 	GracefulRestart GracefulRestart `key:"gracefulRestart"`
+	// Sessions with all other nodes of the cluster that have this, too.
+	Mesh Mesh `key:"mesh"`
 	// What a stopping agent does: `forward` leaves announcements and routes
 	// as they are, for the next agent to take over; `withdraw` takes them back.
 	OnStop OnStop `key:"onStop" default:"forward" oneof:"forward,withdraw"`

@@ -47,6 +47,7 @@ func neighbours(section, key string) (text, own string) {
 		"loglevel": "log.level", "logformat": "log.format", "socket": "ipam.socket",
 		"bindaddress": "bgp.listen.addresses", "listenport": "bgp.listen.port",
 		"cidr": "pools[].addresses", "cidrs": "pools[].addresses",
+		"nodetonodemeshenabled": "bgp.mesh.enabled", "nodetonodemesh": "bgp.mesh", "fullmesh": "bgp.mesh", "nodemeshpassword": "bgp.mesh.passwordFile",
 	}
 	switch section {
 	case "inside":
@@ -67,6 +68,13 @@ func neighbours(section, key string) (text, own string) {
 			"peerport": "port", "multihop": "ebgpMultihop", "ttl": "ebgpMultihop", "multihopttl": "ebgpMultihop",
 			"password": "passwordFile", "passwordsecret": "passwordFile", "authpassword": "passwordFile", "md5": "passwordFile",
 			"addressfamilies": "families", "afisafis": "families", "family": "families",
+		}
+	case "bgp.mesh":
+		switch key {
+		case "password", "nodemeshpassword", "md5":
+			return "write the password to a file and name it with passwordFile", ""
+		case "holdtime", "keepalivetime", "connectretrytime", "ttlsecurity", "bfd", "accept":
+			return "say it in a template, and name that with template", ""
 		}
 	case "announcements":
 		names = map[string]string{

@@ -165,13 +165,16 @@ func (w *watch) read(path string, limit int64, prints map[string]fingerprint, di
 // passwordFiles are the ones that a configuration names, right or wrong as it
 // may be otherwise.
 func passwordFiles(data []byte) []string {
-	type named []struct {
+	type named struct {
 		PasswordFile yaml.Node `yaml:"passwordFile"`
 	}
-	var c struct{ Peers, Templates named }
+	var c struct {
+		Peers, Templates []named
+		BGP              struct{ Mesh named }
+	}
 	_ = yaml.Unmarshal(data, &c) // in part, if it must be: Load says what is wrong
 	var out []string
-	for _, n := range slices.Concat(c.Peers, c.Templates) {
+	for _, n := range slices.Concat(c.Peers, c.Templates, []named{c.BGP.Mesh}) {
 		if filepath.IsAbs(n.PasswordFile.Value) {
 			out = append(out, n.PasswordFile.Value)
 		}

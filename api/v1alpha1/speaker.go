@@ -113,6 +113,12 @@ type NodeSpeakerStatus struct {
 	// +kubebuilder:validation:MaxLength=15
 	RouterID string `json:"routerID,omitempty"`
 
+	// Where the other nodes of a mesh find the node's speaker. Absent on a node
+	// that is in no mesh.
+	//
+	// +optional
+	Mesh *MeshEndpoint `json:"mesh,omitempty"`
+
 	// How many routers the node is to have a session with.
 	// +optional
 	PeerCount int32 `json:"peerCount"`
@@ -147,12 +153,44 @@ type NodeSpeakerStatus struct {
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }
 
-// PeerStatus is one BGP session.
-type PeerStatus struct {
-	// The peer's name in the agent's configuration.
+// MeshEndpoint is where the speaker of a node is for the other nodes of its mesh.
+type MeshEndpoint struct {
+	// Its autonomous system number.
 	//
 	// +required
-	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=4294967295
+	ASN int64 `json:"asn"`
+
+	// The TCP port that it listens on.
+	//
+	// +required
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	Port int32 `json:"port"`
+
+	// Its addresses, at most one of each family. What the node announces is
+	// reached by them.
+	//
+	// +required
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=2
+	Addresses []NodeAddress `json:"addresses"`
+}
+
+// NodeAddress is an address by which nodes reach each other.
+//
+// +kubebuilder:validation:MaxLength=39
+// +kubebuilder:validation:XValidation:rule="isIP(self) && ip(self).isGlobalUnicast()",message="is no address by which a node can be reached: loopback, link-local and multicast ones are not"
+type NodeAddress string
+
+// PeerStatus is one BGP session.
+type PeerStatus struct {
+	// The peer's name in the agent's configuration; in a mesh mesh/NODE/FAMILY.
+	//
+	// +required
+	// +kubebuilder:validation:MaxLength=270
 	Name string `json:"name"`
 
 	// Its address.
