@@ -1,16 +1,13 @@
 package integration
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/fairway-network/fairway/integration/lab"
 	"github.com/fairway-network/fairway/integration/lab/labtest"
@@ -41,25 +38,16 @@ const moreConfig = "- {name: db, addresses: [10.244.121.0/24], blockSize: 16}\n"
 
 // road is a router and a node with the programs of this tree.
 type road struct {
-	t         *testing.T
-	tor, node *lab.Node
-	config    string // of the agent, as a file of the host
+	*labtest.Fairway
+	t   *testing.T
+	tor *lab.Node
 }
 
 func newRoad(t *testing.T) *road {
 	t.Helper()
 	labtest.Need(t, "/usr/lib/frr/bgpd", "/usr/lib/frr/zebra", "vtysh", "gobgp")
-	dir := t.TempDir()
-	build := exec.Command("go", "build", "-o", dir, "../cmd/fairway", "../cmd/fairway-speaker", "../cmd/fairway-ipam")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
-	r := &road{t: t, config: filepath.Join(dir, "etc", "fairway.yaml")}
-	router := filepath.Join(dir, "bgpd.conf")
-	if err := os.MkdirAll(filepath.Dir(r.config), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	r.configure(agentConfig)
+	r := &road{Fairway: labtest.NewFairway(t, agentConfig), t: t}
+	router := filepath.Join(t.TempDir(), "bgpd.conf")
 	if err := os.WriteFile(router, []byte(routerConfig), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -72,53 +60,17 @@ func newRoad(t *testing.T) *road {
 				"/usr/lib/frr/zebra -d -A 127.0.0.1",
 				"/usr/lib/frr/bgpd -d -A 127.0.0.1 -f /etc/frr/bgpd.conf",
 			}},
-			{Name: "node1", Binds: []lab.Bind{
-				{Source: filepath.Join(dir, "fairway"), Target: "/usr/local/bin/fairway", ReadOnly: true},
-				{Source: filepath.Join(dir, "fairway-speaker"), Target: "/usr/local/bin/fairway-speaker", ReadOnly: true},
-				{Source: filepath.Join(dir, "fairway-ipam"), Target: "/usr/local/bin/fairway-ipam", ReadOnly: true},
-				{Source: filepath.Dir(r.config), Target: "/etc/fairway", ReadOnly: true},
-			}, Exec: []string{"ip addr add 10.0.1.2/24 dev eth1"}},
+			r.Spec(lab.NodeSpec{Name: "node1", Exec: []string{"ip addr add 10.0.1.2/24 dev eth1"}}),
 		},
 		Links: []lab.Link{{A: "tor:eth1", B: "node1:eth1"}},
 	})
-	r.tor, r.node = labtest.Node(t, l, "tor"), labtest.Node(t, l, "node1")
+	r.tor, r.Node = labtest.Node(t, l, "tor"), labtest.Node(t, l, "node1")
 	return r
-}
-
-// configure replaces the agent's file in one step.
-func (r *road) configure(text string) {
-	r.t.Helper()
-	if err := os.WriteFile(r.config+".new", []byte(text), 0o644); err != nil {
-		r.t.Fatal(err)
-	}
-	if err := os.Rename(r.config+".new", r.config); err != nil {
-		r.t.Fatal(err)
-	}
-}
-
-func (r *road) start() lab.Process {
-	r.t.Helper()
-	p, err := r.node.Start(r.t.Context(), "fairway", "fairway", "agent", "--config", "/etc/fairway/fairway.yaml")
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	return p
 }
 
 func (r *road) await(what string, check func() error) {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(r.t.Context(), 30*time.Second)
-	defer cancel()
-	if err := lab.Await(ctx, what, check); err != nil {
-		r.t.Fatal(err)
-	}
-}
-
-// cni runs the plugin in the node.
-func (r *road) cni(command, container, pool string) (string, error) {
-	conf := fmt.Sprintf(`{"cniVersion":"1.1.0","name":"n","type":"ptp","ipam":{"type":"fairway-ipam","pool":%q}}`, pool)
-	script := fmt.Sprintf(`printf '%%s' '%s' | CNI_COMMAND=%s CNI_CONTAINERID=%s CNI_IFNAME=eth0 CNI_NETNS=/run/netns/x CNI_PATH=/x fairway-ipam`, conf, command, container)
-	return r.node.Exec(r.t.Context(), "sh", "-c", script)
+	labtest.Await(r.t, what, check)
 }
 
 // routes are the prefixes in the router's BGP table.
@@ -167,11 +119,10 @@ func (r *road) sessions() int {
 func (r *road) awaitLog(text string) {
 	r.t.Helper()
 	r.await("the agent's log has "+text, func() error {
-		log, err := os.ReadFile(r.node.LogFile("fairway"))
-		if err == nil && !strings.Contains(string(log), text) {
-			err = fmt.Errorf("not in %d bytes", len(log))
+		if log := r.Log(r.t); !strings.Contains(log, text) {
+			return fmt.Errorf("not in %d bytes", len(log))
 		}
-		return err
+		return nil
 	})
 }
 
@@ -179,9 +130,9 @@ func (r *road) awaitLog(text string) {
 // badly, doubled, stopped, started and drained.
 func TestAgent(t *testing.T) {
 	r := newRoad(t)
-	agent := r.start()
+	agent := r.Start(r.t)
 	r.await("the first pod has an address", func() error {
-		_, err := r.cni("ADD", "c1", "web")
+		_, err := r.CNI(r.t, "ADD", "c1", "web")
 		return err
 	})
 	r.awaitRoutes("the block is announced", func(routes string) bool { return routes == "10.244.120.0/28" })
@@ -201,11 +152,11 @@ func (r *road) lookInto() {
 		{"gobgp neighbor 10.0.1.1 adj-out", "10.0.1.2"},
 		{"ip route show proto 117", "blackhole 10.244.120.0/28"},
 	} {
-		if out := labtest.Exec(r.t, r.node, strings.Fields(c.command)...); !strings.Contains(out, c.want) {
+		if out := labtest.Exec(r.t, r.Node, strings.Fields(c.command)...); !strings.Contains(out, c.want) {
 			r.t.Errorf("%s: %q is not in\n%s", c.command, c.want, out)
 		}
 	}
-	if out, err := r.node.Exec(r.t.Context(), "gobgp", "global", "rib", "add", "192.0.2.0/24"); err == nil {
+	if out, err := r.Node.Exec(r.t.Context(), "gobgp", "global", "rib", "add", "192.0.2.0/24"); err == nil {
 		r.t.Errorf("gobgp added a route: %s", out)
 	}
 }
@@ -215,22 +166,22 @@ func (r *road) lookInto() {
 func (r *road) reconfigure() {
 	r.t.Helper()
 	before := r.sessions()
-	r.configure(strings.ReplaceAll(agentConfig, "blockSize: 16", "blockSize: 26"))
+	r.Configure(r.t, strings.ReplaceAll(agentConfig, "blockSize: 16", "blockSize: 26"))
 	r.awaitLog("the changed configuration is refused")
 	r.awaitLog("fairway.yaml:9")
-	if _, err := r.cni("ADD", "c2", "web"); err != nil {
+	if _, err := r.CNI(r.t, "ADD", "c2", "web"); err != nil {
 		r.t.Errorf("after a refused change: %v", err)
 	}
-	r.configure(strings.Replace(agentConfig, "pools:", "- {name: other, address: 10.0.1.9, asn: 65000}\npools:", 1) + moreConfig)
+	r.Configure(r.t, strings.Replace(agentConfig, "pools:", "- {name: other, address: 10.0.1.9, asn: 65000}\npools:", 1)+moreConfig)
 	r.await("the new pool serves", func() error {
-		_, err := r.cni("ADD", "c3", "db")
+		_, err := r.CNI(r.t, "ADD", "c3", "db")
 		return err
 	})
 	r.awaitRoutes("the new pool is announced", func(routes string) bool { return strings.Contains(routes, "10.244.121.0/28") })
 	// A drain that follows a restart would wait for a peer that nobody is.
-	r.configure(agentConfig + moreConfig)
+	r.Configure(r.t, agentConfig+moreConfig)
 	r.await("the other peer is gone again", func() error {
-		if out := labtest.Exec(r.t, r.node, "fairway", "status"); strings.Contains(out, "10.0.1.9") {
+		if out := labtest.Exec(r.t, r.Node, "fairway", "status"); strings.Contains(out, "10.0.1.9") {
 			return fmt.Errorf("status:\n%s", out)
 		}
 		return nil
@@ -243,7 +194,7 @@ func (r *road) reconfigure() {
 // startTwice is told who runs already.
 func (r *road) startTwice(agent lab.Process) {
 	r.t.Helper()
-	_, err := r.node.Exec(r.t.Context(), "fairway", "agent", "--config", "/etc/fairway/fairway.yaml")
+	_, err := r.Node.Exec(r.t.Context(), "fairway", "agent", "--config", "/etc/fairway/fairway.yaml")
 	if err == nil || !strings.Contains(err.Error(), "already in use by the process with ID") {
 		r.t.Errorf("a second agent: %v", err)
 	}
@@ -255,7 +206,7 @@ func (r *road) startTwice(agent lab.Process) {
 // stopAndDrain holds that a stop keeps forwarding and a drain does not.
 func (r *road) stopAndDrain(agent lab.Process) {
 	r.t.Helper()
-	sh := func(command string) string { return labtest.Exec(r.t, r.node, "sh", "-c", command) }
+	sh := func(command string) string { return labtest.Exec(r.t, r.Node, "sh", "-c", command) }
 	if err := agent.Signal(syscall.SIGTERM); err != nil {
 		r.t.Fatal(err)
 	}
@@ -271,16 +222,16 @@ func (r *road) stopAndDrain(agent lab.Process) {
 	if out := sh("ip route show proto 117"); !strings.Contains(out, "10.244.120.0/28") {
 		r.t.Errorf("after a stop the kernel has %q", out)
 	}
-	r.start()
+	r.Start(r.t)
 	r.await("the lease is still there", func() error {
-		out, err := r.cni("ADD", "c1", "web")
+		out, err := r.CNI(r.t, "ADD", "c1", "web")
 		if err == nil && !strings.Contains(out, "10.244.120.2/") {
 			err = fmt.Errorf("another one: %s", out)
 		}
 		return err
 	})
 	r.await("the session is back", func() error {
-		if out := labtest.Exec(r.t, r.node, "fairway", "status"); !strings.Contains(out, "Established") {
+		if out := labtest.Exec(r.t, r.Node, "fairway", "status"); !strings.Contains(out, "Established") {
 			return fmt.Errorf("status:\n%s", out)
 		}
 		return nil

@@ -3,12 +3,13 @@ package integration
 import (
 	"encoding/json"
 	"fmt"
-	"os"
 	"regexp"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/fairway-network/fairway/integration/lab/labtest"
 )
 
 // processing is what routers, agent and kernel may take beyond BFD's Detection
@@ -46,24 +47,22 @@ func (f *dual) losePath(name, other string) {
 	f.t.Helper()
 	f.prefer(name)
 	before := f.mustPeers()
-	s := startStream(f.t, f.client, f.node)
-	s.flows()
+	s := f.stream()
+	s.Flows()
 	cut := f.cut(name)
 	f.goesBy(other)
 	f.lost(name, cut)
-	s.flows()
-	count := s.end()
+	s.Flows()
+	count := s.End()
 	after := f.mustPeers()
-	f.t.Logf("%d of %d packets lost, %s without one", count.lost, count.sent, count.gap.Round(time.Millisecond))
-	if count.lost == 0 || count.gap > bfdDetection+processing {
-		f.t.Errorf("%+v, want some lost and at most %s + %s without a packet", count, bfdDetection, processing)
+	f.t.Log(count)
+	if len(count.Lost) == 0 || count.Gap > bfdDetection+processing {
+		f.t.Errorf("%s, want some lost and at most %s + %s without a packet", count, bfdDetection, processing)
 	}
 	if p := after[name]; p.BFD.Failures != before[name].BFD.Failures+1 || !strings.Contains(p.LastError, "BFD") {
 		f.t.Errorf("the agent says of %s: %+v", name, p)
 	}
-	if was, is := before[other], after[other]; was != is {
-		f.t.Errorf("%s was disturbed: %+v, before %+v", other, is, was)
-	}
+	labtest.Undisturbed(f.t, before[other], after[other])
 	f.mend(name)
 	f.whole()
 }
@@ -76,11 +75,8 @@ func (f *dual) lost(name string, cut time.Time) {
 		line := regexp.MustCompile(`(?m)^time=(\S+) .*msg="` + what + `.* peer=` + name + ` `)
 		var at time.Time
 		f.await("the agent says "+what, func() error {
-			log, err := os.ReadFile(f.node.LogFile("fairway"))
-			if err != nil {
-				return err
-			}
-			for _, m := range line.FindAllStringSubmatch(string(log), -1) {
+			for _, m := range line.FindAllStringSubmatch(f.Log(f.t), -1) {
+				var err error
 				if at, err = time.Parse(time.RFC3339, m[1]); err == nil && at.After(cut) {
 					return nil
 				}
@@ -108,12 +104,12 @@ func (f *dual) has(router, want string) {
 
 func (f *dual) dieUnderPlainBIRD() {
 	f.t.Helper()
-	f.kill(syscall.SIGKILL)
+	f.End(f.t, "agent", syscall.SIGKILL)
 	f.has("tor2", "none")
 	if got := f.atTor1(); got != "stale" {
 		f.t.Errorf("at tor1 the path is %s", got)
 	}
-	f.agent = f.start()
+	f.Start(f.t)
 	f.whole()
 }
 
@@ -132,14 +128,14 @@ func (f *dual) losePathUnderGracefulBIRD() {
 // router takes the route out of its kernel.
 func (f *dual) restart() {
 	f.t.Helper()
-	one, two := watchRoutes(f.t, f.tor1), watchRoutes(f.t, f.tor2)
-	s := startStream(f.t, f.client, f.node)
+	watches := map[string]*labtest.Watch{"tor1": labtest.WatchRoutes(f.t, f.tor1), "tor2": labtest.WatchRoutes(f.t, f.tor2)}
+	s := f.stream()
 	for _, how := range []struct {
 		signal syscall.Signal
 		long   bool
 	}{{syscall.SIGKILL, true}, {syscall.SIGTERM, true}, {syscall.SIGKILL, false}} {
-		s.flows()
-		f.kill(how.signal)
+		s.Flows()
+		f.End(f.t, "agent", how.signal)
 		if how.long {
 			f.await("BFD is down at the routers", func() error {
 				if f.bfdAtTor1() == "up" || f.bfdAtTor2() == "Up" {
@@ -150,18 +146,18 @@ func (f *dual) restart() {
 			f.has("tor1", "stale")
 			f.has("tor2", "stale")
 		}
-		f.agent = f.start()
+		f.Start(f.t)
 		f.whole()
 	}
-	s.flows()
-	count := s.end()
-	f.t.Logf("%d of %d packets lost", count.lost, count.sent)
-	if count.lost != 0 {
-		f.t.Errorf("%+v, want none lost", count)
+	s.Flows()
+	count := s.End()
+	f.t.Log(count)
+	if len(count.Lost) != 0 {
+		f.t.Errorf("%s, want none lost: %v", count, count.Lost)
 	}
-	for name, w := range map[string]*watch{"tor1": one, "tor2": two} {
-		if log := w.end(); strings.Contains(log, "Deleted "+podBlock) {
-			f.t.Errorf("%s took the route out of its kernel:\n%s", name, log)
+	for name, w := range watches {
+		if events := w.Section("Deleted " + podBlock); len(events) > 0 {
+			f.t.Errorf("%s took the route out of its kernel: %q", name, events)
 		}
 	}
 }
@@ -196,33 +192,31 @@ func (f *dual) reload() {
 	f.t.Helper()
 	before := f.mustPeers()
 	without := strings.Replace(dualAgent, "asn: 65002, bfd: {enabled: true", "asn: 65002, bfd: {enabled: false", 1)
-	f.configure(without)
+	f.Configure(f.t, without)
 	f.await("tor2 has a session without BFD", func() error {
-		if p := f.mustPeers()["tor2"]; p.Session != "Established" || p.BFD.State != "" {
+		if p := f.mustPeers()["tor2"]; p.Session != "Established" || p.BFD != nil {
 			return errNotYet
 		}
 		return nil
 	})
-	f.configure(dualAgent)
+	f.Configure(f.t, dualAgent)
 	f.whole()
-	if was, is := before["tor1"], f.mustPeers()["tor1"]; was != is {
-		f.t.Errorf("tor1 was disturbed: %+v, before %+v", is, was)
-	}
+	labtest.Undisturbed(f.t, before["tor1"], f.mustPeers()["tor1"])
 }
 
 // losePathToRange has tor1 come as a router of a range.
 func (f *dual) losePathToRange() {
 	f.t.Helper()
-	f.configure(strings.Replace(dualAgent, "name: tor1, address: 10.0.1.1", "name: rack, range: 10.0.1.0/24", 1))
+	f.Configure(f.t, strings.Replace(dualAgent, "name: tor1, address: 10.0.1.1", "name: rack, range: 10.0.1.0/24", 1))
 	const name = "rack/10.0.1.1"
 	f.await("the router of the range is watched", func() error {
-		if p := f.mustPeers()[name]; !p.up() {
+		if p := f.mustPeers()[name]; !up(p) {
 			return fmt.Errorf("%+v", p)
 		}
 		return nil
 	})
 	f.lost(name, f.cut("tor1"))
 	f.mend("tor1")
-	f.configure(dualAgent)
+	f.Configure(f.t, dualAgent)
 	f.whole()
 }

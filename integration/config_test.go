@@ -41,7 +41,7 @@ pools:
 // mountSecret makes text the password, as the kubelet mounts a Secret.
 func (r *road) mountSecret(version, text string) {
 	r.t.Helper()
-	dir := filepath.Join(filepath.Dir(r.config), "secret")
+	dir := filepath.Join(r.Config, "secret")
 	for _, step := range []func() error{
 		func() error { return os.MkdirAll(filepath.Join(dir, version), 0o700) },
 		func() error { return os.WriteFile(filepath.Join(dir, version, "password"), []byte(text), 0o600) },
@@ -67,19 +67,11 @@ func (r *road) vtysh(commands ...string) {
 	labtest.Exec(r.t, r.tor, argv...)
 }
 
-func (r *road) status() (s agent.Status, err error) {
-	out, err := r.node.Exec(r.t.Context(), "fairway", "status", "--json")
-	if err != nil {
-		return s, err
-	}
-	return s, json.Unmarshal([]byte(out), &s)
-}
-
 // awaitPeers waits until the peers that are up are these, and the trouble has text.
 func (r *road) awaitPeers(what, up, text string) {
 	r.t.Helper()
 	r.await(what, func() error {
-		s, err := r.status()
+		s, err := r.Status(r.t)
 		if err != nil {
 			return err
 		}
@@ -114,18 +106,18 @@ func (r *road) awaitAttributes(what string, texts ...string) {
 func TestConfiguration(t *testing.T) {
 	r := newRoad(t)
 	labtest.Exec(t, r.tor, "ip", "addr", "add", "10.0.2.1/24", "dev", "eth1")
-	labtest.Exec(t, r.node, "ip", "addr", "add", "10.0.2.2/24", "dev", "eth1")
+	labtest.Exec(t, r.Node, "ip", "addr", "add", "10.0.2.2/24", "dev", "eth1")
 	r.vtysh("configure terminal", "router bgp 65000", "neighbor 10.0.1.2 password one", "neighbor 10.0.2.2 password one")
 	r.mountSecret("..1", "one\n")
 	accept := ""
 	configure := func(labels, community string) {
 		t.Helper()
-		r.configure(strings.NewReplacer("LABELS", labels, "COMMUNITY", community, "ACCEPT", accept).Replace(rackConfig))
+		r.Configure(r.t, strings.NewReplacer("LABELS", labels, "COMMUNITY", community, "ACCEPT", accept).Replace(rackConfig))
 	}
 	configure(`example.com/tor-asn: "65000", example.com/rack: r1`, "100")
-	agent := r.start()
+	agent := r.Start(r.t)
 	r.await("the first pod has an address", func() error {
-		_, err := r.cni("ADD", "c1", "web")
+		_, err := r.CNI(r.t, "ADD", "c1", "web")
 		return err
 	})
 	r.awaitAttributes("the block is announced with its terms", "64512:100", "no-export", "metric 50")
@@ -141,7 +133,7 @@ func TestConfiguration(t *testing.T) {
 	accept = `{prefix: 198.51.100.0/22, ge: 24}`
 	configure(`example.com/tor-asn: "65000", example.com/rack: r2, example.com/tor-2: 10.0.2.1`, "200")
 	r.await("the routes that are accepted, and no others, are in the kernel", func() error {
-		out, err := r.node.Exec(t.Context(), "ip", "route", "show", "proto", "118")
+		out, err := r.Node.Exec(t.Context(), "ip", "route", "show", "proto", "118")
 		if err == nil && (!strings.Contains(out, "198.51.100.0/24") || strings.Contains(out, "192.0.2.0/24")) {
 			err = fmt.Errorf("learned: %q", out)
 		}
@@ -221,9 +213,7 @@ type agentOfNode struct {
 func (n *agentOfNode) start(config string) {
 	n.t.Helper()
 	program, file := filepath.Join(n.dir, "fairway"), filepath.Join(n.dir, "fairway.yaml")
-	if out, err := exec.Command("go", "build", "-o", n.dir+"/", "../cmd/fairway", "../cmd/fairway-speaker").CombinedOutput(); err != nil {
-		n.t.Fatalf("build: %v\n%s", err, out)
-	}
+	labtest.Build(n.t, n.dir)
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		n.t.Fatal(err)
 	}

@@ -2,15 +2,16 @@ package integration
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
+	"github.com/fairway-network/fairway/agent"
 	"github.com/fairway-network/fairway/integration/lab"
 	"github.com/fairway-network/fairway/integration/lab/labtest"
 )
@@ -27,7 +28,6 @@ type dual struct {
 	road
 	client, tor1, tor2, sw *lab.Node
 	preferred              string // by the client
-	agent                  lab.Process
 }
 
 const (
@@ -42,6 +42,9 @@ const (
 	bfdMultiplier = 5
 	bfdDetection  = bfdMultiplier * bfdInterval
 )
+
+// errNotYet is of a condition that says enough by what is waited for.
+var errNotYet = errors.New("not yet")
 
 const dualAgent = `node: node1
 bgp: {asn: 64512, routerID: 10.0.1.2}
@@ -105,37 +108,24 @@ func newDual(t *testing.T) *dual {
 	t.Helper()
 	labtest.Need(t, "/usr/lib/frr/bgpd", "/usr/lib/frr/zebra", "/usr/lib/frr/bfdd", "vtysh", "bird", "birdc")
 	dir := t.TempDir()
-	build := exec.Command("go", "build", "-o", dir, "../cmd/fairway", "../cmd/fairway-speaker", "../cmd/fairway-ipam")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
-	f := &dual{road: road{t: t, config: filepath.Join(dir, "etc", "fairway.yaml")}, preferred: "tor1"}
-	if err := os.MkdirAll(filepath.Dir(f.config), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	f.configure(dualAgent)
+	f := &dual{road: road{Fairway: labtest.NewFairway(t, dualAgent), t: t}, preferred: "tor1"}
 	for name, text := range map[string]string{"client.bgp": clientBGP, "tor1.bgp": tor1BGP, "tor1.bfd": tor1BFD, "tor2.conf": tor2File("bfd")} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	l := labtest.Up(t, dualTopology(dir))
-	f.client, f.tor1, f.tor2, f.sw, f.node = labtest.Node(t, l, "client"), labtest.Node(t, l, "tor1"), labtest.Node(t, l, "tor2"), labtest.Node(t, l, "sw"), labtest.Node(t, l, "node1")
+	l := labtest.Up(t, f.topology(dir))
+	f.client, f.tor1, f.tor2, f.sw, f.Node = labtest.Node(t, l, "client"), labtest.Node(t, l, "tor1"), labtest.Node(t, l, "tor2"), labtest.Node(t, l, "sw"), labtest.Node(t, l, "node1")
 	f.tor = f.tor1
-	f.agent = f.start()
-	f.await("the pod has its address", func() error {
-		out, err := f.cni("ADD", "c1", "web")
-		if err == nil && !strings.Contains(out, podAddress+"/") {
-			err = fmt.Errorf("another one: %s", out)
-		}
-		return err
-	})
-	labtest.Exec(t, f.node, "ip", "addr", "add", podAddress+"/32", "dev", "lo")
+	f.Start(t)
+	if pod := f.Pod(t, "c1", "web"); len(pod) != 1 || pod[0].String() != podAddress {
+		t.Fatalf("the pod's addresses are %v, want %s", pod, podAddress)
+	}
 	f.whole()
 	return f
 }
 
-func dualTopology(dir string) *lab.Topology {
+func (f *dual) topology(dir string) *lab.Topology {
 	forwarding := map[string]string{"net.ipv4.ip_forward": "1", "net.ipv4.conf.all.rp_filter": "0", "net.ipv4.conf.default.rp_filter": "0"}
 	bind := func(source, target string) lab.Bind {
 		return lab.Bind{Source: filepath.Join(dir, source), Target: target, ReadOnly: true}
@@ -155,11 +145,9 @@ func dualTopology(dir string) *lab.Topology {
 			{Name: "sw", Exec: []string{
 				"ip link add br1 type bridge", "ip link add br2 type bridge", "ip link set br1 up", "ip link set br2 up",
 				"ip link set eth1 master br1", "ip link set eth2 master br1", "ip link set eth3 master br2", "ip link set eth4 master br2"}},
-			{Name: "node1", Sysctls: forwarding, Binds: []lab.Bind{
-				bind("fairway", "/usr/local/bin/fairway"), bind("fairway-speaker", "/usr/local/bin/fairway-speaker"), bind("fairway-ipam", "/usr/local/bin/fairway-ipam"), bind("etc", "/etc/fairway"),
-			}, Exec: []string{
+			f.Spec(lab.NodeSpec{Name: "node1", Sysctls: forwarding, Exec: []string{
 				"ip addr add 10.0.1.2/24 dev eth1", "ip addr add 10.0.2.2/24 dev eth2",
-				"ip route add 192.0.2.10/32 nexthop via 10.0.1.1 nexthop via 10.0.2.1"}},
+				"ip route add 192.0.2.10/32 nexthop via 10.0.1.1 nexthop via 10.0.2.1"}}),
 		},
 		Links: []lab.Link{
 			{A: "client:eth1", B: "tor1:eth1"}, {A: "client:eth2", B: "tor2:eth1"},
@@ -169,39 +157,19 @@ func dualTopology(dir string) *lab.Topology {
 	}
 }
 
-// peerNow is what the agent says of a session.
-type peerNow struct {
-	Name, Session string
-	Since         time.Time
-	LastError     string
-	BFD           struct {
-		State, Problem string
-		Failures       int
-	}
-}
+// up says whether a session and its BFD are up.
+func up(p agent.PeerStatus) bool { return p.Established() && p.BFD != nil && p.BFD.State == "Up" }
 
-func (p peerNow) up() bool { return p.Session == "Established" && p.BFD.State == "Up" }
-
-// peers asks the agent.
-func (f *dual) peers() (map[string]peerNow, error) {
-	out, err := f.node.Exec(f.t.Context(), "fairway", "status", "--json")
-	if err != nil {
-		return nil, err
-	}
-	var status struct{ Peers []peerNow }
-	if err := json.Unmarshal([]byte(out), &status); err != nil {
-		return nil, err
-	}
-	peers := map[string]peerNow{}
-	for _, p := range status.Peers {
-		peers[p.Name] = p
-	}
-	return peers, nil
-}
-
-func (f *dual) mustPeers() map[string]peerNow {
+// stream is packets from the client to the pod. None of them comes back: it would go
+// by either router.
+func (f *dual) stream() *labtest.Stream {
 	f.t.Helper()
-	peers, err := f.peers()
+	return labtest.StartOneWay(f.t, labtest.End{Node: f.client, Address: netip.MustParseAddr(clientAt)}, labtest.End{Node: f.Node, Address: netip.MustParseAddr(podAddress)})
+}
+
+func (f *dual) mustPeers() map[string]agent.PeerStatus {
+	f.t.Helper()
+	peers, err := f.Peers(f.t)
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -213,8 +181,8 @@ func (f *dual) mustPeers() map[string]peerNow {
 func (f *dual) whole() {
 	f.t.Helper()
 	f.await("sessions are up at both ends", func() error {
-		peers, err := f.peers()
-		if err == nil && (!peers["tor1"].up() || !peers["tor2"].up()) {
+		peers, err := f.Peers(f.t)
+		if err == nil && (!up(peers["tor1"]) || !up(peers["tor2"])) {
 			err = fmt.Errorf("the agent has %+v", peers)
 		}
 		if one, two := f.bfdAtTor1(), f.bfdAtTor2(); err == nil && (one != "up" || two != "Up") {
@@ -352,24 +320,4 @@ func (f *dual) mend(name string) {
 	f.t.Helper()
 	port := map[string][2]string{"tor1": {"eth2", "br1"}, "tor2": {"eth4", "br2"}}[name]
 	labtest.Exec(f.t, f.sw, "ip", "link", "set", port[0], "master", port[1])
-}
-
-// kill ends the agent and its speaker by a signal.
-func (f *dual) kill(sig syscall.Signal) {
-	f.t.Helper()
-	all, err := f.node.Processes()
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	if err := f.agent.Signal(sig); err != nil {
-		f.t.Fatal(err)
-	}
-	f.await("the agent and its speaker are gone", func() error {
-		for _, p := range all {
-			if strings.HasPrefix(p.Comm, "fairway") && p.Alive() {
-				return fmt.Errorf("process %d runs", p.PID)
-			}
-		}
-		return nil
-	})
 }

@@ -24,15 +24,15 @@ type disturbance struct {
 func (f *fabric) again() {
 	f.t.Helper()
 	f.await("the router keeps the routes as stale ones", func() error { return f.router.holds(f.tor, true) })
-	f.start()
+	f.Start(f.t)
 }
 
 // reload hands the agent another file and waits for what it makes of it.
 func (f *fabric) reload(config, what string, holds func(peers string) bool) {
 	f.t.Helper()
-	f.configure(config)
+	f.Configure(f.t, config)
 	f.await(what, func() error {
-		s, err := f.status()
+		s, err := f.Status(f.t)
 		var names []string
 		for _, p := range s.Peers {
 			names = append(names, p.Name)
@@ -47,28 +47,28 @@ func (f *fabric) reload(config, what string, holds func(peers string) bool) {
 func disturbances() []disturbance {
 	return []disturbance{
 		{name: "the agent is killed", do: func(f *fabric) {
-			f.end("agent", syscall.SIGKILL)
+			f.End(f.t, "agent", syscall.SIGKILL)
 			f.again()
 		}},
 		{name: "the program is replaced, the agent stopped and started", do: func(f *fabric) {
-			f.upgrade()
-			f.end("agent", syscall.SIGTERM)
+			f.Upgrade(f.t)
+			f.End(f.t, "agent", syscall.SIGTERM)
 			f.again()
 		}},
 		{name: "the speaker is killed twice", do: func(f *fabric) {
 			for range 2 {
-				f.end("speaker", syscall.SIGKILL)
+				f.End(f.t, "speaker", syscall.SIGKILL)
 				f.fresh()
 			}
 		}},
 		{name: "the connections are cut", do: func(f *fabric) {
-			before, err := f.status()
+			before, err := f.Status(f.t)
 			must(f.t, err)
 			for _, p := range before.Peers {
-				labtest.Exec(f.t, f.node, "ss", "-K", "dst", fmt.Sprintf("[%s]", p.Address))
+				labtest.Exec(f.t, f.Node, "ss", "-K", "dst", fmt.Sprintf("[%s]", p.Address))
 			}
 			f.await("the sessions are others", func() error {
-				now, err := f.status()
+				now, err := f.Status(f.t)
 				for i, p := range now.Peers {
 					if err == nil && (!p.Established() || p.Since.Equal(before.Peers[i].Since)) {
 						err = fmt.Errorf("%+v", p)
@@ -84,21 +84,21 @@ func disturbances() []disturbance {
 		{name: "timers are reloaded", do: func(f *fabric) {
 			f.reload(strings.ReplaceAll(agentConfig, "holdTime: 9s", "holdTime: 12s")+
 				"- {name: other, addresses: [10.244.121.0/24], blockSize: 16}\n", "the file is in force", func(string) bool {
-				return strings.Contains(f.agentLog(), "the changed configuration is in force")
+				return strings.Contains(f.Log(f.t), "the changed configuration is in force")
 			})
 		}},
 		{name: "maintenance", rewrites: true, do: func(f *fabric) {
-			f.run("agent", "maintenance", "on")
+			f.Run(f.t, "agent", "maintenance", "on")
 			f.avoided(true, true)
-			f.end("agent", syscall.SIGKILL) // which ends no maintenance
+			f.End(f.t, "agent", syscall.SIGKILL) // which ends no maintenance
 			f.again()
 			f.fresh()
 			f.avoided(true, true)
-			f.run("agent", "maintenance", "off")
+			f.Run(f.t, "agent", "maintenance", "off")
 			f.avoided(false, false)
-			f.run("agent", "maintenance", "on", "--peer", "tor6")
+			f.Run(f.t, "agent", "maintenance", "on", "--peer", "tor6")
 			f.avoided(false, true)
-			f.run("agent", "maintenance", "off", "--peer", "tor6")
+			f.Run(f.t, "agent", "maintenance", "off", "--peer", "tor6")
 			f.avoided(false, false)
 		}},
 	}
@@ -111,7 +111,7 @@ func TestNothingIsLost(t *testing.T) {
 		t.Run(r.name, func(t *testing.T) {
 			t.Parallel()
 			f := newFabric(t, r)
-			w := f.watchRoutes()
+			w := labtest.WatchRoutes(t, f.tor)
 			for _, d := range disturbances() {
 				f.disturb(t, w, d)
 			}
@@ -121,23 +121,26 @@ func TestNothingIsLost(t *testing.T) {
 	}
 }
 
-func (f *fabric) disturb(t *testing.T, w *watcher, d disturbance) {
+func (f *fabric) disturb(t *testing.T, w *labtest.Watch, d disturbance) {
 	t.Helper()
-	streams := []*stream{f.newStream(f.pod[0]), f.newStream(f.pod[1])}
+	var streams []*labtest.Stream
+	for _, a := range f.pod {
+		streams = append(streams, labtest.StartStream(t, labtest.End{Node: f.client}, labtest.End{Node: f.Node, Address: a}))
+	}
 	for _, s := range streams {
-		s.flows(t)
+		s.Flows()
 	}
 	d.do(f)
 	f.fresh()
 	for i, s := range streams {
-		s.flows(t)
-		sent, lost := s.end()
-		t.Logf("%s: %s: %d packets sent, %d lost", d.name, f.pod[i], sent, len(lost))
-		if len(lost) > 0 {
-			t.Errorf("%s: of %d packets to %s %d were lost: %v", d.name, sent, f.pod[i], len(lost), lost)
+		s.Flows()
+		count := s.End()
+		t.Logf("%s: %s: %s", d.name, f.pod[i], count)
+		if len(count.Lost) > 0 {
+			t.Errorf("%s: to %s %s: %v", d.name, f.pod[i], count, count.Lost)
 		}
 	}
-	if events := w.section(); len(events) > 0 && !d.rewrites {
+	if events := w.Section(pool4, pool6); len(events) > 0 && !d.rewrites {
 		t.Errorf("%s: the router's kernel was told of %d changes: %q", d.name, len(events), events)
 	}
 }
@@ -165,7 +168,7 @@ func (f *fabric) avoided(v4, v6 bool) {
 // other is not touched.
 func (f *fabric) disablePeer(t *testing.T) {
 	t.Helper()
-	f.run("peer", "disable", "tor4", "--message", "new optics")
+	f.Run(f.t, "peer", "disable", "tor4", "--message", "new optics")
 	f.await("the router has no route of that session, and that of the other", func() error {
 		_, _, err := f.router.stale(f.tor)
 		if err == nil {
@@ -177,15 +180,15 @@ func (f *fabric) disablePeer(t *testing.T) {
 		}
 		return err
 	})
-	if out := f.run("status"); !strings.Contains(out, `peer tor4: "new optics"`) {
+	if out := f.Run(f.t, "status"); !strings.Contains(out, `peer tor4: "new optics"`) {
 		t.Errorf("status:\n%s", out)
 	}
-	f.run("peer", "enable", "tor4")
+	f.Run(f.t, "peer", "enable", "tor4")
 	f.fresh()
-	if out := f.run("status"); strings.Contains(out, "DISABLED") {
+	if out := f.Run(f.t, "status"); strings.Contains(out, "DISABLED") {
 		t.Errorf("status:\n%s", out)
 	}
-	if _, err := f.node.Exec(t.Context(), "/opt/fairway/fairway", "peer", "disable", "thor"); err == nil || !strings.Contains(err.Error(), "there are tor4, tor6") {
+	if _, err := f.Node.Exec(t.Context(), "fairway", "peer", "disable", "thor"); err == nil || !strings.Contains(err.Error(), "there are tor4, tor6") {
 		t.Errorf("an unknown peer was disabled: %v", err)
 	}
 }
@@ -193,13 +196,13 @@ func (f *fabric) disablePeer(t *testing.T) {
 // drain waits for the pod, and withdraws everything after that.
 func (f *fabric) drain(t *testing.T) {
 	t.Helper()
-	p := f.process("agent")
-	_, err := f.node.Start(t.Context(), "drain", "/opt/fairway/fairway", "agent", "drain", "--wait")
+	p := f.Process(t, "agent")
+	_, err := f.Node.Start(t.Context(), "drain", "fairway", "agent", "drain", "--wait")
 	must(t, err)
 	f.await("no new pod is served", func() error {
-		out, err := f.cni("ADD", "c2") // which writes its error to the standard output
+		out, err := f.CNI(t, "ADD", "c2", "web") // which writes its error to the standard output
 		if err == nil {
-			_, err = f.cni("DEL", "c2")
+			_, err = f.CNI(t, "DEL", "c2", "web")
 			return errors.Join(errors.New("one was served"), err)
 		}
 		if !strings.Contains(out, "being drained") {
@@ -208,7 +211,7 @@ func (f *fabric) drain(t *testing.T) {
 		return nil
 	})
 	must(t, f.router.holds(f.tor, false))
-	_, err = f.cni("DEL", "c1")
+	_, err = f.CNI(t, "DEL", "c1", "web")
 	must(t, err)
 	f.await("the router has no route", func() error {
 		_, _, err := f.router.stale(f.tor)
@@ -217,7 +220,7 @@ func (f *fabric) drain(t *testing.T) {
 		}
 		return nil
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), soon)
+	ctx, cancel := context.WithTimeout(t.Context(), labtest.Soon)
 	defer cancel()
 	must(t, p.Gone(ctx))
 }

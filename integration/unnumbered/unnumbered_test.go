@@ -4,18 +4,16 @@
 package unnumbered
 
 import (
-	"context"
-	"encoding/json"
 	"fmt"
+	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/fairway-network/fairway/agent"
 	"github.com/fairway-network/fairway/integration/lab"
 	"github.com/fairway-network/fairway/integration/lab/labtest"
 )
@@ -27,35 +25,65 @@ const (
 
 const agentFile = `node: node1
 bgp: {asn: 64512, routerID: 10.0.0.1}
+templates:
+- name: tor
+  bfd: {enabled: true, interval: 200ms, receiveInterval: 200ms, multiplier: 5}
+  accept: {prefixes: [{prefix: 192.0.2.0/24, ge: 32}, {prefix: "2001:db8::/32", ge: 64, le: 64}]}
 peers:
-- {name: tor1, interface: eth1}
-- {name: tor2, interface: eth2, asn: 65002}
+- {name: tor1, template: tor, interface: eth1}
+- {name: tor2, template: tor, interface: eth2, asn: 65002}
 pools:
 - {name: web, addresses: [10.244.120.0/24], blockSize: 16}
 `
+
+// detection is what BFD takes at both ends, and processing what programs may take
+// beyond that on a busy machine. Without BFD the sessions would last for 90 s.
+const (
+	detection  = 5 * 200 * time.Millisecond
+	processing = 5 * time.Second
+)
 
 const frrFile = `frr defaults datacenter
 router bgp 65001
  bgp router-id 10.0.1.1
  no bgp ebgp-requires-policy
+ no bgp network import-check
  neighbor eth2 interface remote-as external
+ neighbor eth2 bfd
+ neighbor eth2 bfd profile node
+ address-family ipv4 unicast
+  network 192.0.2.12/32
+ exit-address-family
  address-family ipv6 unicast
+  network 2001:db8:1::/64
   neighbor eth2 activate
 `
 
+const frrBFD = `bfd
+ profile node
+  transmit-interval 200
+  receive-interval 200
+  detect-multiplier 5
+`
+
+// birdFile keeps the routes when BFD is down, as an agent that restarts asks for.
 const birdFile = `router id 10.0.2.1;
 log "/var/log/bird.log" all;
 protocol device {}
 protocol kernel { ipv4 { export all; }; }
+protocol static { ipv4; route 192.0.2.22/32 via "eth1"; }
+protocol static { ipv6; route 2001:db8:2::/64 blackhole; }
 protocol radv { interface "eth2" { min ra interval 3; max ra interval 5; default lifetime 0; }; }
+protocol bfd { interface "eth2" { interval 200 ms; multiplier 5; }; }
 protocol bgp node {
   local as 65002;
   neighbor range fe80::/10 as 64512;
   interface "eth2";
   dynamic name "node";
   graceful restart on;
-  ipv4 { import all; export none; extended next hop on; };
-  ipv6 { import all; export none; };
+  bfd graceful;
+  ipv4 { import all; export where source = RTS_STATIC; extended next hop on; };
+  ipv6 { import all; export where source = RTS_STATIC; };
 }
 `
 
@@ -64,9 +92,11 @@ protocol bgp node {
 //	client1 ── tor1 (FRR) ──┐
 //	                        ├── node1, pod 10.244.120.2
 //	client2 ── tor2 (BIRD) ─┘
+//
+// The node's routes to the clients are those that it learns.
 type rack struct {
+	*labtest.Fairway
 	t          *testing.T
-	node       *lab.Node
 	tors, ends [2]*lab.Node
 }
 
@@ -77,29 +107,23 @@ func torLink() []string {
 
 func newRack(t *testing.T) *rack {
 	t.Helper()
-	labtest.Need(t, "/usr/lib/frr/bgpd", "/usr/lib/frr/zebra", "vtysh", "bird", "birdc", "ping")
+	labtest.Need(t, "/usr/lib/frr/bgpd", "/usr/lib/frr/bfdd", "/usr/lib/frr/zebra", "vtysh", "bird", "birdc", "ping", "nft")
 	dir := t.TempDir()
-	build := exec.Command("go", "build", "-o", dir, "../../cmd/fairway", "../../cmd/fairway-speaker", "../../cmd/fairway-ipam")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
-	for name, text := range map[string]string{"etc/fairway.yaml": agentFile, "bgpd.conf": frrFile, "bird.conf": birdFile} {
-		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
-			t.Fatal(err)
-		}
+	for name, text := range map[string]string{"bgpd.conf": frrFile, "bfdd.conf": frrBFD, "bird.conf": birdFile} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	l := labtest.Up(t, topology(dir))
-	r := &rack{t: t, node: labtest.Node(t, l, "node1")}
+	r := &rack{Fairway: labtest.NewFairway(t, agentFile), t: t}
+	l := labtest.Up(t, r.topology(dir))
+	r.Node = labtest.Node(t, l, "node1")
 	for i := range r.tors {
 		r.tors[i], r.ends[i] = labtest.Node(t, l, fmt.Sprintf("tor%d", i+1)), labtest.Node(t, l, fmt.Sprintf("client%d", i+1))
 	}
 	return r
 }
 
-func topology(dir string) *lab.Topology {
+func (r *rack) topology(dir string) *lab.Topology {
 	forwarding := map[string]string{
 		"net.ipv4.ip_forward": "1", "net.ipv4.conf.all.rp_filter": "0", "net.ipv4.conf.default.rp_filter": "0", "net.ipv6.conf.all.forwarding": "1",
 	}
@@ -110,24 +134,21 @@ func topology(dir string) *lab.Topology {
 		return lab.NodeSpec{Name: fmt.Sprintf("client%d", i), Exec: []string{
 			fmt.Sprintf("ip addr add 192.0.2.%d/24 dev eth1", 10*i+2), fmt.Sprintf("ip route add default via 192.0.2.%d", 10*i+1)}}
 	}
-	tor := func(i int, b lab.Bind, more ...string) lab.NodeSpec {
+	tor := func(i int, b []lab.Bind, more ...string) lab.NodeSpec {
 		run := append(torLink(), fmt.Sprintf("ip addr add 192.0.2.%d/30 dev eth1", 10*i+1), fmt.Sprintf("ip route add 192.0.2.%d/32 dev eth1", 10*i+2))
-		return lab.NodeSpec{Name: fmt.Sprintf("tor%d", i), Sysctls: forwarding, Binds: []lab.Bind{b}, Exec: append(run, more...)}
+		return lab.NodeSpec{Name: fmt.Sprintf("tor%d", i), Sysctls: forwarding, Binds: b, Exec: append(run, more...)}
 	}
 	return &lab.Topology{
 		Name: "unnumbered",
 		Nodes: []lab.NodeSpec{
 			client(1), client(2),
-			tor(1, bind("bgpd.conf", "/etc/frr/bgpd.conf"), "install -d -o frr -g frr -m 755 /run/frr /var/log/frr",
-				"/usr/lib/frr/zebra -d -A 127.0.0.1", "/usr/lib/frr/bgpd -d -A 127.0.0.1 -f /etc/frr/bgpd.conf"),
-			tor(2, bind("bird.conf", "/etc/bird.conf"), "bird -c /etc/bird.conf -s /run/bird.ctl -P /run/bird.pid"),
-			{Name: "node1", Sysctls: forwarding, Binds: []lab.Bind{
-				bind("fairway", "/usr/local/bin/fairway"), bind("fairway-speaker", "/usr/local/bin/fairway-speaker"), bind("fairway-ipam", "/usr/local/bin/fairway-ipam"), bind("etc", "/etc/fairway"),
-			}, Exec: []string{
-				"ip addr add " + pod + "/32 dev lo",
+			tor(1, []lab.Bind{bind("bgpd.conf", "/etc/frr/bgpd.conf"), bind("bfdd.conf", "/etc/frr/bfdd.conf")}, "install -d -o frr -g frr -m 755 /run/frr /var/log/frr",
+				"/usr/lib/frr/zebra -d -A 127.0.0.1",
+				"/usr/lib/frr/bfdd -d -A 127.0.0.1 -f /etc/frr/bfdd.conf", "/usr/lib/frr/bgpd -d -A 127.0.0.1 -f /etc/frr/bgpd.conf"),
+			tor(2, []lab.Bind{bind("bird.conf", "/etc/bird.conf")}, "bird -c /etc/bird.conf -s /run/bird.ctl -P /run/bird.pid"),
+			r.Spec(lab.NodeSpec{Name: "node1", Sysctls: forwarding, Exec: []string{
 				// An address that says nothing of the interface's hardware address.
-				"ip -6 addr flush dev eth1 scope link", "ip addr add fe80::77/64 dev eth1 nodad",
-				"ip route add 192.0.2.12/32 via inet6 fe80::1 dev eth1", "ip route add 192.0.2.22/32 via inet6 fe80::1 dev eth2"}},
+				"ip -6 addr flush dev eth1 scope link", "ip addr add fe80::77/64 dev eth1 nodad"}}),
 		},
 		Links: []lab.Link{
 			{A: "client1:eth1", B: "tor1:eth1"}, {A: "client2:eth1", B: "tor2:eth1"},
@@ -138,68 +159,18 @@ func topology(dir string) *lab.Topology {
 
 func (r *rack) await(what string, check func() error) {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(r.t.Context(), 40*time.Second)
-	defer cancel()
-	if err := lab.Await(ctx, what, check); err != nil {
-		r.t.Fatal(err)
-	}
+	labtest.Await(r.t, what, check)
 }
 
-func (r *rack) start() lab.Process {
+// up waits until both sessions and their BFD are up, and gives them.
+func (r *rack) up() map[string]agent.PeerStatus {
 	r.t.Helper()
-	p, err := r.node.Start(r.t.Context(), "fairway", "fairway", "agent", "--config", "/etc/fairway/fairway.yaml")
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	return p
-}
-
-// lease gives the pod its address.
-func (r *rack) lease() {
-	r.t.Helper()
-	const script = `printf '%s' '{"cniVersion":"1.1.0","name":"n","type":"ptp","ipam":{"type":"fairway-ipam","pool":"web"}}' | ` +
-		`CNI_COMMAND=ADD CNI_CONTAINERID=c1 CNI_IFNAME=eth0 CNI_NETNS=/run/netns/x CNI_PATH=/x fairway-ipam`
-	r.await("the pod has its address", func() error {
-		out, err := r.node.Exec(r.t.Context(), "sh", "-c", script)
-		if err == nil && !strings.Contains(out, pod+"/") {
-			err = fmt.Errorf("another one: %s", out)
-		}
-		return err
-	})
-}
-
-// peer is what the agent says of a session.
-type peer struct {
-	Name, Session, Address, LastError string
-	ASN                               uint32
-	Since                             time.Time
-}
-
-func (r *rack) peers() (map[string]peer, error) {
-	out, err := r.node.Exec(r.t.Context(), "fairway", "status", "--json")
-	if err != nil {
-		return nil, err
-	}
-	var status struct{ Peers []peer }
-	if err := json.Unmarshal([]byte(out), &status); err != nil {
-		return nil, err
-	}
-	peers := make(map[string]peer)
-	for _, p := range status.Peers {
-		peers[p.Name] = p
-	}
-	return peers, nil
-}
-
-// up waits until both sessions are established, and gives them.
-func (r *rack) up() map[string]peer {
-	r.t.Helper()
-	var peers map[string]peer
-	r.await("both sessions are established", func() (err error) {
-		peers, err = r.peers()
+	var peers map[string]agent.PeerStatus
+	r.await("both sessions are up", func() (err error) {
+		peers, err = r.Peers(r.t)
 		for _, p := range peers {
-			if p.Session != "Established" {
-				err = fmt.Errorf("the agent says %+v", p)
+			if !p.Established() || p.BFD == nil || p.BFD.State != "Up" {
+				err = fmt.Errorf("the agent says %+v, BFD %+v", p, p.BFD)
 			}
 		}
 		if err == nil && len(peers) != 2 {
@@ -219,87 +190,69 @@ func (r *rack) reaches(client int) {
 	})
 }
 
-// stream is packets from both clients.
-type stream [2]lab.Process
-
-func (r *rack) stream() (s stream) {
+// streams are packets from both clients to the pod and back.
+func (r *rack) streams() (s [2]*labtest.Stream) {
 	r.t.Helper()
 	for i, c := range r.ends {
-		_ = os.Remove(c.LogFile("ping"))
-		var err error
-		if s[i], err = c.Start(r.t.Context(), "ping", "ping", "-q", "-i", "0.02", "-W", "2", pod); err != nil {
-			r.t.Fatal(err)
-		}
+		s[i] = labtest.StartStream(r.t, labtest.End{Node: c}, labtest.End{Node: r.Node, Address: netip.MustParseAddr(pod)})
 	}
 	return s
 }
 
-// lost ends a stream and says how many packets of each client had no answer.
-func (r *rack) lost(s stream) (lost [2]string) {
-	r.t.Helper()
-	count := regexp.MustCompile(`(\d+) packets transmitted, (\d+) received.* (\d+(?:\.\d+)?)% packet loss`)
-	for i, p := range s {
-		if err := p.Signal(syscall.SIGINT); err != nil {
-			r.t.Fatal(err)
-		}
-		r.await("the count of packets", func() error {
-			said, err := os.ReadFile(r.ends[i].LogFile("ping"))
-			if m := count.FindStringSubmatch(string(said)); m != nil {
-				lost[i] = m[3]
-				r.t.Logf("client%d: %s", i+1, m[0])
-				return nil
-			}
-			return fmt.Errorf("%q, %w", said, err)
-		})
-	}
-	return lost
-}
-
-// Routers that a node finds by itself: one by ASN and one by "any", both fe80::1. The
-// agent is killed and comes back, and stops and comes back: no packet is lost. A link
-// that goes down and up has its session back, and the other one does not notice.
+// Routers that a node finds by itself: one by ASN and one by "any", both fe80::1, which
+// tell it the way to the clients. The agent is killed and comes back, and stops and
+// comes back: no packet is lost. A link that goes down and up, and a path that is lost
+// while the link is up, have their session back, and the other one does not notice.
 func TestUnnumbered(t *testing.T) {
 	r := newRack(t)
-	agent := r.start()
-	r.lease()
+	r.Start(t)
+	if got := r.Pod(t, "c1", "web"); len(got) != 1 || got[0].String() != pod {
+		t.Fatalf("the pod's addresses are %v, want %s", got, pod)
+	}
 	for name, p := range r.up() {
-		if asn := map[string]uint32{"tor1": 65001, "tor2": 65002}[name]; p.ASN != asn || !strings.HasPrefix(p.Address, "fe80::1%eth") {
+		if asn := map[string]uint32{"tor1": 65001, "tor2": 65002}[name]; p.ASN != asn || !strings.HasPrefix(p.Address.String(), "fe80::1%eth") {
 			t.Errorf("%+v", p)
 		}
 	}
+	r.learns(0, true)
+	r.learns(1, true)
 	r.reaches(0)
 	r.reaches(1)
+	w := labtest.WatchRoutes(t, r.Node)
 	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
-		s := r.stream()
-		r.kill(agent, sig)
-		agent = r.start()
+		streams := r.streams()
+		streams[0].Flows()
+		r.End(t, "agent", sig)
+		r.Start(t)
 		r.up()
 		r.fresh()
-		if lost := r.lost(s); lost != [2]string{"0", "0"} {
-			t.Errorf("after signal %v the clients lost %v %% of their packets", sig, lost)
-		}
-	}
-	r.flap()
-}
-
-// kill ends the agent and its speaker.
-func (r *rack) kill(agent lab.Process, sig syscall.Signal) {
-	r.t.Helper()
-	all, err := r.node.Processes()
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	if err := agent.Signal(sig); err != nil {
-		r.t.Fatal(err)
-	}
-	r.await("the agent and its speaker are gone", func() error {
-		for _, p := range all {
-			if strings.HasPrefix(p.Comm, "fairway") && p.Alive() {
-				return fmt.Errorf("process %d runs", p.PID)
+		for i, s := range streams {
+			s.Flows()
+			if count := s.End(); len(count.Lost) > 0 {
+				t.Errorf("after signal %v client%d: %s: %v", sig, i+1, count, count.Lost)
 			}
 		}
-		return nil
-	})
+	}
+	if events := w.Section("192.0.2.", "2001:db8:"); len(events) > 0 {
+		t.Errorf("the learned routes were touched: %q", events)
+	}
+	r.flap()
+	r.losePaths()
+}
+
+// learns waits until the node's kernel has the routes of a router, or has none.
+func (r *rack) learns(i int, wants bool) {
+	r.t.Helper()
+	via := fmt.Sprintf("fe80::1 dev eth%d ", i+1)
+	for family, want := range map[string]string{"-4": fmt.Sprintf("192.0.2.%d via inet6 %s", 10*i+12, via), "-6": fmt.Sprintf("2001:db8:%d::/64 via %s", i+1, via)} {
+		r.await(fmt.Sprintf("the node has learned %q: %v", want, wants), func() error {
+			out, err := r.Node.Exec(r.t.Context(), "ip", family, "route", "show", "proto", "118")
+			if err == nil && strings.Contains(out, want) != wants {
+				err = fmt.Errorf("it has %q", out)
+			}
+			return err
+		})
+	}
 }
 
 // fresh waits until both routers have the block from the session that is.
@@ -326,8 +279,8 @@ func (r *rack) flap() {
 		before := r.up()
 		labtest.Exec(r.t, tor, "ip", "link", "set", "eth2", "down")
 		r.await("the agent notices", func() error {
-			now, err := r.peers()
-			if p := now[name]; err == nil && (p.Session == "Established" || !strings.Contains(p.LastError, "eth")) {
+			now, err := r.Peers(r.t)
+			if p := now[name]; err == nil && (p.Established() || !strings.Contains(p.LastError, "eth")) {
 				err = fmt.Errorf("%+v", p)
 			}
 			return err
@@ -340,8 +293,40 @@ func (r *rack) flap() {
 		after := r.up()
 		r.reaches(i)
 		r.t.Logf("%s: reached again %s after its link was up", name, time.Since(at).Round(time.Millisecond))
-		if before[other].Since != after[other].Since {
-			r.t.Errorf("the session with %s was disturbed: %+v, before %+v", other, after[other], before[other])
+		labtest.Undisturbed(r.t, before[other], after[other])
+	}
+}
+
+// losePaths has each router hear and say nothing for a while, with the link up: BFD ends
+// the session, and the routes that were learned by it go.
+func (r *rack) losePaths() {
+	r.t.Helper()
+	for i, tor := range r.tors {
+		name, other := fmt.Sprintf("tor%d", i+1), fmt.Sprintf("tor%d", 2-i)
+		before := r.up()
+		r.learns(i, true)
+		labtest.Exec(r.t, tor, "nft", "add table netdev cut; add chain netdev cut in { type filter hook ingress device eth2 priority 0; policy drop; }; "+
+			"add chain netdev cut out { type filter hook egress device eth2 priority 0; policy drop; }")
+		cut := time.Now()
+		var lost agent.PeerStatus
+		r.await("BFD ends the session", func() error {
+			peers, err := r.Peers(r.t)
+			if lost = peers[name]; err == nil && (lost.Established() || !strings.Contains(lost.LastError, "BFD")) {
+				err = fmt.Errorf("%+v", lost)
+			}
+			return err
+		})
+		took := lost.Since.Sub(cut)
+		r.t.Logf("%s: the session was ended %s after its path was lost", name, took.Round(time.Millisecond))
+		if took > detection+processing || lost.BFD == nil || lost.BFD.Failures != before[name].BFD.Failures+1 {
+			r.t.Errorf("%s: after %s: %+v, BFD %+v", name, took, lost, lost.BFD)
 		}
+		r.learns(i, false)
+		r.learns(1-i, true)
+		labtest.Exec(r.t, tor, "nft", "delete table netdev cut")
+		after := r.up()
+		r.learns(i, true)
+		r.reaches(i)
+		labtest.Undisturbed(r.t, before[other], after[other])
 	}
 }
