@@ -146,9 +146,9 @@ func (s *cluster) vanished() func(node string) bool {
 	return func(node string) bool { return some && !there[node] }
 }
 
-// back says whether the fence of a node's machine has nothing to say any more:
-// the node is there and in service.
-func (s *cluster) back(name, _ string) (is bool) {
+// back says whether the fence of a node has nothing to say any more: the node is
+// there and in service.
+func (s *cluster) back(name string) (is bool) {
 	s.nodes.read(func(t nodes) {
 		n, there := t[name]
 		is = there && !n.out

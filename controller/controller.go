@@ -111,10 +111,9 @@ func (c *Controller) work(ctx context.Context) error {
 	all.Go(func() { s.follow(ctx, c.clients.custodian) })
 	all.Go(func() { c.register(ctx, s) })
 	all.Go(func() {
-		r := &reap{store: c.clients.custodian, look: s.leftovers, know: s.know, changed: s.ownersChanged, absence: c.absence, log: c.log}
+		r := &reap{store: c.clients.custodian, look: s.leftovers, back: s.back, know: s.know, changed: s.ownersChanged, absence: c.absence, log: c.log}
 		r.run(ctx)
 	})
-	all.Go(func() { c.unfence(ctx, s) })
 	all.Go(func() { c.forgetNodes(ctx, s) })
 	all.Wait()
 	return nil
@@ -172,24 +171,6 @@ func (c *Controller) awaitPass(ctx context.Context, s *cluster, count, wake time
 	case <-ctx.Done():
 	case <-pause.C:
 	case <-s.poolsChanged:
-	}
-}
-
-// unfence takes the fences off nodes that are there again, and have heard of them.
-func (c *Controller) unfence(ctx context.Context, s *cluster) {
-	const often = 3 * time.Second // a node that is back leases nothing until then
-	for ctx.Err() == nil {
-		wait := often
-		listed := s.nodes.read(func(nodes) {})
-		if !listed {
-			wait = 100 * time.Millisecond
-		} else if err := c.clients.custodian.Unfence(ctx, s.back); err != nil && ctx.Err() == nil {
-			c.log.Warn("fences of nodes that are back; retrying", "err", err)
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(wait):
-		}
 	}
 }
 

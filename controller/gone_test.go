@@ -64,31 +64,23 @@ func (w *world) fences() {
 	if fenced.Spec.Fence == nil {
 		w.Fatalf("a node that is out of service has the NodeSpeaker %+v", fenced)
 	}
-	everybody := func(string, string) bool { return true }
-	nobody := func(string, string) bool { return false }
-	unfence := func(what string, back func(node, machine string) bool, stands bool) {
-		w.Helper()
-		if err := w.clients.custodian.Unfence(w.Context(), back); err != nil {
-			w.Error(what, err)
+	w.taint(node, false)
+	w.await("the fence is to be lifted", func() (bool, any) {
+		f := w.nodeSpeaker(node).Spec.Fence
+		if f == nil {
+			w.Fatal("the fence is off, and no agent has heard of its lifting")
 		}
-		if s := w.nodeSpeaker(node); (s.Spec.Fence != nil) != stands {
-			w.Errorf("%s: the fence is %+v", what, s.Spec.Fence)
-		}
+		return f.Lifting, f
+	})
+	status := fmt.Appendf(nil, `{"status":{"peerCount":0,"establishedCount":0,"blocks":0,"routes":0,"observedGeneration":%d}}`, w.nodeSpeaker(node).Generation)
+	r := w.clients.own.Patch(types.MergePatchType).Resource(v1alpha1.NodeSpeakers).Name(node).SubResource("status").Body(status)
+	if err := r.Do(w.Context()).Error(); err != nil {
+		w.Fatal(err)
 	}
-	confirm := func() {
-		w.Helper()
-		status := fmt.Appendf(nil, `{"status":{"peerCount":0,"establishedCount":0,"blocks":0,"routes":0,"observedGeneration":%d}}`, w.nodeSpeaker(node).Generation)
-		r := w.clients.own.Patch(types.MergePatchType).Resource(v1alpha1.NodeSpeakers).Name(node).SubResource("status").Body(status)
-		if err := r.Do(w.Context()).Error(); err != nil {
-			w.Fatal(err)
-		}
-	}
-	confirm()
-	unfence("back, with an agent that knows of the fence alone", everybody, true)
-	unfence("back, with an agent that does not know of the lifting", everybody, true)
-	confirm()
-	unfence("not back, with an agent that is", nobody, true)
-	unfence("back, with its agent", everybody, false)
+	w.await("the fence is off", func() (bool, any) {
+		f := w.nodeSpeaker(node).Spec.Fence
+		return f == nil, f
+	})
 	w.removeNode(node)
 }
 

@@ -20,10 +20,12 @@ type leftovers struct {
 	gone     func(node, machine string) bool
 }
 
-// reap frees what nodes that are gone have left, until ctx ends.
+// reap frees what nodes that are gone have left, and has the fences lifted of those
+// that are back, until ctx ends.
 type reap struct {
 	store exchange.Custodian
 	look  func(now time.Time) leftovers
+	back  func(node string) bool
 	// know keeps a block of which something was unknown.
 	know    func(exchange.Stored) error
 	changed <-chan struct{}
@@ -66,6 +68,7 @@ func (r *reap) run(ctx context.Context) {
 				l = r.look(now)
 			}
 			r.reaper.See(l.blocks, l.requests, l.gone)
+			r.reaper.SeeBack(r.back)
 			look, lookAgain = false, now.Add(reapPause)
 			if len(l.unknown) > 0 {
 				look, lookAgain = true, now.Add(askPause)

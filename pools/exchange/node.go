@@ -81,6 +81,7 @@ type Node struct {
 	poor     map[Lack]time.Time // until when no claim ahead of need is tried, since there was no cell
 	failed   map[Lack]error     // why the want of somebody who waits was given up
 	audit    audit
+	duty     duty
 	born     time.Time // Began, or as if
 	now      time.Time
 	out      []*Op
@@ -116,6 +117,7 @@ func (n *Node) Advance(now time.Time) (ops []*Op, next time.Time) {
 		}
 	}
 	n.spread()
+	n.heed()
 	for _, e := range n.errands() {
 		if p := e.at(); p.busy == 0 && p.due.Before(now) {
 			next = now // it was let go on meanwhile
@@ -124,6 +126,7 @@ func (n *Node) Advance(now time.Time) (ops []*Op, next time.Time) {
 		}
 	}
 	next = earlier(next, earlier(n.nextAnswer(), n.nextFree()))
+	next = earlier(next, n.nextOrders())
 	ops, n.out = n.out, nil
 	return ops, next
 }

@@ -26,17 +26,22 @@ const (
 	LookNode // Presence
 	Vacate
 	Discard
+	Fences
+	LookFence // Fence
+	SetFence
+	LiftFence
+	RemoveFence
 )
 
 // String is the store's word for it.
 func (k Kind) String() string {
-	return [...]string{"?", "List", "Own", "Inside", "Block", "Create", "Take", "Delete", "Requests", "Request", "Ask", "Grant", "Retract", "Presence", "Vacate", "Discard"}[k]
+	return [...]string{"?", "List", "Own", "Inside", "Block", "Create", "Take", "Delete", "Requests", "Request", "Ask", "Grant", "Retract", "Presence", "Vacate", "Discard", "Fences", "Fence", "SetFence", "LiftFence", "RemoveFence"}[k]
 }
 
 // Writes says whether a k changes the store.
 func (k Kind) Writes() bool {
 	switch k {
-	case Create, Take, Delete, Ask, Answer, Retract, Vacate, Discard:
+	case Create, Take, Delete, Ask, Answer, Retract, Vacate, Discard, SetFence, LiftFence, RemoveFence:
 		return true
 	}
 	return false
@@ -49,6 +54,7 @@ type Op struct {
 	Pool    string // of a List
 	Block   Stored
 	Request Request
+	Fence   Fence
 
 	done func(Result)
 }
@@ -64,6 +70,8 @@ func (o *Op) String() string {
 		return fmt.Sprintf("%v %s of %s", o.Kind, o.Request.Name, o.Request.Node)
 	case Answer:
 		return fmt.Sprintf("Grant %s to %s of %s", o.Request.Grant.Prefix, o.Request.Name, o.Request.Node)
+	case LookFence, SetFence, LiftFence, RemoveFence:
+		return fmt.Sprintf("%v of %s", o.Kind, o.Fence.Node)
 	}
 	return o.Kind.String()
 }
@@ -75,12 +83,17 @@ type Result struct {
 	Request  Request
 	Requests []Request
 	Presence Presence
+	Fence    Fence
+	Fences   []Fence
 	Err      error
 }
 
 // Run makes the call.
 func Run(ctx context.Context, s Store, o *Op) (r Result) {
 	if c, ok := s.(Custodian); ok && o.Kind >= LookNode {
+		if o.Kind >= Fences {
+			return guard(ctx, c, o)
+		}
 		return free(ctx, c, o)
 	}
 	if e, ok := s.(Exchange); ok && o.Kind >= Requests {

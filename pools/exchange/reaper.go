@@ -17,6 +17,7 @@ import (
 // A block becomes vacant first, so that its node, should it live after all,
 // can promise nothing of it any more. Only then is it looked inside: if no
 // block stands in it, it is removed, at the very version that was looked into.
+// Before that the node is fenced, so that it finds out.
 //
 // A node that is absent is not gone at once: a Node object can be made anew under
 // an agent that runs. It has to be found absent twice, so long apart as is said,
@@ -28,7 +29,12 @@ type Reaper struct {
 	absences map[identity]absence
 	blocks   map[netip.Prefix]*reaping
 	requests map[string]*reapedRequest
-	stale    bool // something was changed by others since it was seen, or before
+	fences   map[string]*fencing // by node
+	lifts    bool                // those of nodes that are back
+	listing  bool                // all fences
+	list     time.Time           // when to do so next
+	looks    int                 // so often it was shown all blocks
+	stale    bool                // something was changed by others since it was seen, or before
 	now      time.Time
 	out      []*Op
 }
@@ -41,6 +47,7 @@ type reaping struct {
 	sure    bool   // its node is gone, as read from the source
 	inside  bool   // something stood inside when last seen
 	current bool   // still there when last seen
+	look    int    // the first one at which it was seen so
 	seen    string // the version, if it was seen otherwise while something was done
 }
 
@@ -66,7 +73,7 @@ const AbsenceTime = 30 * time.Second
 // NewReaper is a reaper that has seen nothing, for which a node is gone after so
 // long an absence.
 func NewReaper(absenceTime time.Duration) *Reaper {
-	return &Reaper{absence: absenceTime, absences: map[identity]absence{}, blocks: map[netip.Prefix]*reaping{}, requests: map[string]*reapedRequest{}}
+	return &Reaper{absence: absenceTime, absences: map[identity]absence{}, blocks: map[netip.Prefix]*reaping{}, requests: map[string]*reapedRequest{}, fences: map[string]*fencing{}}
 }
 
 // See tells the reaper all blocks and requests, as a watch shows them, and
@@ -76,6 +83,7 @@ func NewReaper(absenceTime time.Duration) *Reaper {
 // for any.
 func (r *Reaper) See(blocks []Stored, requests []Request, gone func(node, machine string) bool) {
 	r.stale = false
+	r.looks++
 	for _, b := range r.blocks {
 		b.current = false
 	}
@@ -92,7 +100,7 @@ func (r *Reaper) See(blocks []Stored, requests []Request, gone func(node, machin
 		suspects[identityOf(st)] = true
 		b := r.blocks[st.Prefix]
 		if b == nil || b.stored.UID != st.UID || !b.busy && b.stored.Version != st.Version {
-			b = &reaping{}
+			b = &reaping{look: r.looks}
 			r.blocks[st.Prefix] = b
 		}
 		b.current = true
@@ -138,6 +146,8 @@ func (r *Reaper) Advance(now time.Time) (ops []*Op, next time.Time) {
 			r.retract(q)
 		}
 	}
+	r.unfence()
+	next = r.nextFence()
 	for _, b := range r.blocks {
 		if !b.busy && b.current && !(b.stored.Node == "" && b.stored.Lender == "" && b.inside) && (next.IsZero() || b.due.Before(next)) {
 			next = b.due
@@ -204,7 +214,7 @@ func (r *Reaper) step(b *reaping) {
 		r.callFor(b, Op{Kind: LookNode, Block: b.stored}, func(res Result) {
 			b.sure, b.due = r.judge(identityOf(b.stored), res, begun)
 		})
-	default:
+	case r.fenced(b):
 		r.callFor(b, Op{Kind: Vacate, Block: b.stored}, func(res Result) {
 			b.sure = false
 			if res.Err != nil {

@@ -67,8 +67,19 @@ func (d *deathbed) waits(time time.Duration) {
 	}
 }
 
+// fences has it fence the node.
+func (d *deathbed) fences() {
+	d.Helper()
+	ops, _ := d.reaper.Advance(d.now)
+	if len(ops) != 1 || ops[0].Kind != SetFence {
+		d.Fatalf("it does %v", ops)
+	}
+	d.reaper.Done(ops[0], Result{}, d.now)
+}
+
 func (d *deathbed) vacates() {
 	d.Helper()
+	d.fences()
 	if ops, _ := d.reaper.Advance(d.now); len(ops) != 1 || ops[0].Kind != Vacate {
 		d.Errorf("it does %v", ops)
 	}
@@ -126,6 +137,7 @@ func TestABlockThatIsSeenWhileItIsMadeVacant(t *testing.T) {
 		d := newDeathbed(t)
 		d.see(true)
 		d.read(0, Departed)
+		d.fences()
 		ops, _ := d.reaper.Advance(d.now)
 		vacant := d.block
 		vacant.Node, vacant.Machine, vacant.Version = "", "", "2"

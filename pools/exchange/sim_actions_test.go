@@ -132,7 +132,7 @@ func (w *world) tick() bool {
 
 // stirs says whether the agent goes on now by itself.
 func (a *agent) stirs() bool {
-	return a.w.past(a.due) || a.ready && (a.w.past(a.audits) || a.w.past(a.retry) || slices.ContainsFunc(a.unfit, a.parted))
+	return a.w.past(a.due) || a.hasChores() || a.ready && (a.w.past(a.audits) || a.w.past(a.retry) || slices.ContainsFunc(a.unfit, a.parted))
 }
 
 // past says whether t is a time, and has come.
@@ -149,12 +149,15 @@ func (a *agent) tick() {
 	if a.ready && len(a.unfit) > 0 {
 		a.discard()
 	}
+	if a.ready {
+		a.chores()
+	}
 	a.pump()
 }
 
 // show lets a node's watch of the requests catch up, a little or wholly.
 func (w *world) show() bool {
-	m := w.some(serving)
+	m := w.some(func(m *machine) bool { return serving(m) && !m.agent.deaf })
 	if m == nil {
 		return false
 	}
@@ -293,6 +296,11 @@ func (w *world) startAgent() bool {
 // heal ends a trouble.
 func (w *world) heal() bool {
 	m := w.machines[w.rng.IntN(len(w.machines))]
+	if w.rng.IntN(3) == 0 {
+		if dead := w.some(func(m *machine) bool { return m.on && presence(w.store.nodes, m.name, "") != Present }); dead != nil {
+			return w.absolve(dead)
+		}
+	}
 	switch w.rng.IntN(4) {
 	case 0:
 		m.partitioned = false
@@ -310,7 +318,10 @@ func (w *world) heal() bool {
 
 // bringBack boots a machine that is off, or puts another in its place.
 func (w *world) bringBack(m *machine) bool {
-	if m.on || w.now.Sub(m.off) < Settle {
+	if m.on {
+		return w.absolve(m)
+	}
+	if w.now.Sub(m.off) < Settle {
 		return false
 	}
 	switch o := w.store.node(m.name); {
@@ -594,7 +605,7 @@ func (w *world) putBack() {
 // round lets everybody do all that can be done now, and then time go by.
 func (w *world) round() {
 	for _, m := range w.machines {
-		if !m.on && (w.store.node(m.name) != nil || w.seed%2 == 0) {
+		if m.on || w.store.node(m.name) != nil || w.seed%2 == 0 {
 			w.bringBack(m)
 		}
 		if m.on && m.agent == nil {
@@ -615,7 +626,18 @@ func (w *world) round() {
 					m.agent.release(p)
 				}
 			}
-			m.agent.see(len(w.store.past) - 1)
+			if !m.agent.deaf {
+				m.agent.see(len(w.store.past) - 1)
+			}
+			if serving(m) {
+				m.agent.hear(len(w.store.past) - 1)
+			}
+			if serving(m) {
+				m.agent.learnMachine()
+			}
+			if !serving(m) {
+				continue
+			}
 			m.agent.passNetwork(false)
 			m.agent.passNetwork(true)
 		}

@@ -30,7 +30,9 @@ type machine struct {
 	agent        *agent
 	lives        int
 	pods         []*pod
-	announced    set // what the network leads here
+	announced    set    // what the network leads here
+	residue      set    // that it led here when the node did not know yet that it is lost
+	heeded       string // the orders in the file beside the journal
 	leaving      []netip.Prefix
 }
 
@@ -70,6 +72,17 @@ type agent struct {
 	audits  time.Time // when to look for what came late
 	spins   int
 	dirty   bool
+
+	recalled  bool           // its blocks are from its journal
+	told      Orders         // last, by the watch
+	speaker   *speakerObject // its own, as last shown
+	ordered   int            // revision of it
+	confirmed string         // that a report was made of, or is under way
+	reporting bool
+	reports   time.Time // when to report
+	fenceRead time.Time // when to read its blocks while it is fenced
+	deaf      bool      // does not watch requests
+	calm      time.Time // when it will not, unless they concern it; zero is never
 }
 
 // podRetry is how long after it has failed a pod's ADD is made again.
@@ -80,7 +93,7 @@ var errCrash = errors.New("crashed at a write")
 // start begins a life of the agent. It serves once it is ready.
 func (m *machine) start() {
 	m.lives++
-	a := &agent{machine: m, life: m.lives, ledger: pools.NewLedger(m.name), needs: map[Lack]int{}, dirty: true, audits: m.w.now.Add(Settle)}
+	a := &agent{machine: m, life: m.lives, ledger: pools.NewLedger(m.name), needs: map[Lack]int{}, dirty: true, audits: m.w.now.Add(Settle), reports: m.w.now.Add(reportAgain / 2)}
 	a.node = NewNode(Config{Name: m.name, Machine: m.uid, Shared: true, Keep: a.keep, Log: m.w.log}, a.ledger)
 	m.agent = a
 	m.w.say("%s: agent starts, life %d, %d records in its journal", m.name, a.life, len(m.journal))
@@ -104,7 +117,9 @@ func (m *machine) start() {
 		return
 	}
 	if a.restoreLeases(folded) && a.standing() {
-		a.ready = true
+		a.ready, a.recalled = true, true
+		a.confirmed = m.heeded
+		a.node.Recall(m.heeded, m.w.now)
 		a.disown()
 		a.pump()
 	}
@@ -193,6 +208,7 @@ func (a *agent) keep(rec pools.Record) error {
 		rec.Block = &b
 	}
 	a.journal = append(a.journal, rec)
+	a.bereave(rec)
 	if a.crashAtWrite > 0 {
 		if a.crashAtWrite--; a.crashAtWrite == 0 {
 			a.w.say("%s: crashes right after a write to its journal", a.name)
@@ -203,12 +219,25 @@ func (a *agent) keep(rec pools.Record) error {
 	return nil
 }
 
+// bereave ends the pod whose lease ends though it stands: the block is lost.
+func (a *agent) bereave(rec pools.Record) {
+	for _, p := range a.pods {
+		if rec.Op == pools.Released && p.owner() == rec.Owner && !p.ended {
+			a.w.say("%s: pod %d has lost %v", a.name, p.id, rec.Addrs)
+			p.ended = true
+			a.w.oracle.released(p)
+		}
+	}
+}
+
 // pump goes on with the node and the pods that wait, as after every event.
 func (a *agent) pump() {
 	a.dirty = true
 	for range 3 {
 		ops, next := a.node.Advance(a.w.now)
 		a.due = next
+		a.watch()
+		a.confirm()
 		a.watchSpin(len(ops) == 0 && a.w.past(next))
 		if a.crashed {
 			a.crash()
@@ -287,7 +316,7 @@ func lacksInOrder(a, b Lack) int {
 func (a *agent) lease(p *pod, needs map[Lack]int) bool {
 	req := p.request()
 	rec, fresh, err := a.ledger.ProposeLease(req, a.w.now)
-	if fresh && a.w.rules[p.pool].Draining {
+	if fresh && a.w.rules[p.pool].Draining || a.bars(fresh, err) {
 		a.retryLater()
 		return false
 	}
@@ -313,6 +342,9 @@ func (a *agent) lease(p *pod, needs map[Lack]int) bool {
 		}
 	}
 	p.addrs = rec.Addrs
+	if fresh {
+		a.checkFresh(p)
+	}
 	a.w.say("%s: pod %d has %v", a.name, p.id, p.addrs)
 	a.w.oracle.leased(a.w, a.machine, p)
 	return true
@@ -463,7 +495,7 @@ func (m *machine) powerOff() {
 	for _, p := range m.pods {
 		m.w.oracle.released(p)
 	}
-	m.on, m.off, m.pods, m.journal, m.announced, m.leaving = false, m.w.now, nil, nil, set{}, nil
+	m.on, m.off, m.pods, m.journal, m.announced, m.leaving, m.heeded = false, m.w.now, nil, nil, set{}, nil, ""
 }
 
 // powerOn is a boot.
@@ -483,6 +515,7 @@ type controller struct {
 
 func (c *controller) see(blocks []Stored, requests []Request, nodes []nodeObject) {
 	c.reaper.See(blocks, requests, func(node, machine string) bool { return presence(nodes, node, machine) != Present })
+	c.reaper.SeeBack(func(node string) bool { return presence(nodes, node, "") == Present })
 	c.advance()
 }
 

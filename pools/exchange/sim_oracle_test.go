@@ -106,7 +106,11 @@ type oracle struct {
 func (o *oracle) leased(w *world, m *machine, p *pod) {
 	for _, a := range p.addrs {
 		i := index(a)
-		if other := o.sandbox[i]; other != nil && other != p {
+		other := o.sandbox[i]
+		if other != nil && other != p && w.wronged(m) {
+			continue // it has yet to learn that the address is not its own
+		}
+		if other != nil && other != p && !w.wronged(o.on[i]) {
 			w.fail("%v is leased to pod %d on %s and to pod %d on %s", a, other.id, o.on[i].name, p.id, m.name)
 		}
 		o.sandbox[i], o.on[i] = p, m
@@ -198,18 +202,25 @@ func (w *world) noteHeld(a *agent) (news bool) {
 
 func (w *world) checkMachine(m *machine, all bool) {
 	owned := w.oracle.owned[m.name]
+	if w.wronged(m) {
+		m.residue = m.announced.less(owned)
+		return
+	}
+	m.residue = m.residue.both(m.announced)
+	owned = owned.union(m.residue)
 	if wrong := m.announced.less(owned); wrong != (set{}) {
 		w.fail("%s is led the addresses %v, of which the store says that they are not its own", m.name, wrong)
 	}
 	if a := m.agent; a != nil && (a.dirty || all) {
 		a.dirty = false
+		owned := w.oracle.owned[m.name]
 		if wrong := a.believed().less(owned); wrong != (set{}) {
 			w.fail("%s holds %v, of which the store says that they are not its own", m.name, wrong)
 		}
 	}
 	for _, p := range m.pods {
 		for _, x := range p.addrs {
-			if !p.ended && !owned.has(index(x)) {
+			if !p.ended && !w.oracle.owned[m.name].has(index(x)) {
 				w.fail("pod %d on %s has %v, of which the store says that it is not %s's", p.id, m.name, x, m.name)
 			}
 		}
@@ -271,6 +282,9 @@ func (w *world) stranded() string {
 		}
 	}
 	for _, m := range w.machines {
+		if s := speakerOf(w.store.speakers, m.name); s != nil && s.Stands && m.on {
+			return fmt.Sprintf("%s is back, and its fence stands at generation %d; lifting: %v", m.name, s.Generation, s.Lifting)
+		}
 		if a := m.agent; a != nil {
 			if lost := w.oracle.owned[m.name].less(a.believed()); lost != (set{}) {
 				return fmt.Sprintf("%s has %v and does not know", m.name, lost)

@@ -21,6 +21,7 @@ type model struct {
 	blocks   []Stored // by prefix
 	requests []Request
 	nodes    []nodeObject
+	speakers []speakerObject
 	past     []snapshot // the last ones, the current one at the end
 	names    int        // UIDs and versions given out
 	writes   int
@@ -39,6 +40,7 @@ type snapshot struct {
 	blocks   []Stored
 	requests []Request
 	nodes    []nodeObject
+	speakers []speakerObject
 }
 
 const rememberedPast = 40
@@ -47,7 +49,7 @@ const rememberedPast = 40
 func (m *model) changed() {
 	m.revision++
 	m.writes++
-	m.past = append(m.past, snapshot{slices.Clone(m.blocks), slices.Clone(m.requests), slices.Clone(m.nodes)})
+	m.past = append(m.past, snapshot{slices.Clone(m.blocks), slices.Clone(m.requests), slices.Clone(m.nodes), slices.Clone(m.speakers)})
 	if len(m.past) > rememberedPast {
 		m.past = slices.Delete(m.past, 0, 1)
 	}
@@ -99,6 +101,8 @@ func (m *model) do(node string, o *Op) (r Result) {
 		}
 	case LookNode:
 		r.Presence = presence(m.nodes, o.Block.Node, o.Block.Machine)
+	case Fences, LookFence, SetFence, LiftFence, RemoveFence, report:
+		return m.fence(o)
 	default:
 		return m.write(node, o)
 	}

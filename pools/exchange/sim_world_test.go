@@ -173,6 +173,8 @@ func actions() []action {
 		{150, (*world).pass},
 		{120, (*world).tick},
 		{60, (*world).show},
+		{30, (*world).order},
+		{6, (*world).condemn},
 		{70, (*world).pod},
 		{80, (*world).network},
 		{40, (*world).reap},
@@ -243,7 +245,7 @@ func (w *world) until(then time.Time) {
 
 // expire ends a call that took too long.
 func (w *world) expire(c *call) {
-	if !c.effected && c.op.Kind.Writes() {
+	if !c.effected && writes(c.op) {
 		w.perhapsLate(c)
 	}
 	w.reply(c, Result{Err: unknown(c.op)})
@@ -253,13 +255,13 @@ func (w *world) expire(c *call) {
 // that there is for it, or not.
 func (w *world) perhapsLate(c *call) {
 	if w.rng.IntN(2) == 0 {
-		w.lates = append(w.lates, lateWrite{w.now.Add(time.Duration(w.rng.Int64N(int64(late)))), c.op, c.node})
+		w.lates = append(w.lates, lateWrite{w.now.Add(w.delay(c.op)), c.op, c.node})
 	}
 }
 
 // unknown is what a caller learns whose call has no answer.
 func unknown(o *Op) error {
-	if o.Kind.Writes() {
+	if writes(o) {
 		return ErrUnknown
 	}
 	return errRefused
@@ -288,7 +290,7 @@ func (w *world) progress() {
 func (w *world) further(c *call) {
 	switch {
 	case c.effected:
-		if c.op.Kind.Writes() && w.chance(w.faults.unheard) {
+		if writes(c.op) && w.chance(w.faults.unheard) {
 			w.say("%s: %v was done, and the answer lost", c.who, c.op)
 			w.reply(c, Result{Err: ErrUnknown})
 			return
@@ -303,7 +305,7 @@ func (w *world) further(c *call) {
 
 // unreached is a call of a node that is cut off.
 func (w *world) unreached(c *call) {
-	if c.op.Kind.Writes() && w.rng.IntN(2) == 0 {
+	if writes(c.op) && w.rng.IntN(2) == 0 {
 		w.reply(c, Result{Err: ErrUnknown})
 		return
 	}
@@ -315,10 +317,10 @@ func (w *world) reach(c *call) {
 	switch f := w.faults; {
 	case n < f.refused:
 		w.reply(c, Result{Err: errRefused})
-	case n < f.refused+f.lost && c.op.Kind.Writes():
+	case n < f.refused+f.lost && writes(c.op):
 		w.say("%s: %v is lost", c.who, c.op)
 		w.reply(c, Result{Err: ErrUnknown})
-	case n < f.refused+f.lost+f.lostLate && c.op.Kind.Writes():
+	case n < f.refused+f.lost+f.lostLate && writes(c.op):
 		w.say("%s: %v is lost, or late", c.who, c.op)
 		w.lates = append(w.lates, lateWrite{w.now.Add(w.delay(c.op)), c.op, c.node})
 		w.reply(c, Result{Err: ErrUnknown})
@@ -328,10 +330,11 @@ func (w *world) reach(c *call) {
 }
 
 // delay of a late write. A removal may come at any time: it is void once its block
-// was taken anew.
+// was taken anew. So may what the controller does.
 func (w *world) delay(o *Op) time.Duration {
 	most := late
-	if o.Kind == Delete {
+	switch o.Kind {
+	case Delete, Vacate, Discard, SetFence, LiftFence, RemoveFence:
 		most = veryLate
 	}
 	return time.Duration(w.rng.Int64N(int64(most)))
@@ -376,7 +379,7 @@ func (w *world) abandon(of func(*call) bool) {
 		if !of(c) {
 			continue
 		}
-		if !c.effected && c.op.Kind.Writes() {
+		if !c.effected && writes(c.op) {
 			w.perhapsLate(c)
 		}
 		w.calls = slices.DeleteFunc(w.calls, func(o *call) bool { return o == c })

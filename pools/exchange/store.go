@@ -138,6 +138,7 @@ func (p Presence) String() string {
 // that are gone have left.
 type Custodian interface {
 	Exchange
+	Warden
 	// Presence reads how it is with the node of that name and that machine. An
 	// empty machine stands for any.
 	Presence(ctx context.Context, node, machine string) (Presence, error)

@@ -2,7 +2,7 @@ package kube
 
 import (
 	"errors"
-	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/fairway-network/fairway/api/v1alpha1"
@@ -51,91 +51,102 @@ func (c real) heeds(t *testing.T, node string) {
 }
 
 // A node that is back keeps its fence until its agent has taken its blocks anew: a
-// Vacate from before that is late is void, and none begins after it.
+// Vacate from before that is late is void then.
 func (c real) fences(t *testing.T) {
 	c.empty(t)
 	ctx := t.Context()
 	const node = "fenced"
 	uid, inService := c.outOfService(t, node)
-	var blocks []exchange.Stored
-	for i := range 2 {
-		b := webBlock(node, fmt.Sprintf("10.1.%d.0/26", i))
-		b.Machine = uid
-		st, err := c.Node(node).Create(ctx, b)
-		if err != nil {
-			t.Fatal(err)
-		}
-		blocks = append(blocks, st)
-	}
-	custodian := c.admin.Custodian()
-	if _, err := custodian.Vacate(ctx, blocks[0]); err != nil {
-		t.Fatal(err)
-	}
-	// There was no NodeSpeaker: its agent may have not come to make one.
-	if f := c.speakerOf(t, node).Spec.Fence; f == nil || string(f.NodeUID) != uid {
-		t.Fatalf("the node has the fence %+v", f)
-	}
-	c.heeds(t, node)
-	inService()
-	unfence := func() *v1alpha1.Fence {
-		t.Helper()
-		if err := custodian.Unfence(ctx, func(string, string) bool { return true }); err != nil {
-			t.Fatal(err)
-		}
-		return c.speakerOf(t, node).Spec.Fence
-	}
-	for range 2 {
-		if f := unfence(); f == nil || !f.Lifting {
-			t.Fatalf("before the agent has heard of the lifting the fence is %+v", f)
-		}
-	}
-	late := blocks[1]
-	if _, err := custodian.Vacate(ctx, late); !errors.Is(err, exchange.ErrConflict) {
-		t.Errorf("a Vacate that begins after the lifting: %v", err)
-	}
-	if _, err := c.Node(node).Take(ctx, blocks[1]); err != nil { // as the agent does
-		t.Fatal(err)
-	}
-	c.heeds(t, node)
-	if f := unfence(); f != nil {
-		t.Errorf("after the agent has confirmed the lifting the fence is %+v", f)
-	}
-	if _, err := c.Vacate(ctx, late); !errors.Is(err, exchange.ErrConflict) {
-		t.Errorf("a Vacate that was begun before, and is late: %v", err)
-	}
-}
-
-// A node that is gone again while its fence is lifted is fenced anew.
-func (c real) fencesAnew(t *testing.T) {
-	c.empty(t)
-	const node = "fenced-anew"
-	uid, _ := c.outOfService(t, node)
 	b := webBlock(node, "10.1.0.0/26")
 	b.Machine = uid
-	st, err := c.Node(node).Create(t.Context(), b)
+	block, err := c.Node(node).Create(ctx, b)
 	if err != nil {
 		t.Fatal(err)
 	}
 	custodian := c.admin.Custodian()
-	if st, err = custodian.Vacate(t.Context(), st); err != nil {
+	if _, err := custodian.Fence(ctx, node); !errors.Is(err, exchange.ErrGone) {
+		t.Errorf("the fence of a node without a NodeSpeaker: %v", err)
+	}
+	// There was no NodeSpeaker: its agent may have not come to make one.
+	if err := custodian.SetFence(ctx, exchange.Fence{Node: node, Machine: uid}); err != nil {
+		t.Fatal(err)
+	}
+	fence := func() exchange.Fence {
+		t.Helper()
+		f, err := custodian.Fence(ctx, node)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	set := fence()
+	if !set.Stands || set.Lifting || set.Machine != uid || set.Heeded >= set.Generation {
+		t.Fatalf("the node has the fence %+v", set)
+	}
+	c.heeds(t, node)
+	heeded := fence()
+	if heeded.Heeded != set.Generation || heeded.Generation != set.Generation {
+		t.Errorf("the agent has heeded %+v, and it is %+v", set, heeded)
+	}
+	if err := custodian.LiftFence(ctx, set); !errors.Is(err, exchange.ErrConflict) {
+		t.Errorf("it is lifted as it was before: %v", err)
+	}
+	if err := custodian.LiftFence(ctx, heeded); err != nil {
+		t.Fatal(err)
+	}
+	lifting := fence()
+	if !lifting.Stands || !lifting.Lifting || lifting.Generation <= set.Generation || lifting.Heeded != set.Generation {
+		t.Errorf("it is to be lifted, and is %+v", lifting)
+	}
+	inService()
+	if err := custodian.SetFence(ctx, exchange.Fence{Node: node, Machine: uid}); !errors.Is(err, exchange.ErrConflict) {
+		t.Errorf("a node that is there is fenced: %v", err)
+	}
+	if _, err := c.Node(node).Take(ctx, block); err != nil { // as the agent does
 		t.Fatal(err)
 	}
 	c.heeds(t, node)
-	if err := custodian.Unfence(t.Context(), func(string, string) bool { return true }); err != nil {
+	if err := custodian.RemoveFence(ctx, lifting); !errors.Is(err, exchange.ErrConflict) {
+		t.Errorf("it is taken off as it was before: %v", err)
+	}
+	if err := custodian.RemoveFence(ctx, fence()); err != nil {
+		t.Error(err)
+	}
+	if f := fence(); f.Stands || f.Generation <= lifting.Generation {
+		t.Errorf("it is off, and is %+v", f)
+	}
+	if _, err := custodian.Vacate(ctx, block); !errors.Is(err, exchange.ErrConflict) {
+		t.Errorf("a Vacate that was begun before, and is late: %v", err)
+	}
+}
+
+// A fence that is set anew is not to be lifted any more, and all that stand are found.
+func (c real) fencesAnew(t *testing.T) {
+	c.empty(t)
+	ctx := t.Context()
+	const node = "fenced-anew"
+	uid, _ := c.outOfService(t, node)
+	custodian := c.admin.Custodian()
+	of := exchange.Fence{Node: node, Machine: uid}
+	if err := custodian.SetFence(ctx, of); err != nil {
 		t.Fatal(err)
 	}
-	lifting := c.speakerOf(t, node)
-	if f := lifting.Spec.Fence; f == nil || !f.Lifting {
-		t.Fatalf("the fence of a node that is back is %+v", f)
-	}
-	st.Node, st.Machine = node, uid
-	if st, err = c.Node(node).Take(t.Context(), st); err != nil {
+	set, err := custodian.Fence(ctx, node)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := custodian.Vacate(t.Context(), st); err != nil {
+	if err := custodian.LiftFence(ctx, set); err != nil {
 		t.Fatal(err)
 	}
-	if s := c.speakerOf(t, node); s.Spec.Fence == nil || s.Spec.Fence.Lifting || s.Generation <= lifting.Generation {
-		t.Errorf("the fence is %+v at generation %d, while it was lifted %+v at %d", s.Spec.Fence, s.Generation, lifting.Spec.Fence, lifting.Generation)
+	if err := custodian.SetFence(ctx, of); err != nil {
+		t.Fatal(err)
+	}
+	now, err := custodian.Fence(ctx, node)
+	if err != nil || !now.Stands || now.Lifting || now.Generation != set.Generation+2 {
+		t.Errorf("the fence is %+v, %v, and was %+v before it was lifted and set anew", now, err, set)
+	}
+	all, err := custodian.Fences(ctx)
+	if err != nil || !slices.Contains(all, now) {
+		t.Errorf("the fences are %+v, %v", all, err)
 	}
 }

@@ -1,0 +1,281 @@
+package exchange_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fairway-network/fairway/pools"
+	. "github.com/fairway-network/fairway/pools/exchange"
+)
+
+// Live nodes are declared gone, wrongly, and find out by a fence. Until then a node
+// takes for its own what it has lost, and nobody can help that: it may be cut off. So
+// the oracle leaves such a node out, from the moment at which its fence is set until
+// its agent has reported that it has heeded the lifting, and not a moment longer.
+
+// report is the kind of a call that the store's interface does not have: an agent
+// writes into the node's own object what it has heeded. Its Block's UID is that of
+// the object, and its Tenure the generation.
+const report Kind = 0
+
+// writes says whether an op changes the store.
+func writes(o *Op) bool { return o.Kind == report || o.Kind.Writes() }
+
+// speakerObject is a node's own object.
+type speakerObject struct {
+	Fence
+	uid string
+}
+
+// orders are what an agent makes of the object.
+func (s *speakerObject) orders() Orders {
+	if s == nil {
+		return Orders{Number: NoOrders}
+	}
+	o := Orders{Number: fmt.Sprintf("%s/%d", s.uid, s.Generation), Lifting: s.Lifting}
+	if s.Stands {
+		o.Fence = "gone: " + s.Machine
+	}
+	return o
+}
+
+func speakerOf(speakers []speakerObject, node string) *speakerObject {
+	for i := range speakers {
+		if speakers[i].Node == node {
+			return &speakers[i]
+		}
+	}
+	return nil
+}
+
+// fence carries out what a Warden does, and a report.
+func (m *model) fence(o *Op) (r Result) {
+	node := o.Fence.Node
+	if o.Kind == report {
+		node = o.Block.Node
+	}
+	s := speakerOf(m.speakers, node)
+	switch {
+	case o.Kind == Fences:
+		for _, s := range m.speakers {
+			if s.Stands {
+				r.Fences = append(r.Fences, s.Fence)
+			}
+		}
+		return r
+	case s == nil && (o.Kind == SetFence || o.Kind == report):
+		m.speakers = append(m.speakers, speakerObject{Fence{Node: node, Generation: 1}, m.name()})
+		s = &m.speakers[len(m.speakers)-1]
+	case s == nil:
+		return Result{Err: ErrGone}
+	}
+	switch o.Kind {
+	case LookFence:
+		return Result{Fence: s.Fence}
+	case SetFence:
+		s.Stands, s.Lifting, s.Machine = true, false, o.Fence.Machine
+		s.Generation++
+	case LiftFence, RemoveFence:
+		if s.Version != o.Fence.Version {
+			return Result{Err: ErrConflict}
+		}
+		s.Lifting = o.Kind == LiftFence
+		s.Stands = s.Lifting
+		s.Generation++
+	case report:
+		if o.Block.UID == "" { // it has made the object
+			break
+		}
+		if o.Block.UID != s.uid {
+			return Result{Err: ErrGone}
+		}
+		s.Heeded = int64(o.Block.Tenure)
+	}
+	s.Version = m.name()
+	m.changed()
+	return r
+}
+
+// wronged says whether a node takes for its own, perhaps, what it has lost.
+func (w *world) wronged(m *machine) bool {
+	s := speakerOf(w.store.speakers, m.name)
+	return s != nil && s.Stands && !(s.Lifting && s.Heeded >= s.Generation)
+}
+
+// condemn declares a live node gone.
+func (w *world) condemn() bool {
+	m := w.some(func(m *machine) bool { return m.on && w.store.node(m.name) != nil })
+	if m == nil || w.rng.IntN(8) >= w.faults.crashes {
+		return false
+	}
+	if w.rng.IntN(3) == 0 {
+		w.store.nodes = slices.DeleteFunc(w.store.nodes, func(o nodeObject) bool { return o.name == m.name })
+		w.say("%s: Node object removed, and the node lives", m.name)
+	} else {
+		w.store.node(m.name).outOfService = true
+		w.say("%s: out of service, and lives", m.name)
+	}
+	m.partitioned = m.partitioned || w.rng.IntN(3) == 0
+	w.store.changed()
+	return true
+}
+
+// absolve has a live node counted as one again: it is in service, or makes itself
+// another Node object.
+func (w *world) absolve(m *machine) bool {
+	switch o := w.store.node(m.name); {
+	case o != nil && !o.outOfService, o == nil && slices.ContainsFunc(w.vanished, func(v vanished) bool { return v.machine == m }):
+		return false
+	case o != nil:
+		w.say("%s: in service again", m.name)
+		o.outOfService = false
+	default:
+		m.generation++
+		m.uid = fmt.Sprintf("%s.%d", m.name, m.generation)
+		w.say("%s: another Node object, %s", m.name, m.uid)
+		w.store.nodes = append(w.store.nodes, nodeObject{name: m.name, machine: m.uid})
+	}
+	w.store.changed()
+	return true
+}
+
+// order lets a node's watch of its own object, and of its Node, catch up.
+func (w *world) order() bool {
+	m := w.some(func(m *machine) bool { return serving(m) && !m.partitioned })
+	if m == nil {
+		return false
+	}
+	past := w.store.past
+	first := min(max(len(past)-(w.store.revision-m.agent.ordered), 0), len(past)-1)
+	m.agent.hear(first + w.rng.IntN(len(past)-first))
+	if m.agent != nil && w.rng.IntN(4) == 0 {
+		m.agent.learnMachine()
+	}
+	return true
+}
+
+// hear shows a node its orders at a moment of the past.
+func (a *agent) hear(i int) {
+	a.ordered = a.w.store.revision - (len(a.w.store.past) - 1 - i)
+	s := speakerOf(a.w.store.past[i].speakers, a.name)
+	if s != nil {
+		seen := *s
+		a.speaker = &seen
+	} else {
+		a.speaker = nil
+	}
+	now := s.orders()
+	if now == a.told {
+		return
+	}
+	a.told = now
+	a.w.say("%s is told %+v", a.name, now)
+	a.node.Obey(now)
+	a.confirmed = a.node.Heeded()
+	a.pump()
+}
+
+// learnMachine has the agent know of another Node object.
+func (a *agent) learnMachine() {
+	if a.node.Machine != a.uid {
+		a.w.say("%s: its machine is %s now", a.name, a.uid)
+		a.node.Machine = a.uid
+		a.pump()
+	}
+}
+
+// reportAgain is how soon a report that has failed is made anew, and reportAnyway
+// how soon one that has not.
+const (
+	reportAgain  = 30 * time.Second
+	reportAnyway = 2 * time.Minute
+)
+
+// confirm has a report made of what was heeded, which a later life has to know first.
+func (a *agent) confirm() {
+	if now := a.node.Heeded(); now != a.confirmed {
+		a.confirmed = now
+		a.w.say("%s has heeded %s", a.name, now)
+		a.reports = a.w.now
+	}
+	if a.reporting || !a.ready || !a.w.past(a.reports) {
+		return
+	}
+	if !a.diskFull {
+		a.heeded = strings.TrimPrefix(a.confirmed, NoOrders)
+	}
+	o := &Op{Kind: report}
+	o.Block.Node = a.name
+	if s := a.speaker; s != nil {
+		o.Block.UID, o.Block.Tenure = s.uid, int(s.Heeded)
+		fmt.Sscanf(a.heeded, s.uid+"/%d", &o.Block.Tenure)
+	}
+	a.reporting = true
+	a.call(o, func(r Result) {
+		a.reporting = false
+		a.reports = a.w.now.Add(reportAnyway)
+		if r.Err != nil {
+			a.reports = a.w.now.Add(reportAgain)
+		}
+		if a.confirmed != a.node.Heeded() || o.Block.UID == "" && a.speaker != nil {
+			a.reports = a.w.now
+		}
+		a.pump()
+	})
+}
+
+// bars says whether something new may not be leased.
+func (a *agent) bars(fresh bool, err error) bool {
+	if (fresh || errors.Is(err, pools.ErrNoFree)) && a.node.Fenced() != "" {
+		return true
+	}
+	return fresh && a.node.Unheeded(a.w.now, !a.partitioned)
+}
+
+// checkFresh fails the run if a node leases something new though it has been told, or
+// would have been by now, that it may not.
+func (a *agent) checkFresh(p *pod) {
+	switch {
+	case a.told.Fence != "":
+		a.w.fail("%s: leases %v behind a fence that it knows of", a.name, p.addrs)
+	case a.recalled && a.told.Number == "" && !a.partitioned:
+		a.w.fail("%s: leases %v before it knows its orders", a.name, p.addrs)
+	}
+}
+
+// fencedAgain is how often a fenced node reads its blocks.
+const fencedAgain = 5 * time.Second
+
+// peace is without a concern before requests are watched no more.
+const peace = time.Minute
+
+// watch opens the watch of the requests, or plans to close it.
+func (a *agent) watch() {
+	switch concerned := a.node.Concerned(); {
+	case concerned:
+		a.deaf, a.calm = false, time.Time{}
+	case a.calm.IsZero():
+		a.calm = a.w.now.Add(peace)
+	}
+}
+
+// chores are what the agent does by the clock, beside what its node does.
+func (a *agent) chores() {
+	if a.w.past(a.calm) && !a.deaf && !a.node.Concerned() {
+		a.w.say("%s watches requests no more", a.name)
+		a.deaf, a.shown = true, nil
+		a.node.Seen(nil, a.w.now)
+	}
+	if a.told.Fence != "" && !a.w.now.Before(a.fenceRead) {
+		a.fenceRead = a.w.now.Add(fencedAgain)
+		a.node.Audit()
+	}
+}
+
+// hasChores says whether it is time for some.
+func (a *agent) hasChores() bool {
+	return a.ready && (a.w.past(a.reports) && !a.reporting || a.w.past(a.calm) && !a.deaf || a.told.Fence != "" && !a.w.now.Before(a.fenceRead))
+}
