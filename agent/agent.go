@@ -161,7 +161,7 @@ func New(ctx context.Context, parts Parts, s Settings) (*Agent, error) {
 	a.identify(&s)
 	a.settings.Store(&s)
 	if a.Cluster != nil {
-		a.desk.expectOrders(a.memory.heeded, func() bool { return a.Cluster.State().Reached })
+		a.desk.recallOrders(a.memory.heeded, func() bool { return a.Cluster.State().Reached })
 	}
 	return a, nil
 }

@@ -63,7 +63,7 @@ type ClusterState struct {
 	// anew, and has said so.
 	Lifting bool
 	// Orders is another one after each change of the Fence, also one that was
-	// undone before anybody here saw it; NoOrders when nobody can have given any,
+	// undone before anybody here saw it; exchange.NoOrders when nobody can have given any,
 	// and "" while they have not been shown since the agent's start.
 	Orders string
 }
@@ -185,7 +185,7 @@ func (a *Agent) follow() {
 	if a.desk.setNode(state.Machine, state.Cordoned) {
 		a.Log.Info("this node's object in the cluster changed", "machine", state.Machine, "cordoned", state.Cordoned)
 	}
-	if a.desk.obey(state.Orders, state.Fence, state.Lifting) {
+	if a.desk.obey(exchange.Orders{Number: state.Orders, Fence: state.Fence, Lifting: state.Lifting}) {
 		if state.Fence != "" {
 			a.Log.Warn("this node was declared gone; reading its blocks", "fence", state.Fence, "lifting", state.Lifting)
 		}

@@ -52,10 +52,12 @@ type desk struct {
 	releases  int                // so many leases have ended
 	replayed  bool               // the blocks are from the journal
 	requests  []exchange.Request // of all nodes, as last seen
-	orders    orders
-	heeded    func()                           // called when orders were heeded
-	called    func(op *exchange.Op, err error) // counts the store's calls
-	forfeits  []forfeited                      // that nobody was told of
+	// reached says whether the API server is there; nil is no.
+	reached    func() bool
+	ordersKept string                           // heeded, as heeded was called for
+	heeded     func()                           // called when orders were heeded
+	called     func(op *exchange.Op, err error) // counts the store's calls
+	forfeits   []forfeited                      // that nobody was told of
 	// warn is the cluster's, nil where there is none.
 	warn    func(ctx context.Context, o pools.Owner, reason, message string) error
 	trouble trouble
@@ -182,10 +184,10 @@ func (d *desk) propose(r pools.Request) (rec pools.Record, fresh bool, err error
 	if fresh && d.draining[r.Pool] || errors.Is(err, pools.ErrNoFree) && d.draining[r.Pool] {
 		return pools.Record{}, false, cni.Refuse(fmt.Errorf("%w: pool %q leases nothing new: use another pool", exchange.ErrDraining, r.Pool))
 	}
-	if why := d.orders.refusal(d.node.Name); why != nil && (fresh || errors.Is(err, pools.ErrNoFree)) {
+	if why := d.refusal(); why != nil && (fresh || errors.Is(err, pools.ErrNoFree)) {
 		return pools.Record{}, false, why
 	}
-	if fresh && d.orders.wanting(d.now()) {
+	if fresh && d.unheeded() {
 		return pools.Record{}, false, errUnheeded
 	}
 	return rec, fresh, err

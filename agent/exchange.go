@@ -37,7 +37,7 @@ func (d *desk) advance() {
 		// The pause keeps a step that has nothing to wait for from spinning.
 		d.timer = time.AfterFunc(max(next.Sub(d.now()), time.Millisecond), d.tick)
 	}
-	d.heed()
+	d.tellHeeded()
 	d.tellForfeits()
 	d.tend()
 	if n := d.node.Changes(); n != d.changes {

@@ -41,7 +41,7 @@ func (h *host) ordered(c *fakeCluster, heeded string) (running, *reading) {
 	}
 	a.every = never()
 	a.desk.replayed = true
-	a.desk.expectOrders(heeded, func() bool { return c.State().Reached })
+	a.desk.recallOrders(heeded, func() bool { return c.State().Reached })
 	s.reads.Store(0)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -118,18 +118,18 @@ func TestOrdersThatAreNotKnown(t *testing.T) {
 	if _, err := a.leases().Lease(t.Context(), podRequest(1)); err != nil {
 		t.Error(err)
 	}
-	if took := time.Since(began); took < ordersTime/2 {
+	if took := time.Since(began); took < 500*time.Millisecond {
 		t.Errorf("it was leased after %v", took)
 	}
 	if _, err := a.leases().Lease(t.Context(), podRequest(2)); err != nil {
 		t.Error(err)
 	}
 	// Nobody could have left orders: that says nothing.
-	c.update(func() { c.state.Orders = NoOrders })
+	c.update(func() { c.state.Orders = exchange.NoOrders })
 	eventually(t, "it has read its blocks", func() bool {
 		a.desk.mu.Lock()
 		defer a.desk.mu.Unlock()
-		return a.desk.orders.heeded == NoOrders
+		return a.desk.node.Heeded() == exchange.NoOrders
 	})
 	if got := a.desk.ordersHeeded(); got != "" {
 		t.Errorf("the next agent would rely on the orders %q", got)
@@ -143,7 +143,7 @@ func TestOrdersThatTheAPIServerHasNotShownYet(t *testing.T) {
 	c.state.Reached = true
 	a, _ := newHost(t).ordered(c, "speaker/2")
 	a.desk.mu.Lock()
-	a.desk.orders.until = a.desk.now()
+	a.desk.node.Recall("speaker/2", a.desk.now().Add(-time.Minute))
 	a.desk.mu.Unlock()
 	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()

@@ -17,6 +17,7 @@ import (
 	"github.com/fairway-network/fairway/agent/cni"
 	"github.com/fairway-network/fairway/api/v1alpha1"
 	"github.com/fairway-network/fairway/pools"
+	"github.com/fairway-network/fairway/pools/exchange"
 	"github.com/fairway-network/fairway/pools/kube"
 )
 
@@ -107,7 +108,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 // which none may be seen by a node that is cut off.
 func ordersOf(s *v1alpha1.NodeSpeaker) string {
 	if s == nil {
-		return agent.NoOrders
+		return exchange.NoOrders
 	}
 	return fmt.Sprintf("%s/%d", s.UID, s.Generation)
 }
