@@ -29,6 +29,7 @@ func (a *Agent) admit(wanted []Pool) {
 	} else if s.Pools = a.admitEach(a.desk, s, wanted, drained(now, held)); samePools(now, s.Pools) {
 		return
 	}
+	a.weave(&s)
 	a.settings.Store(&s)
 	a.Log.Info("the pools changed", "pools", poolNames(s.Pools))
 	a.call()

@@ -83,7 +83,7 @@ type Agent struct {
 	admitted   int
 	admittedAt time.Time
 	fenced     chan struct{} // of size one: the fence changed
-	heeded     chan struct{} // of size one: orders were heeded
+	hurried    chan struct{} // of size one: a report is due
 	calls      chan struct{} // of size one: look again
 	flushes    map[pools.Family]flusher
 	told       *told
@@ -98,6 +98,7 @@ type Agent struct {
 	began        time.Time // when no earlier agent ran any more, if that is known
 	memory       *memory
 	upkeep       *upkeep
+	mesh         *mesh
 	every        cadence
 	warnings     sync.WaitGroup // to the cluster, under way
 	started      chan struct{}  // closed after the first pass
@@ -127,10 +128,10 @@ type Agent struct {
 // or Close must follow.
 func New(ctx context.Context, parts Parts, s Settings) (*Agent, error) {
 	a := &Agent{
-		Parts: parts, calls: make(chan struct{}, 1), fenced: make(chan struct{}, 1), heeded: make(chan struct{}, 1), flushes: newFlushers(), started: make(chan struct{}),
+		Parts: parts, calls: make(chan struct{}, 1), fenced: make(chan struct{}, 1), hurried: make(chan struct{}, 1), flushes: newFlushers(), started: make(chan struct{}),
 		stop: make(chan struct{}), drained: make(chan struct{}), told: newTold(parts.RunDir, parts.Boot, time.Now), paths: newPaths(parts.Speaker, parts.Log),
 		withdrawn: map[netip.Prefix]bool{}, closingSince: map[netip.Prefix]time.Time{},
-		memory: newMemory(parts.RunDir, parts.Boot), upkeep: newUpkeep(parts.RunDir, parts.Boot), every: usualCadence(), misfits: map[string]string{},
+		memory: newMemory(parts.RunDir, parts.Boot), upkeep: newUpkeep(parts.RunDir, parts.Boot), mesh: newMesh(parts.RunDir, parts.Boot), every: usualCadence(), misfits: map[string]string{},
 		metrics: newMetrics(parts.Version), serving: make(chan struct{}),
 	}
 	a.Kernel = countedKernel{parts.Kernel, a.metrics}
@@ -159,6 +160,8 @@ func New(ctx context.Context, parts Parts, s Settings) (*Agent, error) {
 		return nil, errors.Join(err, a.Close())
 	}
 	a.identify(&s)
+	a.recallMesh()
+	a.weave(&s)
 	a.settings.Store(&s)
 	if a.Cluster != nil {
 		a.desk.recallOrders(a.memory.heeded, func() bool { return a.Cluster.State().Reached })
@@ -212,6 +215,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		work.Go(func() { a.auditFenced(serving) })
 		work.Go(func() { a.findLost(serving) })
 		work.Go(func() { a.report(serving) })
+		work.Go(func() { a.watchMesh(serving) })
 	}
 	a.door.open(a.leases())
 	work.Go(func() {
@@ -324,7 +328,9 @@ func (a *Agent) Reload(s Settings) error {
 		return err
 	}
 	a.identify(&s)
+	a.weave(&s)
 	a.settings.Store(&s)
+	a.turnMesh()
 	a.call()
 	return nil
 }

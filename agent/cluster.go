@@ -34,6 +34,10 @@ type Cluster interface {
 	Warn(ctx context.Context, o pools.Owner, reason, message string) error
 	// Report tells who looks after this node.
 	Report(ctx context.Context, r Report) error
+	// WatchMesh calls changed with the nodes that take part in a mesh, this one
+	// among them if it is known to, when they are known and whenever they may be
+	// others, until ctx ends.
+	WatchMesh(ctx context.Context, changed func([]MeshNode)) error
 }
 
 // ClusterState is what a cluster says of its pools and of this node.
@@ -87,6 +91,8 @@ type Report struct {
 	Orders string
 	// Trouble is what does not work now, empty if all does.
 	Trouble string
+	// Mesh is where the other nodes of a mesh are to find this one; nil for none.
+	Mesh *MeshNode
 }
 
 // cadence is how often an agent looks after what nobody tells it of. Each pause
@@ -197,6 +203,7 @@ func (a *Agent) follow() {
 	if state.Seen {
 		a.admit(state.Pools)
 	}
+	a.reweave()
 	if err := a.remember(); err != nil {
 		a.Log.Warn("a restart will need the API server", "err", err)
 	}

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -32,6 +33,7 @@ type fakeCluster struct {
 	asked   int              // calls of Gone
 	said    []string
 	reports []Report
+	mesh    []MeshNode // nil is not shown
 }
 
 func newCluster(ps ...Pool) *fakeCluster {
@@ -95,6 +97,16 @@ func (c *fakeCluster) Report(_ context.Context, r Report) error {
 	return nil
 }
 
+func (c *fakeCluster) WatchMesh(ctx context.Context, changed func([]MeshNode)) error {
+	var last []MeshNode
+	return c.Watch(ctx, func() {
+		if now := locked(c, func() []MeshNode { return slices.Clone(c.mesh) }); !reflect.DeepEqual(now, last) {
+			last = now
+			changed(now)
+		}
+	})
+}
+
 // locked reads something of the cluster.
 func locked[T any](c *fakeCluster, read func() T) T {
 	c.mu.Lock()
@@ -105,9 +117,15 @@ func locked[T any](c *fakeCluster, read func() T) T {
 // startIn runs an agent that is part of a cluster.
 func (h *host) startIn(c *fakeCluster, every cadence) running {
 	h.t.Helper()
+	return h.startInWith(c, every, settings(h.t))
+}
+
+// startInWith is startIn with other settings.
+func (h *host) startInWith(c *fakeCluster, every cadence, s Settings) running {
+	h.t.Helper()
 	parts, store := h.parts()
 	parts.Cluster = c
-	a, err := New(h.t.Context(), parts, settings(h.t))
+	a, err := New(h.t.Context(), parts, s)
 	if err != nil {
 		h.t.Fatal(errors.Join(err, store.Close()))
 	}

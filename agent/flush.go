@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -18,6 +19,7 @@ type batch struct {
 	prefixes []netip.Prefix
 	number   int
 	awaits   bool // no peer of the family was in force then
+	mesh     bool // peers of the mesh alone were
 }
 
 // flusher has leases begin when the announcements of their addresses have left.
@@ -34,7 +36,7 @@ func newFlushers() map[pools.Family]flusher {
 func (a *Agent) offer(p *plan) {
 	news := p.delivered(p.news)
 	for f, flusher := range a.flushes {
-		b := batch{news: ofFamily(news, f), number: p.number, awaits: p.settings.awaits(f)}
+		b := batch{news: ofFamily(news, f), number: p.number, awaits: p.settings.awaits(f), mesh: p.settings.meshAlone(f)}
 		for _, prefix := range a.announced {
 			if b.news.OverlapsPrefix(prefix) {
 				b.prefixes = append(b.prefixes, prefix)
@@ -68,7 +70,7 @@ func (a *Agent) flushBatch(ctx context.Context, f pools.Family, b batch) {
 	if len(b.news.Ranges()) > 0 && b.awaits {
 		// The settings that bring a peer bring another pass as well.
 		a.desk.noteTrouble(func(t *trouble) {
-			t.flush[f] = fmt.Errorf("%w for %s yet: the node's labels or annotations keep them out", speaker.ErrNoPeer, f)
+			t.flush[f] = fmt.Errorf("%w for %s yet: the node's labels or annotations, or its mesh, keep them out", speaker.ErrNoPeer, f)
 		})
 		return
 	}
@@ -76,6 +78,11 @@ func (a *Agent) flushBatch(ctx context.Context, f pools.Family, b batch) {
 		err = a.Speaker.Flush(flushing, b.prefixes)
 	}
 	if ctx.Err() != nil {
+		return
+	}
+	if b.mesh && errors.Is(err, speaker.ErrNoPeer) && a.isSettled(begun) {
+		a.desk.noteTrouble(func(t *trouble) { t.flush[f] = nil })
+		a.desk.grow(b.news, b.number)
 		return
 	}
 	a.desk.noteTrouble(func(t *trouble) { t.flush[f] = err })

@@ -113,7 +113,7 @@ func newDesk(ctx context.Context, a *Agent, j *journal.Journal) *desk {
 		reach: newReach(&netipx.IPSet{}), unfit: map[netip.Prefix]*unfit{}, turns: map[pools.Attachment]*turn{},
 		trouble: trouble{flush: map[pools.Family]error{}},
 	}
-	d.heeded, d.called = a.noteHeeded, a.metrics.called
+	d.heeded, d.called = a.hurryReport, a.metrics.called
 	if a.Cluster != nil {
 		d.warn = a.Cluster.Warn
 	}

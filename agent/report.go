@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"time"
 )
 
@@ -9,7 +10,8 @@ import (
 const oldReport = 10 * time.Minute
 
 // report tells the cluster of this node's sessions, when they have changed and
-// not often, and of orders that were heeded, until ctx ends.
+// not often, and of orders that were heeded and of where the speaker is for a mesh,
+// until ctx ends.
 func (a *Agent) report(ctx context.Context) {
 	var last string
 	var at time.Time
@@ -18,8 +20,8 @@ func (a *Agent) report(ctx context.Context) {
 		if err != nil {
 			continue // the next one will say
 		}
-		digest := r.sessions()
-		if digest == last && time.Since(at) < oldReport {
+		digest := r.digest()
+		if digest == last && a.isPresented() && time.Since(at) < oldReport {
 			continue
 		}
 		err = a.Cluster.Report(ctx, r)
@@ -32,10 +34,10 @@ func (a *Agent) report(ctx context.Context) {
 	}
 }
 
-// noteHeeded has a report made of orders that were heeded. It never blocks.
-func (a *Agent) noteHeeded() {
+// hurryReport has a report made now. It never blocks.
+func (a *Agent) hurryReport() {
 	select {
-	case a.heeded <- struct{}{}:
+	case a.hurried <- struct{}{}:
 	default:
 	}
 }
@@ -45,7 +47,7 @@ func (a *Agent) awaitReport(ctx context.Context, wait time.Duration) bool {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
-	case <-a.heeded:
+	case <-a.hurried:
 	case <-timer.C:
 	case <-ctx.Done():
 	}
@@ -71,14 +73,17 @@ func (a *Agent) reportNow(ctx context.Context) (Report, error) {
 	local := a.settings.Load().Local
 	return Report{
 		ASN: local.ASN, RouterID: local.RouterID, Peers: s.Peers,
-		Blocks: len(s.Blocks), Routes: s.Routes, Orders: a.confirm(), Trouble: s.Trouble,
+		Blocks: len(s.Blocks), Routes: s.Routes, Orders: a.confirm(), Trouble: s.Trouble, Mesh: a.presented(),
 	}, nil
 }
 
-// sessions is a text that changes when a session does, trouble comes or goes, or
-// orders were heeded.
-func (r Report) sessions() string {
+// digest is a text that changes when a session does, trouble comes or goes, orders
+// were heeded, or the speaker is elsewhere for a mesh.
+func (r Report) digest() string {
 	text := r.RouterID.String() + " " + r.Orders
+	if r.Mesh != nil {
+		text += fmt.Sprint(" mesh ", r.Mesh.ASN, r.Mesh.Port, r.Mesh.Addresses)
+	}
 	if r.Trouble != "" {
 		text += " in trouble"
 	}

@@ -9,7 +9,7 @@ import (
 // Rule says how peers are told of pools.
 type Rule struct {
 	Pools []string // by name; none are all
-	Peers []string // by the name of the peer or range; none are all
+	Peers []string // by the name of the peer or range, or MeshPeers; none are all
 	// Withhold does not tell the peers of the pools at all. The rest then says
 	// nothing.
 	Withhold   bool
@@ -41,5 +41,5 @@ type Maintenance struct {
 }
 
 func (r Rule) about(pool, peer string) bool {
-	return (len(r.Pools) == 0 || slices.Contains(r.Pools, pool)) && (len(r.Peers) == 0 || slices.Contains(r.Peers, peer))
+	return (len(r.Pools) == 0 || slices.Contains(r.Pools, pool)) && (len(r.Peers) == 0 || slices.Contains(r.Peers, peer) || ofMesh(peer) && slices.Contains(r.Peers, MeshPeers))
 }

@@ -39,6 +39,11 @@ type Settings struct {
 	Awaited []speaker.Peer
 	// Healthy are the peers that need a session for the agent to be ready.
 	Healthy HealthyPeers
+	// Mesh makes peers of the other nodes besides; nil for no mesh, as without a
+	// Cluster.
+	Mesh *Mesh
+	// apart is what of the above came without them; nil before the first weave.
+	apart *apart
 	// OnStop is how the speaker ends when Run's context does.
 	OnStop speaker.Stop
 	// AnnounceTimeout is how long the first lease of a block waits for its

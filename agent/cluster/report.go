@@ -46,7 +46,7 @@ func (c *Cluster) statusOf(r agent.Report, before v1alpha1.NodeSpeaker) v1alpha1
 	s := v1alpha1.NodeSpeakerStatus{
 		ObservedGeneration: heeded(r.Orders, before), Version: c.Version, ASN: int64(r.ASN),
 		PeerCount: int32(len(r.Peers)), Blocks: int32(r.Blocks), Routes: int32(r.Routes),
-		Conditions: before.Status.Conditions,
+		Mesh: endpointOf(r.Mesh), Conditions: before.Status.Conditions,
 	}
 	if r.RouterID.IsValid() {
 		s.RouterID = r.RouterID.String()

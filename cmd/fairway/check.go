@@ -55,10 +55,16 @@ func sayGood(out io.Writer, file string, c *config.Config, node config.Node, kno
 	} else {
 		fmt.Fprintf(out, "%s: good: node %s, %d peers, %d pools\n", file, c.Node, len(here.Peers), len(c.Pools))
 	}
-	if len(here.Peers) == 0 {
+	if len(here.Peers) == 0 && !here.BGP.Mesh.Enabled {
 		return err
 	}
 	fmt.Fprintf(out, "This node's AS: %d\n", here.BGP.ASN)
+	if here.BGP.Mesh.Enabled {
+		fmt.Fprintf(out, "Mesh: every other node of the cluster that has one is a peer, up to %d nodes\n", here.BGP.Mesh.MaxNodes)
+	}
+	if len(here.Peers) == 0 {
+		return err
+	}
 	table := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(table, "PEER\tADDRESS\tAS\tFAMILIES\tHOLD TIME\tTEMPLATE")
 	for _, p := range here.Peers {

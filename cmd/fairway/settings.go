@@ -12,7 +12,7 @@ import (
 // settingsOf says what c, as it is in force on one node, means for an agent on a
 // host with these addresses.
 func settingsOf(c *config.Config, host []netip.Addr) agent.Settings {
-	s := agent.Settings{AnnounceTimeout: c.BGP.AnnounceTimeout, Local: localOf(c), Host: host, BFD: map[string]agent.BFD{}}
+	s := agent.Settings{AnnounceTimeout: c.BGP.AnnounceTimeout, Local: localOf(c), Host: host, BFD: map[string]agent.BFD{}, Mesh: meshOf(c.BGP.Mesh)}
 	if c.BGP.OnStop == config.Withdraw {
 		s.OnStop = speaker.Withdraw
 	}

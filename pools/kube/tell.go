@@ -77,15 +77,15 @@ func (c *Client) Report(ctx context.Context, node string, status v1alpha1.NodeSp
 	return send()
 }
 
-// statusPatch replaces lists that are empty, too.
+// statusPatch replaces lists that are empty, too, and ends a mesh.
 func statusPatch(status v1alpha1.NodeSpeakerStatus) ([]byte, error) {
 	fields, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&status)
 	if err != nil {
 		return nil, err
 	}
-	for _, list := range []string{"peers", "conditions"} {
-		if _, ok := fields[list]; !ok {
-			fields[list] = nil
+	for _, absent := range []string{"peers", "conditions", "mesh"} {
+		if _, ok := fields[absent]; !ok {
+			fields[absent] = nil
 		}
 	}
 	return json.Marshal(map[string]any{"status": fields})
