@@ -42,8 +42,9 @@ type paths struct {
 	log     *slog.Logger
 	working sync.WaitGroup // what watch began
 
-	setting  sync.Mutex // held by whoever changes what is watched; before mu
-	settings *Settings  // the last
+	missing  chan struct{} // of size one: there are routers to search for
+	setting  sync.Mutex    // held by whoever changes what is watched; before mu
+	settings *Settings     // the last
 
 	mu      sync.Mutex
 	seen    map[bfd.Endpoint]bfd.Status // as react saw them last
@@ -52,7 +53,10 @@ type paths struct {
 }
 
 func newPaths(bgp speaker.Speaker, log *slog.Logger) *paths {
-	return &paths{server: bfd.NewServer(), bgp: bgp, log: log, seen: map[bfd.Endpoint]bfd.Status{}, near: map[netip.Addr]bool{}}
+	return &paths{
+		server: bfd.NewServer(), bgp: bgp, log: log, missing: make(chan struct{}, 1),
+		seen: map[bfd.Endpoint]bfd.Status{}, near: map[netip.Addr]bool{},
+	}
 }
 
 // router is one whose path is to be watched.
@@ -73,26 +77,47 @@ func (w *paths) set(ctx context.Context, s *Settings) error {
 	w.setting.Lock()
 	defer w.setting.Unlock()
 	w.settings = s
+	if _, unknown := watched(s); len(unknown) > 0 {
+		select {
+		case w.missing <- struct{}{}:
+		default:
+		}
+	}
 	return w.apply(ctx)
 }
 
-// search looks for routers that the settings give no address of, until ctx ends.
-// What goes wrong the next set will say.
+// search looks for routers that the settings give no address of, for as long as there
+// are such settings, until ctx ends.
 func (w *paths) search(ctx context.Context) {
-	for pause(ctx, searchTime) {
-		w.setting.Lock()
-		if w.settings != nil {
-			if _, unknown := watched(w.settings); len(unknown) > 0 {
-				_ = w.apply(ctx)
-			}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.missing:
 		}
-		w.setting.Unlock()
+		for pause(ctx, searchTime) && w.seek(ctx) {
+		}
 	}
+}
+
+// seek looks for them once, and says whether there is anything to look for. What goes
+// wrong the next set will say.
+func (w *paths) seek(ctx context.Context) bool {
+	w.setting.Lock()
+	defer w.setting.Unlock()
+	if _, unknown := watched(w.settings); len(unknown) == 0 {
+		return false
+	}
+	_ = w.apply(ctx)
+	return true
 }
 
 // apply watches what the settings say. The setting lock is held.
 func (w *paths) apply(ctx context.Context) error {
 	known, unknown := watched(w.settings)
+	if len(known)+len(unknown) == 0 && w.idle() {
+		return nil
+	}
 	var errs []error
 	var bgp speaker.State
 	if len(unknown) > 0 {
@@ -111,6 +136,13 @@ func (w *paths) apply(ctx context.Context) error {
 		return fmt.Errorf("BFD: %w", err)
 	}
 	return nil
+}
+
+// idle says whether no path is watched, nor was meant to be.
+func (w *paths) idle() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.near) == 0 && len(w.server.State()) == 0
 }
 
 // watched gives the routers of s that have an address, and by the name of their

@@ -9,7 +9,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/fairway-network/fairway/bfd"
@@ -148,4 +150,45 @@ func TestKindsOfPaths(t *testing.T) {
 			t.Errorf("%s, after the link's address is gone: %+v", c.what, p)
 		}
 	}
+}
+
+// asked is a speaker that counts who asks for its state.
+type asked struct {
+	fakeSpeaker
+	times atomic.Int64
+}
+
+func (s *asked) State(context.Context) (speaker.State, error) {
+	s.times.Add(1)
+	return speaker.State{}, nil
+}
+
+// Routers are searched for only where the settings have some without an address.
+func TestSearchRests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		bgp := &asked{}
+		w := newTestPaths(t, bgp)
+		ctx, cancel := context.WithCancel(t.Context())
+		go w.search(ctx)
+		within := func(settings *Settings) int64 {
+			if err := w.set(ctx, settings); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(2 * searchTime) // of the bubble's clock: the last search may end
+			before := bgp.times.Load()
+			time.Sleep(10*searchTime + searchTime/2)
+			return bgp.times.Load() - before
+		}
+		none := &Settings{}
+		some := &Settings{Ranges: []speaker.Range{{Name: "rack"}}, BFD: map[string]BFD{"rack": {}}}
+		for i, c := range []struct {
+			settings *Settings
+			want     int64
+		}{{none, 0}, {some, 10}, {some, 10}, {none, 0}, {some, 10}} {
+			if got := within(c.settings); got < c.want || got > c.want+1 {
+				t.Errorf("%d: BGP was asked %d times in 10 s, want %d", i, got, c.want)
+			}
+		}
+		cancel()
+	})
 }
