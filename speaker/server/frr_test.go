@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fairway-network/fairway/internal/namespace"
 	"github.com/fairway-network/fairway/speaker"
 	api "github.com/osrg/gobgp/v3/api"
 )
@@ -28,9 +29,7 @@ type frr struct {
 // startFRR runs bgpd with the configuration of one BGP instance.
 func startFRR(t *testing.T, address string, asn uint32, config string) *frr {
 	t.Helper()
-	if os.Getenv(inNamespace) == "" {
-		t.Skip("needs root: FRR runs in namespaces of the test")
-	}
+	namespace.Need(t)
 	if _, err := os.Stat(bgpdPath); err != nil {
 		t.Skip("FRR is not installed: ", err)
 	}

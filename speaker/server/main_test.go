@@ -12,16 +12,11 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
-	"runtime"
-	"syscall"
 	"testing"
 
+	"github.com/fairway-network/fairway/internal/namespace"
 	"github.com/fairway-network/fairway/speaker"
 )
-
-// inNamespace marks a test process that runs in namespaces of its own: "bare"
-// before furnish.
-const inNamespace = "FAIRWAY_SPEAKER_TEST_NAMESPACE"
 
 // asChild makes the test binary the process of a Child, one whose sink can't be
 // opened where the value is withoutSink.
@@ -55,9 +50,8 @@ func beParent() error {
 	return err
 }
 
-// TestMain runs the tests in network, process and mount namespaces of their
-// own where it may: with addresses to peer on, and with nothing left running
-// when the tests end, however they end.
+// TestMain runs the tests in namespaces of their own where it may, with addresses to
+// peer on.
 func TestMain(m *testing.M) {
 	switch {
 	case os.Getenv(asChild) != "":
@@ -73,18 +67,8 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
-	case os.Getenv(inNamespace) == "bare":
-		if err := furnish(); err != nil {
-			fmt.Fprintln(os.Stderr, "prepare the test's namespaces:", err)
-			os.Exit(1)
-		}
-		os.Exit(patient(m))
-	case os.Getenv(inNamespace) != "": // a fuzzing worker in the same namespaces
-		os.Exit(m.Run())
-	case os.Geteuid() != 0:
-		os.Exit(patient(m))
 	default:
-		os.Exit(isolated())
+		os.Exit(patient(m))
 	}
 }
 
@@ -97,39 +81,11 @@ func patient(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	return m.Run()
+	return namespace.Main(m, furnish)
 }
 
-// isolated runs this test binary again in new namespaces.
-func isolated() int {
-	runtime.LockOSThread() // Pdeathsig is about the thread
-	cmd := exec.Command(os.Args[0], os.Args[1:]...)
-	cmd.Env = append(os.Environ(), inNamespace+"=bare")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWPID | syscall.CLONE_NEWNS,
-		Pdeathsig:  syscall.SIGKILL,
-	}
-	err := cmd.Run()
-	var exit *exec.ExitError
-	switch {
-	case err == nil:
-		return 0
-	case errors.As(err, &exit):
-		return exit.ExitCode()
-	}
-	fmt.Fprintln(os.Stderr, "run the tests in namespaces:", err)
-	return 1
-}
-
-// furnish gives the namespaces a /proc of their own and loopback addresses.
+// furnish gives the loopback interface addresses.
 func furnish() error {
-	if err := syscall.Mount("", "/", "", syscall.MS_PRIVATE|syscall.MS_REC, ""); err != nil {
-		return err
-	}
-	if err := syscall.Mount("proc", "/proc", "proc", 0, ""); err != nil {
-		return err
-	}
 	for name, value := range map[string]string{
 		"ipv6/ip_nonlocal_bind": "1",
 		"ipv4/tcp_wmem":         "4096 16384 32768", // a router that does not read is soon noticed
@@ -157,5 +113,5 @@ func furnish() error {
 			return fmt.Errorf("ip %v: %w: %s", c, err, out)
 		}
 	}
-	return os.Setenv(inNamespace, "furnished")
+	return nil
 }

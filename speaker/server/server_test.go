@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fairway-network/fairway/internal/namespace"
 	"github.com/fairway-network/fairway/speaker"
 	api "github.com/osrg/gobgp/v3/api"
 	"github.com/osrg/gobgp/v3/pkg/packet/bgp"
@@ -429,9 +430,7 @@ func TestListen(t *testing.T) {
 // was written.
 func TestFlushWaitsForSlowRouter(t *testing.T) {
 	t.Parallel()
-	if os.Getenv(inNamespace) == "" {
-		t.Skip("needs root: socket buffers are made small in a namespace of the test")
-	}
+	namespace.Need(t)
 	const many = 3000
 	r := newRaw(t, "slow", "127.0.0.19")
 	r.listen(t)

@@ -4,13 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/fairway-network/fairway/integration/interop"
 	routers "github.com/fairway-network/fairway/integration/router"
+	"github.com/fairway-network/fairway/internal/namespace"
 	"github.com/fairway-network/fairway/speaker"
 )
 
@@ -26,9 +26,7 @@ type fabric struct {
 // neighbor completes.
 func join(t *testing.T, i routers.Implementation, change func(c *routers.Config, v4, v6 *routers.Neighbor)) *fabric {
 	t.Helper()
-	if os.Getenv(inNamespace) == "" {
-		t.Skip("needs root: routers run in namespaces of the test")
-	}
+	namespace.Need(t)
 	routers.Need(t, i)
 	there := routers.NewNamespace(t)
 	n := there.PID() // it is nobody else's meanwhile, and has 15 bits
@@ -255,9 +253,7 @@ func TestTTLs(t *testing.T) {
 // joinFar starts BIRD behind a router that only forwards.
 func joinFar(t *testing.T, change func(n *routers.Neighbor)) *fabric {
 	t.Helper()
-	if os.Getenv(inNamespace) == "" {
-		t.Skip("needs root: routers run in namespaces of the test")
-	}
+	namespace.Need(t)
 	routers.Need(t, routers.BIRD)
 	middle, there := routers.NewNamespace(t), routers.NewNamespace(t)
 	n, m := middle.PID(), there.PID()

@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"strings"
 	"testing"
 	"time"
 
 	routers "github.com/fairway-network/fairway/integration/router"
+	"github.com/fairway-network/fairway/internal/namespace"
 	"github.com/fairway-network/fairway/speaker"
 )
 
@@ -51,9 +51,7 @@ func climb(t *testing.T, extra string) *rung {
 // far starts BIRD without a link.
 func far(t *testing.T, extra string) *rung {
 	t.Helper()
-	if os.Getenv(inNamespace) == "" {
-		t.Skip("needs root: routers run in namespaces of the test")
-	}
+	namespace.Need(t)
 	routers.Need(t, routers.BIRD)
 	there := routers.NewNamespace(t)
 	there.Run(t, "sysctl", "-qw", "net.ipv6.conf.default.addr_gen_mode=1", "net.ipv6.conf.all.forwarding=1", "net.ipv6.conf.default.forwarding=1")
