@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -72,4 +73,27 @@ func TestConcernIsOutlasted(t *testing.T) {
 		cancel()
 		<-over // also while there is a concern
 	})
+}
+
+// A watch that is refused again and again is asked for less and less often, and said
+// so once, until it has gone well for a while.
+func TestRefusedWatchesBackOff(t *testing.T) {
+	var f setbacks
+	var waited time.Duration
+	said, tries := 0, 0
+	for ; waited < time.Hour; tries++ {
+		wait, news := f.count(errors.New("forbidden"), 0)
+		if waited += wait; news {
+			said++
+		}
+	}
+	if said != 1 || tries > 70 {
+		t.Errorf("in an hour: asked %d times, said %d times; want at most 70, and 1", tries, said)
+	}
+	if wait, news := f.count(errors.New("not found"), time.Second); !news || wait != mostRewatch {
+		t.Errorf("another error: news %t, again in %v; want true, %v", news, wait, mostRewatch)
+	}
+	if wait, news := f.count(errors.New("not found"), mostRewatch); !news || wait != retry {
+		t.Errorf("after a watch that lasted: news %t, again in %v; want true, %v", news, wait, retry)
+	}
 }

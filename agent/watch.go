@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -18,7 +19,9 @@ func (a *Agent) watchRequests(ctx context.Context) {
 		return
 	}
 	concerned := concern(a.desk.concerned)
+	var failed setbacks
 	for ctx.Err() == nil {
+		began := time.Now()
 		watching, stop := context.WithCancel(ctx)
 		var peace sync.WaitGroup
 		peace.Go(func() {
@@ -33,13 +36,40 @@ func (a *Agent) watchRequests(ctx context.Context) {
 			return
 		}
 		if !over {
-			a.Log.Warn("the requests of other nodes are not watched; trying again", "err", err, "in", retry)
-			pause(ctx, retry)
+			wait, news := failed.count(err, time.Since(began))
+			if news {
+				a.Log.Warn("the requests of other nodes are not watched; trying again", "err", err, "within", wait)
+			}
+			pause(ctx, wait/2+rand.N(wait/2+1))
 			continue
 		}
+		failed = setbacks{}
 		a.desk.seen(nil) // what was seen gets old
 		concerned.await(ctx)
 	}
+}
+
+// mostRewatch bounds the pause before requests are watched again: a refusal may last
+// until somebody mends it.
+const mostRewatch = time.Minute
+
+// setbacks are what failed since something went well.
+type setbacks struct {
+	wait time.Duration
+	last string
+}
+
+// count says how long to wait after err, which came after a while of going well, and
+// whether it is another one than last time.
+func (f *setbacks) count(err error, well time.Duration) (wait time.Duration, news bool) {
+	if well >= mostRewatch {
+		*f = setbacks{}
+	}
+	f.wait = min(max(2*f.wait, retry), mostRewatch)
+	why := fmt.Sprint(err)
+	news = why != f.last
+	f.last = why
+	return f.wait, news
 }
 
 // concern says whether requests concern a node, and when to ask again.

@@ -5,8 +5,10 @@ package kube
 import (
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"sync/atomic"
+	"time"
 
 	"github.com/fairway-network/fairway/api/v1alpha1"
 	core "k8s.io/api/core/v1"
@@ -21,6 +23,13 @@ import (
 // userAgent is how the API server's logs and metrics name the client, unless
 // its configuration says something else.
 const userAgent = "fairway-agent"
+
+const (
+	// dialTime bounds an attempt to reach the API server's machine.
+	dialTime = 5 * time.Second
+	// keepAlive is how often a connection is tried out on which nothing is sent.
+	keepAlive = 30 * time.Second
+)
 
 // Options say what is not as usual. The zero value is the usual client.
 type Options struct {
@@ -56,6 +65,11 @@ func NewClient(config *rest.Config, o Options) (*Client, error) {
 	}
 	// It would end watches, too. Each call has a bound of its own.
 	config.Timeout = 0
+	if config.Dial == nil {
+		// A machine that is gone does not answer, and one that comes back hears of no
+		// dialer that has been trying for long.
+		config.Dial = (&net.Dialer{Timeout: dialTime, KeepAlive: keepAlive}).DialContext
+	}
 	c := &Client{log: o.Log}
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return newDoor(next, &c.reached) })
 	if c.log == nil {

@@ -22,7 +22,20 @@ type door struct {
 	open chan struct{} // holds one token
 	// reached is told whether the last request that had the time got a connection.
 	reached *atomic.Bool
+
+	mu   sync.Mutex
+	back chan struct{} // closed when there is a connection again; nil while nobody waits for it
 }
+
+// absence is why a request got no connection. Back is closed when another request
+// of the same client gets one.
+type absence struct {
+	error
+	back <-chan struct{}
+}
+
+// Unwrap is what the dialer or the handshake said.
+func (a *absence) Unwrap() error { return a.error }
 
 func newDoor(next http.RoundTripper, reached *atomic.Bool) http.RoundTripper {
 	d := &door{next: next, open: make(chan struct{}, 1), reached: reached}
@@ -30,7 +43,8 @@ func newDoor(next http.RoundTripper, reached *atomic.Bool) http.RoundTripper {
 	return d
 }
 
-// RoundTrip waits for a connection no longer than the request's context lasts.
+// RoundTrip waits for a connection no longer than the request's context lasts. Its
+// error is an absence if there was none before that.
 func (d *door) RoundTrip(r *http.Request) (*http.Response, error) {
 	select {
 	case <-d.open:
@@ -49,16 +63,41 @@ func (d *door) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 	}
 	defer time.AfterFunc(doorTime, func() { alone(); pass() }).Stop()
+	back := d.awaited()
 	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
 		connected.Store(true)
 		d.reached.Store(true)
+		d.isBack()
 		pass()
 	}}
 	answer, err := d.next.RoundTrip(r.WithContext(httptrace.WithClientTrace(r.Context(), trace)))
-	if err != nil {
-		alone()
+	if err == nil {
+		return answer, nil
+	}
+	alone()
+	if !connected.Load() && r.Context().Err() == nil {
+		err = &absence{err, back}
 	}
 	return answer, err
+}
+
+// awaited is closed at the next connection that a request gets.
+func (d *door) awaited() <-chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.back == nil {
+		d.back = make(chan struct{})
+	}
+	return d.back
+}
+
+func (d *door) isBack() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.back != nil {
+		close(d.back)
+		d.back = nil
+	}
 }
 
 // WrappedRoundTripper is for client-go, which looks for the transport below.

@@ -3,11 +3,13 @@ package kube
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -140,5 +142,47 @@ func TestADeadConnectionHoldsUpOne(t *testing.T) {
 	transport.CloseIdleConnections()
 	if err := call(ctx); err == nil || reached.Load() {
 		t.Errorf("a server that is closed: %v, there: %t", err, reached.Load())
+	}
+}
+
+// Who got no connection is told when another one gets it.
+func TestWhoIsLeftOutsideHearsOfIt(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) }))
+	defer server.Close()
+	refused := true
+	transport := &http.Transport{DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+		if refused {
+			return nil, syscall.ECONNREFUSED
+		}
+		return new(net.Dialer).DialContext(ctx, network, address)
+	}}
+	defer transport.CloseIdleConnections()
+	client := &http.Client{Transport: newDoor(transport, new(atomic.Bool))}
+	var backs []<-chan struct{}
+	for range 2 {
+		_, err := client.Get(server.URL)
+		var away *absence
+		if !errors.As(err, &away) || !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Fatalf("without a connection the error is %v", err)
+		}
+		backs = append(backs, away.back)
+		select {
+		case <-away.back:
+			t.Fatal("there is said to be a connection")
+		default:
+		}
+	}
+	refused = false
+	answer, err := client.Get(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = answer.Body.Close()
+	for _, back := range backs {
+		select {
+		case <-back:
+		default:
+			t.Error("one of those without a connection was not told that there is one")
+		}
 	}
 }

@@ -51,11 +51,11 @@ func newMirror[T any](what string, log *slog.Logger, turn func(any) (T, error)) 
 // may share a call.
 func (m *mirror[T]) follow(ctx context.Context, from *cache.ListWatch, kind runtime.Object, seen func()) error {
 	ctx, cancel := context.WithCancel(ctx)
-	// What the reflector would log, in a form of its own, is logged here.
+	// What the reflector would log, in a form of its own, the insistence does.
 	ctx = logr.NewContextWithSlogLogger(ctx, slog.New(slog.DiscardHandler))
-	r := cache.NewReflectorWithOptions(m.logged(from), kind, m, cache.ReflectorOptions{
+	r := cache.NewReflectorWithOptions(insisting(from, &voice{what: m.what, log: m.log}), kind, m, cache.ReflectorOptions{
 		Name: "fairway " + m.what,
-		// All agents lose their watches at once when the API server restarts.
+		// Between two lists; see insistence for what fails.
 		Backoff: &wait.Backoff{Duration: 200 * time.Millisecond, Factor: 2, Jitter: 1, Steps: 6, Cap: 10 * time.Second},
 	})
 	var reflecting sync.WaitGroup
@@ -69,23 +69,6 @@ func (m *mirror[T]) follow(ctx context.Context, from *cache.ListWatch, kind runt
 		case <-m.changed:
 			seen()
 		}
-	}
-}
-
-// logged logs what fails.
-func (m *mirror[T]) logged(from *cache.ListWatch) *cache.ListWatch {
-	v := &voice{what: m.what, log: m.log}
-	return &cache.ListWatch{
-		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			list, err := from.ListWithContextFunc(ctx, o)
-			v.tell(ctx, err)
-			return list, err
-		},
-		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			w, err := from.WatchFuncWithContext(ctx, o)
-			v.tell(ctx, err)
-			return w, err
-		},
 	}
 }
 
