@@ -250,7 +250,7 @@ func (l *Ledger) Forfeit(prefix netip.Prefix) bool {
 	lot := b.lot
 	lot.cooling = slices.DeleteFunc(lot.cooling, func(r rest) bool { return lot.blockOf(r.addr) == b })
 	for p := range lot.asides {
-		if lot.blockOf(p.Addr()) == b && p.Bits() > prefix.Bits() {
+		if lot.around(p) == b {
 			delete(lot.asides, p)
 		}
 	}

@@ -407,6 +407,17 @@ func (l *Ledger) BlockOf(pool string, a netip.Addr) netip.Prefix {
 	return netip.Prefix{}
 }
 
+// BlockAround is the prefix of the smallest block held of a pool that p is a part of,
+// the zero prefix if there is none. What was borrowed back of p is not around it.
+func (l *Ledger) BlockAround(pool string, p netip.Prefix) netip.Prefix {
+	if s := l.shares[pool]; s != nil {
+		if b := s.lot(FamilyOf(p.Addr())).around(p); b != nil {
+			return b.Prefix
+		}
+	}
+	return netip.Prefix{}
+}
+
 func (l *Ledger) find(prefix netip.Prefix) *block {
 	for _, s := range l.shares {
 		if b := s.lot(FamilyOf(prefix.Addr())).blocks[prefix]; b != nil {

@@ -353,7 +353,7 @@ func (n *Node) lookAt(p *pace, st *Stored, over func(now Stored)) {
 
 // notOurs sets st, another node's block, aside if it stands in one of this node's.
 func (n *Node) notOurs(st Stored) {
-	if st.UID == "" || st.Node == n.Name || n.ledger.BlockOf(st.Pool, st.Prefix.Addr()) == (netip.Prefix{}) {
+	if st.UID == "" || st.Node == n.Name || n.ledger.BlockAround(st.Pool, st.Prefix) == (netip.Prefix{}) {
 		return
 	}
 	if err := n.lendOut(st); err != nil {
@@ -693,7 +693,7 @@ func (n *Node) forfeit(h *holding) error {
 		return err
 	}
 	for p, l := range n.loans {
-		if h.Prefix.Contains(l.Prefix.Addr()) && h.Prefix.Bits() < l.Prefix.Bits() && n.ledger.BlockOf(h.Pool, l.Prefix.Addr()) == h.Prefix {
+		if l.Pool == h.Pool && n.ledger.BlockAround(h.Pool, l.Prefix) == h.Prefix {
 			if err := n.Keep(pools.Record{Op: pools.Regained, Pool: l.Pool, At: n.now, Block: &pools.Block{Prefix: p, Pool: l.Pool}}); err != nil {
 				return err
 			}

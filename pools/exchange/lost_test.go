@@ -1,6 +1,7 @@
 package exchange_test
 
 import (
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -45,5 +46,41 @@ func TestLostBlockOfOneFamily(t *testing.T) {
 	both()
 	if third, err := g.lease("third"); err != nil || third[1] != first[1] {
 		t.Errorf("after the end of the first one the third one has %v, %v", third, err)
+	}
+}
+
+// A block is lost of which a part is lent, and the beginning of that borrowed back.
+// When it is this node's again the part is still another's.
+func TestLostBlockAroundWhatWasBorrowedBack(t *testing.T) {
+	l := newLab(t)
+	g := l.joins("n", 8, "10.0.0.0/29")
+	put := func(p, node, lender string) Stored {
+		st, err := l.store.create(node, pools.Block{Prefix: netip.MustParsePrefix(p), Pool: "a", Node: node, Machine: node + "-machine", Lender: lender, Created: l.now})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st
+	}
+	cell, lent := put("10.0.0.0/29", "n", ""), put("10.0.0.0/31", "x", "n")
+	if err := g.node.Adopt(cell, []Stored{lent}, l.now); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.node.Adopt(put("10.0.0.0/32", "n", "x"), nil, l.now); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.store.vacate(l.store.blocks[0]); err != nil {
+		t.Fatal(err)
+	}
+	g.node.Audit()
+	l.pass(time.Second)
+	if left := g.ledger.Asides(); len(left) > 0 {
+		t.Errorf("without the block %v are still set aside of it", left)
+	}
+	g.leases(7)
+	if held := g.node.Held(); len(held) != 2 {
+		t.Fatalf("it holds %v", describe(held))
+	}
+	if a, err := g.lease("one more"); err == nil {
+		t.Errorf("it leases %v, and all others are leased, or lent: %v", a, lent.Prefix)
 	}
 }

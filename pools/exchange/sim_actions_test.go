@@ -21,6 +21,7 @@ func newWorld(seed uint64, record bool) *world {
 	w.source.Seed(seed, 0)
 	w.oracle.confirmed = map[string]bool{}
 	w.store.removed = w.removed
+	w.store.clock = func() time.Time { return w.now }
 	if record {
 		w.history = &strings.Builder{}
 		w.log = slog.New(slog.NewTextHandler(w.history, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {

@@ -32,6 +32,7 @@ type machine struct {
 	pods         []*pod
 	announced    set    // what the network leads here
 	residue      set    // that it led here when the node did not know yet that it is lost
+	astray       int    // revision at which its fence was forgotten; zero is none that it has not found out about
 	heeded       string // the orders in the file beside the journal
 	leaving      []netip.Prefix
 }

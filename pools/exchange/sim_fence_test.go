@@ -28,6 +28,7 @@ func writes(o *Op) bool { return o.Kind == report || o.Kind.Writes() }
 type speakerObject struct {
 	Fence
 	uid string
+	set time.Time // when the fence was, last
 }
 
 // orders are what an agent makes of the object.
@@ -52,7 +53,7 @@ func speakerOf(speakers []speakerObject, node string) *speakerObject {
 }
 
 // fence carries out what a Warden does, and a report.
-func (m *model) fence(o *Op) (r Result) {
+func (m *model) fence(o *Op, now time.Time) (r Result) {
 	node := o.Fence.Node
 	if o.Kind == report {
 		node = o.Block.Node
@@ -67,7 +68,7 @@ func (m *model) fence(o *Op) (r Result) {
 		}
 		return r
 	case s == nil && (o.Kind == SetFence || o.Kind == report):
-		m.speakers = append(m.speakers, speakerObject{Fence{Node: node, Generation: 1}, m.name()})
+		m.speakers = append(m.speakers, speakerObject{Fence: Fence{Node: node, Generation: 1}, uid: m.name()})
 		s = &m.speakers[len(m.speakers)-1]
 	case s == nil:
 		return Result{Err: ErrGone}
@@ -76,20 +77,17 @@ func (m *model) fence(o *Op) (r Result) {
 	case LookFence:
 		return Result{Fence: s.Fence}
 	case SetFence:
-		s.Stands, s.Lifting, s.Machine = true, false, o.Fence.Machine
+		s.Stands, s.Lifting, s.Machine, s.set = true, false, o.Fence.Machine, now
 		s.Generation++
 	case LiftFence, RemoveFence:
-		if s.Version != o.Fence.Version {
+		if o.Fence.Version != "" && s.Version != o.Fence.Version {
 			return Result{Err: ErrConflict}
 		}
 		s.Lifting = o.Kind == LiftFence
 		s.Stands = s.Lifting
 		s.Generation++
 	case report:
-		if o.Block.UID == "" { // it has made the object
-			break
-		}
-		if o.Block.UID != s.uid {
+		if o.Block.UID != "" && o.Block.UID != s.uid {
 			return Result{Err: ErrGone}
 		}
 		s.Heeded = int64(o.Block.Tenure)
@@ -102,7 +100,44 @@ func (m *model) fence(o *Op) (r Result) {
 // wronged says whether a node takes for its own, perhaps, what it has lost.
 func (w *world) wronged(m *machine) bool {
 	s := speakerOf(w.store.speakers, m.name)
-	return s != nil && s.Stands && !(s.Lifting && s.Heeded >= s.Generation)
+	return m.astray > 0 || s != nil && s.Stands && !(s.Lifting && s.Heeded >= s.Generation)
+}
+
+// fenceKept is how long a fence is kept after its node has gone: longer than a call
+// may be late.
+const fenceKept = 2 * veryLate
+
+// forget removes the objects of nodes of which nothing is left, fences or not. An
+// agent that lives finds out by there being another object, or none.
+func (w *world) forget() bool {
+	n := len(w.store.speakers)
+	w.store.speakers = slices.DeleteFunc(w.store.speakers, func(s speakerObject) bool {
+		m := w.machine(s.Node)
+		fresh := s.Stands && w.now.Sub(s.set) < fenceKept
+		if fresh || w.store.node(s.Node) != nil || len(w.store.own(s.Node)) > 0 {
+			return false
+		}
+		if w.wronged(m) {
+			m.astray = w.store.revision + 1
+		}
+		w.say("%s is forgotten", s.Node)
+		return true
+	})
+	if len(w.store.speakers) == n {
+		return false
+	}
+	w.store.changed()
+	return true
+}
+
+// findWay says whether a node whose fence was forgotten has found out.
+func (m *machine) findWay() bool {
+	a := m.agent
+	if m.astray == 0 || m.on && (a == nil || a.ordered < m.astray || a.told.Number == "" || a.node.Heeded() != a.told.Number) {
+		return false
+	}
+	m.astray = 0
+	return true
 }
 
 // condemn declares a live node gone.

@@ -175,6 +175,7 @@ func (w *world) check() {
 	}
 	repaint := w.store.revision != w.oracle.revision
 	for _, m := range w.machines {
+		repaint = m.findWay() || repaint
 		if a := m.agent; a != nil && a.dirty {
 			repaint = w.noteHeld(a) || repaint
 		}

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/fairway-network/fairway/pools"
 	. "github.com/fairway-network/fairway/pools/exchange"
@@ -26,6 +27,7 @@ type model struct {
 	names    int        // UIDs and versions given out
 	writes   int
 	revision int
+	clock    func() time.Time
 	removed  func(b Stored) // a block goes
 }
 
@@ -102,7 +104,7 @@ func (m *model) do(node string, o *Op) (r Result) {
 	case LookNode:
 		r.Presence = presence(m.nodes, o.Block.Node, o.Block.Machine)
 	case Fences, LookFence, SetFence, LiftFence, RemoveFence, report:
-		return m.fence(o)
+		return m.fence(o, m.clock())
 	default:
 		return m.write(node, o)
 	}

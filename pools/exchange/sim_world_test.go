@@ -175,6 +175,7 @@ func actions() []action {
 		{60, (*world).show},
 		{30, (*world).order},
 		{6, (*world).condemn},
+		{6, (*world).forget},
 		{70, (*world).pod},
 		{80, (*world).network},
 		{40, (*world).reap},
