@@ -191,6 +191,9 @@ func (n *watchCounter) RoundTrip(r *http.Request) (*http.Response, error) {
 	return answer, err
 }
 
+// WrappedRoundTripper is for the agent's code, which looks for the transport below.
+func (n *watchCounter) WrappedRoundTripper() http.RoundTripper { return n.next }
+
 // counted is a watch's stream, which is over when it ends or is closed.
 type counted struct {
 	io.ReadCloser

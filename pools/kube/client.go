@@ -3,6 +3,7 @@
 package kube
 
 import (
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net"
@@ -16,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 )
@@ -67,7 +69,8 @@ func NewClient(config *rest.Config, o Options) (*Client, error) {
 	config.Timeout = 0
 	if config.Dial == nil {
 		// A machine that is gone does not answer, and one that comes back hears of no
-		// dialer that has been trying for long.
+		// dialer that has been trying for long. Clients with dialers of their own share
+		// no connections, nor how these are made.
 		config.Dial = (&net.Dialer{Timeout: dialTime, KeepAlive: keepAlive}).DialContext
 	}
 	c := &Client{log: o.Log}
@@ -91,6 +94,7 @@ func (c *Client) connect(config *rest.Config) error {
 	if err != nil {
 		return err
 	}
+	resumeSessions(connections.Transport)
 	scheme := runtime.NewScheme()
 	if err := v1alpha1.AddToScheme(scheme); err != nil {
 		return err
@@ -114,4 +118,17 @@ func (c *Client) connect(config *rest.Config) error {
 	}
 	c.meta, err = metadata.NewForConfigAndClient(config, connections)
 	return err
+}
+
+// resumeSessions has a connection go on with what the one before it agreed upon (RFC
+// 8446, section 2.2), which spares the API server a signature: 0.1 ms with ECDSA, more
+// than 1 ms with RSA. A client with a certificate, which the session would keep, may
+// get another one and is left alone.
+func resumeSessions(connections http.RoundTripper) {
+	config, err := utilnet.TLSClientConfig(connections)
+	if err != nil || config == nil || len(config.Certificates) > 0 || config.GetClientCertificate != nil {
+		return
+	}
+	// One server, which may have several names.
+	config.ClientSessionCache = tls.NewLRUClientSessionCache(4)
 }
