@@ -120,13 +120,19 @@ func (m *Mesh) peers(self MeshNode, nodes []MeshNode, accept []netip.Prefix) ([]
 	return out, errs
 }
 
-// peer is node n as the peer for family f of the node at near.
+// peer is node n as the peer for family f of the node at near. Of the two the one with
+// the higher address connects and the other waits: where both of two of GoBGP's speakers
+// connect, each refuses the other's connection while it rests, and rests again because
+// its own was refused.
 func (m *Mesh) peer(n MeshNode, f speaker.Family, near netip.Addr, accept []netip.Prefix) speaker.Peer {
 	p := speaker.Peer{
 		Name: fmt.Sprintf("%s/%s/%s", MeshPeers, n.Name, f), Address: n.at(f), ASN: n.ASN,
 		Session: m.Session, Accept: speaker.Accept{Max: m.MaxPrefixes},
 	}
 	p.Port, p.LocalAddress, p.Families = n.Port, near, []speaker.Family{f}
+	if p.Passive = near.Less(p.Address); p.Passive {
+		p.ConnectRetry = 0
+	}
 	for _, a := range accept {
 		if m.Learn && familyOf(a.Addr()) == f {
 			p.Accept.Prefixes = append(p.Accept.Prefixes, speaker.PrefixRule{Network: a, AtLeast: a.Bits(), AtMost: a.Addr().BitLen()})

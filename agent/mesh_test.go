@@ -24,7 +24,11 @@ func meshNode(name string, minutes int, asn uint32, addresses ...string) MeshNod
 
 // said is a peer in a line.
 func said(p speaker.Peer) string {
-	return fmt.Sprintf("%s %s AS%d from %s %v %v", p.Name, netip.AddrPortFrom(p.Address, p.Port), p.ASN, p.LocalAddress, p.Families, p.Accept.Prefixes)
+	way := "to"
+	if p.Passive {
+		way = "by"
+	}
+	return fmt.Sprintf("%s %s %s AS%d from %s %v %v", p.Name, way, netip.AddrPortFrom(p.Address, p.Port), p.ASN, p.LocalAddress, p.Families, p.Accept.Prefixes)
 }
 
 func TestMeshPeers(t *testing.T) {
@@ -44,21 +48,21 @@ func TestMeshPeers(t *testing.T) {
 		{name: "alone, and not known yet", self: a},
 		{name: "alone", self: a, nodes: []MeshNode{a}},
 		{name: "both families, by sessions of their own", self: a, nodes: []MeshNode{b, a}, want: []string{
-			"mesh/b/ipv4 192.0.2.2:179 AS64512 from 192.0.2.1 [ipv4] []", "mesh/b/ipv6 [2001:db8::2]:179 AS64512 from 2001:db8::1 [ipv6] []"}},
+			"mesh/b/ipv4 by 192.0.2.2:179 AS64512 from 192.0.2.1 [ipv4] []", "mesh/b/ipv6 by [2001:db8::2]:179 AS64512 from 2001:db8::1 [ipv6] []"}},
 		{name: "one family", mesh: Mesh{Families: []speaker.Family{speaker.IPv6}}, self: a, nodes: []MeshNode{a, b, c}, want: []string{
-			"mesh/b/ipv6 [2001:db8::2]:179 AS64512 from 2001:db8::1 [ipv6] []"}},
-		{name: "another port and ASN", self: b, nodes: []MeshNode{b, c}, want: []string{"mesh/c/ipv4 192.0.2.3:1179 AS64513 from 192.0.2.2 [ipv4] []"}},
+			"mesh/b/ipv6 by [2001:db8::2]:179 AS64512 from 2001:db8::1 [ipv6] []"}},
+		{name: "another port and ASN", self: b, nodes: []MeshNode{b, c}, want: []string{"mesh/c/ipv4 by 192.0.2.3:1179 AS64513 from 192.0.2.2 [ipv4] []"}},
 		{name: "no family in common", self: c, nodes: []MeshNode{c, six}},
 		{name: "prefixes of the family", mesh: Mesh{Learn: true}, self: a, nodes: []MeshNode{b}, want: []string{
-			"mesh/b/ipv4 192.0.2.2:179 AS64512 from 192.0.2.1 [ipv4] [{10.0.0.0/8 8 32}]", "mesh/b/ipv6 [2001:db8::2]:179 AS64512 from 2001:db8::1 [ipv6] [{fd00::/8 8 128}]"}},
+			"mesh/b/ipv4 by 192.0.2.2:179 AS64512 from 192.0.2.1 [ipv4] [{10.0.0.0/8 8 32}]", "mesh/b/ipv6 by [2001:db8::2]:179 AS64512 from 2001:db8::1 [ipv6] [{fd00::/8 8 128}]"}},
 		{name: "too many: the last stays out", mesh: Mesh{MaxNodes: 2}, self: a, nodes: []MeshNode{c, b, a}, want: []string{
-			"mesh/b/ipv4 192.0.2.2:179 AS64512 from 192.0.2.1 [ipv4] []", "mesh/b/ipv6 [2001:db8::2]:179 AS64512 from 2001:db8::1 [ipv6] []"},
+			"mesh/b/ipv4 by 192.0.2.2:179 AS64512 from 192.0.2.1 [ipv4] []", "mesh/b/ipv6 by [2001:db8::2]:179 AS64512 from 2001:db8::1 [ipv6] []"},
 			err: "mesh: 3 nodes, and bgp.mesh.maxNodes is 2: not in it are those that came last (c): raise maxNodes"},
 		{name: "too many: this one stays out", mesh: Mesh{MaxNodes: 2}, self: c, nodes: []MeshNode{c, b, a}, err: "this node is not in the mesh: mesh: 3 nodes"},
 		{name: "too many: one that nobody knows is the last", mesh: Mesh{MaxNodes: 2}, self: a, nodes: []MeshNode{b, c}, err: "this node is not in the mesh: mesh: 3 nodes"},
-		{name: "as many as may be", mesh: Mesh{MaxNodes: 2}, self: c, nodes: []MeshNode{c, b}, want: []string{"mesh/b/ipv4 192.0.2.2:179 AS64512 from 192.0.2.3 [ipv4] []"}},
+		{name: "as many as may be", mesh: Mesh{MaxNodes: 2}, self: c, nodes: []MeshNode{c, b}, want: []string{"mesh/b/ipv4 to 192.0.2.2:179 AS64512 from 192.0.2.3 [ipv4] []"}},
 		{name: "the address of another", self: c, nodes: []MeshNode{b, c, meshNode("thief", 9, 64512, "192.0.2.2")}, want: []string{
-			"mesh/b/ipv4 192.0.2.2:179 AS64512 from 192.0.2.3 [ipv4] []"}, err: "mesh: node thief says that its address is 192.0.2.2, which is that of node b"},
+			"mesh/b/ipv4 to 192.0.2.2:179 AS64512 from 192.0.2.3 [ipv4] []"}, err: "mesh: node thief says that its address is 192.0.2.2, which is that of node b"},
 		{name: "this node's address", self: c, nodes: []MeshNode{meshNode("thief", 0, 64512, "192.0.2.3")}, err: "mesh: node thief says that its address is 192.0.2.3, which is that of node c"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -78,7 +82,7 @@ func TestMeshPeers(t *testing.T) {
 }
 
 // Whatever nodes there are, two of them are peers of each other or neither is, at the
-// same ends.
+// same ends, and one of them connects.
 func TestMeshIsMutual(t *testing.T) {
 	for seed := range uint64(300) {
 		r := rand.New(rand.NewPCG(seed, 1))
@@ -94,10 +98,12 @@ func TestMeshIsMutual(t *testing.T) {
 		}
 		m := Mesh{MaxNodes: r.IntN(8)}
 		ends := map[[2]netip.Addr]string{}
+		passive := map[[2]netip.Addr]bool{}
 		for _, self := range nodes {
 			peers, _ := m.peers(self, nodes, nil)
 			for _, p := range peers {
-				ends[[2]netip.Addr{p.LocalAddress, p.Address}] = self.Name
+				e := [2]netip.Addr{p.LocalAddress, p.Address}
+				ends[e], passive[e] = self.Name, p.Passive
 			}
 		}
 		twice := map[netip.Addr]int{}
@@ -107,8 +113,14 @@ func TestMeshIsMutual(t *testing.T) {
 			}
 		}
 		for e, name := range ends {
-			if _, mutual := ends[[2]netip.Addr{e[1], e[0]}]; !mutual && twice[e[0]] == 1 && twice[e[1]] == 1 {
+			if twice[e[0]] > 1 || twice[e[1]] > 1 {
+				continue
+			}
+			back := [2]netip.Addr{e[1], e[0]}
+			if _, mutual := ends[back]; !mutual {
 				t.Errorf("seed %d: %s would speak from %s with %s, and not the other way round: %+v", seed, name, e[0], e[1], nodes)
+			} else if passive[e] == passive[back] {
+				t.Errorf("seed %d: %s and %s both wait, or both connect", seed, e[0], e[1])
 			}
 		}
 	}

@@ -16,7 +16,7 @@ func (c *Config) checkMesh(s *source) {
 		s.fail("bgp.mesh.enabled", "store is %s%s, which knows no other nodes: write store: %s, or list the other hosts in peers", c.Store, s.origin("store"), Kubernetes)
 	}
 	if len(c.BGP.Listen.Addresses) == 0 && !s.bad["bgp.listen.addresses"] {
-		s.fail("bgp.mesh.enabled", "the other nodes connect to this one, and it does not listen: write bgp.listen.addresses")
+		s.fail("bgp.mesh.enabled", "other nodes connect to this one, and it does not listen: write bgp.listen.addresses")
 	}
 	for i, p := range c.Peers {
 		if p.Name == meshPeers || strings.HasPrefix(p.Name, meshPeers+"/") {
