@@ -29,7 +29,7 @@ func (c *Cluster) Report(ctx context.Context, r agent.Report) error {
 	if s := c.watcher.Speaker(); s != nil {
 		before = *s.DeepCopy()
 	}
-	return c.Client.Report(ctx, c.Node, c.statusOf(r, before))
+	return c.Client.Report(ctx, c.Node, before.UID, c.statusOf(r, before))
 }
 
 // heeded is the generation of the spec of s that the agent has acted on, by what

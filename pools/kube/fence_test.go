@@ -45,7 +45,7 @@ func (c real) speakerOf(t *testing.T, node string) (s v1alpha1.NodeSpeaker) {
 func (c real) heeds(t *testing.T, node string) {
 	t.Helper()
 	status := v1alpha1.NodeSpeakerStatus{ObservedGeneration: c.speakerOf(t, node).Generation}
-	if err := c.admin.Report(t.Context(), node, status); err != nil {
+	if err := c.admin.Report(t.Context(), node, c.speakerOf(t, node).UID, status); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -87,6 +87,9 @@ func (c real) fences(t *testing.T) {
 	heeded := fence()
 	if heeded.Heeded != set.Generation || heeded.Generation != set.Generation {
 		t.Errorf("the agent has heeded %+v, and it is %+v", set, heeded)
+	}
+	if err := c.admin.Report(ctx, node, "another", v1alpha1.NodeSpeakerStatus{ObservedGeneration: 7}); err == nil {
+		t.Error("a report on an earlier NodeSpeaker of that name is taken for one on this")
 	}
 	if err := custodian.LiftFence(ctx, set); !errors.Is(err, exchange.ErrConflict) {
 		t.Errorf("it is lifted as it was before: %v", err)

@@ -12,7 +12,6 @@ import (
 	core "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -54,41 +53,42 @@ func (c *Client) Warn(ctx context.Context, pod Pod, node, reason, message string
 	return err
 }
 
-// Report makes status that of a node's NodeSpeaker, which it makes if there is
-// none.
-func (c *Client) Report(ctx context.Context, node string, status v1alpha1.NodeSpeakerStatus) error {
-	patch, err := statusPatch(status)
-	if err != nil {
-		return err
-	}
-	what := "report on node " + node
-	send := func() error {
-		r := c.own.Patch(types.MergePatchType).Resource(v1alpha1.NodeSpeakers).Name(node).SubResource("status").Body(patch)
-		return write(ctx, what, r, &v1alpha1.NodeSpeaker{})
-	}
-	if err := send(); !errors.Is(err, exchange.ErrGone) {
+// Report makes status that of a node's NodeSpeaker of that UID, of any if that is "",
+// and makes the NodeSpeaker if there is none. What the agent has heeded it has heeded
+// of one object: another one of the name begins anew, and may say something else in a
+// generation of the same number.
+func (c *Client) Report(ctx context.Context, node string, uid types.UID, status v1alpha1.NodeSpeakerStatus) error {
+	err := c.writeStatus(ctx, node, uid, status)
+	if !errors.Is(err, exchange.ErrGone) {
 		return err
 	}
 	speaker := &v1alpha1.NodeSpeaker{ObjectMeta: metav1.ObjectMeta{Name: node}}
-	err = write(ctx, what, c.own.Post().Resource(v1alpha1.NodeSpeakers).Body(speaker), &v1alpha1.NodeSpeaker{})
+	err = write(ctx, "report on node "+node, c.own.Post().Resource(v1alpha1.NodeSpeakers).Body(speaker), &v1alpha1.NodeSpeaker{})
 	if err != nil && !errors.Is(err, exchange.ErrExists) {
 		return err
 	}
-	return send()
+	status.ObservedGeneration = 0
+	return c.writeStatus(ctx, node, "", status)
 }
 
-// statusPatch replaces lists that are empty, too, and ends a mesh.
-func statusPatch(status v1alpha1.NodeSpeakerStatus) ([]byte, error) {
-	fields, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&status)
+// writeStatus replaces the status as a whole. The API server takes no notice of a UID
+// in a patch of a status, but for a test of it.
+func (c *Client) writeStatus(ctx context.Context, node string, uid types.UID, status v1alpha1.NodeSpeakerStatus) error {
+	type step struct {
+		Op    string `json:"op"`
+		Path  string `json:"path"`
+		Value any    `json:"value"`
+	}
+	steps := []step{{"add", "/status", status}}
+	if uid != "" {
+		steps = append([]step{{"test", "/metadata/uid", uid}}, steps...)
+	}
+	patch, err := json.Marshal(steps)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	for _, absent := range []string{"peers", "conditions", "mesh"} {
-		if _, ok := fields[absent]; !ok {
-			fields[absent] = nil
-		}
-	}
-	return json.Marshal(map[string]any{"status": fields})
+	r := c.own.Patch(types.JSONPatchType).Resource(v1alpha1.NodeSpeakers).Name(node).SubResource("status").Body(patch)
+	return write(ctx, "report on node "+node, r, &v1alpha1.NodeSpeaker{})
 }
 
 // Gone says whether a pod is not there any more: the Watcher, which has listed
