@@ -70,7 +70,7 @@ func rooms() []room {
 			"agent/...", "api/...", "config", "pools/...", "routes/...", "speaker", "internal/...",
 			"github.com/spf13/cobra", machine, client, kinds, sys, "k8s.io/klog/v2",
 		}, []string{lab, sys, netns, cni}},
-		{"cmd/fairway-speaker", []string{"routes/kernel", "speaker/server"}, nil},
+		{"cmd/fairway-speaker", []string{"internal/footprint", "routes/kernel", "speaker/server"}, nil},
 		{"cmd/fairway-ipam", []string{"agent/wire"}, nil},
 		{"integration/...", []string{
 			"agent/...", "api/...", "config", "pools/...", "routes/...", "speaker", "integration/...", "internal/namespace",

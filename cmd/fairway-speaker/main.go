@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"os"
 
+	"github.com/fairway-network/fairway/internal/footprint"
 	"github.com/fairway-network/fairway/routes/kernel"
 	"github.com/fairway-network/fairway/speaker/server"
 )
@@ -42,5 +43,6 @@ func run(ctx context.Context, args []string) error {
 	if learned.Table == 0 {
 		open = nil
 	}
+	go func() { _ = footprint.Settle(ctx) }() // what it can't let go of stays
 	return server.ServeChild(ctx, os.Stderr, open)
 }

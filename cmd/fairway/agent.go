@@ -18,6 +18,7 @@ import (
 
 	"github.com/fairway-network/fairway/agent"
 	"github.com/fairway-network/fairway/config"
+	"github.com/fairway-network/fairway/internal/footprint"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
@@ -101,6 +102,7 @@ func runAgent(ctx context.Context, file string, stderr io.Writer) (err error) {
 		case <-reloads.Done():
 		case <-a.Started():
 			collect()
+			go shrink(reloads, log)
 			// Not before: pods wait for the first pass, and the file was just read.
 			r.watch(reloads, hup)
 		}
@@ -114,6 +116,13 @@ func runAgent(ctx context.Context, file string, stderr io.Writer) (err error) {
 func delayCollection() (collect func()) {
 	before := debug.SetGCPercent(-1)
 	return sync.OnceFunc(func() { debug.SetGCPercent(before) })
+}
+
+// shrink lets go of what only the start needed.
+func shrink(ctx context.Context, log *slog.Logger) {
+	if err := footprint.Settle(ctx); err != nil {
+		log.Debug("more stays in memory than is needed", "err", err)
+	}
 }
 
 // partsOf makes what an agent is made of. The caller closes it.
