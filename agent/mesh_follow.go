@@ -106,7 +106,7 @@ func (a *Agent) weave(s *Settings) {
 		return
 	}
 	state := a.Cluster.State()
-	if state.Machine != "" { // a Node object that goes, to come back perhaps, ends no session
+	if len(state.Addresses) > 0 { // a Node object that goes, to come back perhaps, ends no session
 		a.mesh.Addresses = state.Addresses
 	}
 	a.present(s.Mesh.endpoint(a.Node, s.Local, a.mesh.Addresses))
@@ -125,7 +125,7 @@ func (a *Agent) meshPeers(s *Settings, accepted []Pool) ([]speaker.Peer, error) 
 	self := a.mesh.self
 	switch {
 	case s.Local.ASN == 0:
-		return nil, nil // and Unmet says why
+		return nil, fmt.Errorf("%w: its ASN is not known yet", errOutside)
 	case self == nil && len(a.mesh.Addresses) == 0:
 		return nil, fmt.Errorf("%w: its Node object has no internal address yet", errOutside)
 	case self == nil:

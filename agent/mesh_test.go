@@ -224,11 +224,21 @@ func TestMeshFollowsTheCluster(t *testing.T) {
 	})
 	c.update(func() { c.mesh = []MeshNode{self, two, three, meshNode("n4", 4, 64512, "192.0.2.4")} })
 	waiting("mesh: 4 nodes, and bgp.mesh.maxNodes is 3: not in it are those that came last (n4)")
-	c.update(func() { c.state.Machine, c.state.Addresses = "", nil }) // the Node object goes, and may come back
+	c.update(func() { c.state.Addresses = nil }) // the kubelet has its reasons
+	c.update(func() { c.state.Machine = "" })    // the Node object goes, and may come back
 	c.update(func() { c.mesh = []MeshNode{self, three} })
 	h.await("n2 has left", func() bool { return h.names() == "mesh/n3/ipv4" })
 	waiting("")
 
+	s.Local.ASN = 0 // as before the Node object has a label for it
+	if err := a.Reload(s); err != nil {
+		t.Fatal(err)
+	}
+	waiting("this node is not in the mesh: its ASN is not known yet")
+	if a.unready(t.Context()) == nil {
+		t.Error("ready without an ASN")
+	}
+	s.Local.ASN = 64512
 	s.Peers = []speaker.Peer{{Name: "special", Address: three.Addresses[0], ASN: 64512, Session: speaker.Session{Families: []speaker.Family{speaker.IPv4}}}}
 	if err := a.Reload(s); err != nil {
 		t.Fatal(err)
@@ -295,6 +305,7 @@ func TestLastOfAMeshServes(t *testing.T) {
 	if err := a.Reload(s); err != nil {
 		t.Fatal(err)
 	}
+	h.await("there are a router and a mesh", func() bool { return h.names() == "tor mesh/n2/ipv4" })
 	api := pool(t, "api", 4, "10.2.0.0/24")
 	c.update(func() {
 		c.state.Pools = append(c.state.Pools, api)

@@ -296,6 +296,35 @@ func (p pod) ping(q pod) error {
 	return nil
 }
 
+// stream pings each address of another pod until the function that it returns is
+// called, which fails the test if an answer is missing.
+func (p pod) stream(t *testing.T, q pod) (end func(during string)) {
+	t.Helper()
+	type stream struct {
+		ping *exec.Cmd
+		said bytes.Buffer
+	}
+	var streams []*stream
+	for _, a := range q.addresses {
+		s := &stream{ping: p.Command(context.Background(), "ping", "-q", "-i", "0.05", a.String())}
+		s.ping.Stdout, s.ping.Stderr = &s.said, &s.said
+		if err := s.ping.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = s.ping.Process.Kill() })
+		streams = append(streams, s)
+	}
+	return func(during string) {
+		t.Helper()
+		for _, s := range streams {
+			_ = s.ping.Process.Signal(os.Interrupt)
+			if err := s.ping.Wait(); err != nil || !strings.Contains(s.said.String(), " 0% packet loss") {
+				t.Errorf("%s: %v: %s", during, err, s.said.String())
+			}
+		}
+	}
+}
+
 func (n *node) status() (s agent.Status, err error) {
 	cmd := n.Command(context.Background(), filepath.Join(n.programs, "fairway"), "status", "--json", "--run-dir", filepath.Join(n.dir, "run"))
 	var said bytes.Buffer

@@ -86,10 +86,12 @@ func TestMesh(t *testing.T) {
 	if err := c.StopAPIServer(); err != nil {
 		t.Fatal(err)
 	}
+	lost := pods[0].stream(t, pods[1])
 	two.kill(t)
 	two.start(t)
 	two.meets(t, one, four)
-	reach("the pods after a restart", pods...)
+	one.meets(t, two, four)
+	lost("an agent was killed and started")
 	if err := c.StartAPIServer(t.Context()); err != nil {
 		t.Fatal(err)
 	}
