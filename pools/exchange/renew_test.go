@@ -108,3 +108,30 @@ func TestAClaimAcrossARenewal(t *testing.T) {
 	a.answered()
 	a.has("10.0.0.0/30")
 }
+
+// What was found in the node's name and taken before a renewal is taken once more
+// before it is held.
+func TestAFindAcrossARenewal(t *testing.T) {
+	s := newScene(t)
+	a := s.enter(t, "a", "a.1")
+	found, err := s.store.create("a", pools.Block{Prefix: netip.MustParsePrefix("10.0.0.0/30"), Pool: "a", Node: "a", Machine: "a.0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Found(nil, []Stored{found}, s.now); err != nil {
+		t.Fatal(err)
+	}
+	a.does("Take 10.0.0.0/30")
+	a.answered()
+	before := s.store.own("a")[0]
+	a.does("Inside 10.0.0.0/30")
+	a.Renew()
+	a.answered()
+	a.has()
+	a.does("Take 10.0.0.0/30")
+	a.answered()
+	s.late(t, Vacate, before)
+	a.does("Inside 10.0.0.0/30")
+	a.answered()
+	a.has("10.0.0.0/30")
+}

@@ -107,7 +107,7 @@ func (o *oracle) leased(w *world, m *machine, p *pod) {
 	for _, a := range p.addrs {
 		i := index(a)
 		other := o.sandbox[i]
-		if other != nil && other != p && w.wronged(m) {
+		if other != nil && other != p && w.wronged(m) && !w.owns(m, i) {
 			continue // it has yet to learn that the address is not its own
 		}
 		if other != nil && other != p && !w.wronged(o.on[i]) {
@@ -115,6 +115,15 @@ func (o *oracle) leased(w *world, m *machine, p *pod) {
 		}
 		o.sandbox[i], o.on[i] = p, m
 	}
+}
+
+// owns says whether the store says so now.
+func (w *world) owns(m *machine, i int) bool {
+	if w.store.revision != w.oracle.revision {
+		w.paint()
+		w.oracle.revision-- // what follows from it is still to be checked
+	}
+	return w.oracle.owned[m.name].has(i)
 }
 
 func (o *oracle) released(p *pod) {
