@@ -56,7 +56,7 @@ func (d *desk) recallOrders(heeded string, reached func() bool) {
 func (d *desk) obey(o exchange.Orders) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	news := d.node.Obey(o)
+	news := d.node.Obey(o, d.now())
 	d.ordersKept = d.node.Heeded() // before them nothing has to be said
 	if d.calling.Err() == nil {
 		d.advance() // for those who wait for the orders

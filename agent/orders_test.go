@@ -145,7 +145,7 @@ func TestOrdersThatTheAPIServerHasNotShownYet(t *testing.T) {
 	a.desk.mu.Lock()
 	a.desk.node.Recall("speaker/2", a.desk.now().Add(-time.Minute))
 	a.desk.mu.Unlock()
-	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	short, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	if _, err := a.leases().Lease(short, podRequest(1)); !errors.Is(err, errUnheeded) {
 		t.Errorf("a lease before the orders are known: %v", err)

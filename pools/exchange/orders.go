@@ -28,8 +28,9 @@ type Orders struct {
 // duty is what a node has done about its orders.
 type duty struct {
 	told     Orders
-	recalled bool   // the blocks are from the journal
-	heeded   string // since which the blocks were read
+	recalled bool      // the blocks are from the journal
+	read     time.Time // when they were read from the store instead
+	heeded   string    // since which the blocks were read
 	// until is before when orders that are not known are waited for in any case.
 	until time.Time
 	// audit and renewal are the numbers of those that are to be over; 0 is none.
@@ -44,14 +45,16 @@ func (n *Node) Recall(heeded string, now time.Time) {
 }
 
 // Obey takes orders in, and says whether they are news that blocks are read for.
-// With a fence that is to be lifted they are taken anew, too. A node that has its
-// blocks from the store has heeded what it was told before.
-func (n *Node) Obey(o Orders) (news bool) {
+// With a fence that is to be lifted they are taken anew, too. A node that has just
+// read its blocks from the store has heeded what it is told first; after a while there
+// may have been a fence that was forgotten.
+func (n *Node) Obey(o Orders, now time.Time) (news bool) {
+	n.at(now)
 	d := &n.duty
 	if o.Number == "" || o == d.told {
 		return false
 	}
-	if d.told.Number == "" && !d.recalled && o.Fence == "" {
+	if d.told.Number == "" && now.Before(d.read.Add(Settle)) && o.Fence == "" {
 		d.heeded = o.Number
 	}
 	d.told = o

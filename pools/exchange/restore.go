@@ -70,6 +70,7 @@ func isUnfit(err error) bool {
 // for gone is too late. It returns what Restore does.
 func (n *Node) Found(requests []Request, own []Stored, now time.Time) (unfit []Stored, err error) {
 	n.at(now)
+	n.duty.read = now
 	n.Disown(requests)
 	var errs []error
 	for _, st := range own {

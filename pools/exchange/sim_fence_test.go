@@ -208,7 +208,7 @@ func (a *agent) hear(i int) {
 	}
 	a.told = now
 	a.w.say("%s is told %+v", a.name, now)
-	a.node.Obey(now)
+	a.node.Obey(now, a.w.now)
 	a.confirmed = a.node.Heeded()
 	a.pump()
 }
