@@ -13,6 +13,8 @@ func mutations() []mutation {
 		loans(),
 		restarts(),
 		wakes(),
+		fences(),
+		orders(),
 		[]mutation{
 			{
 				"reaper: without making vacant first", "pools/exchange/reaper.go",
@@ -172,6 +174,79 @@ func restarts() []mutation {
 		{
 			"journal: what others have is not in it", holding,
 			"\tif err := n.Keep(rec); err != nil {\n\t\treturn err\n\t}\n\tn.asleep", "\tn.asleep",
+		},
+	}
+}
+
+func fences() []mutation {
+	const fence, reaper = "pools/exchange/fence.go", "pools/exchange/reaper.go"
+	return []mutation{
+		{
+			"fence: none is set", reaper,
+			"\tcase r.fenced(b):", "\tdefault:",
+		},
+		{
+			"fence: one covers all that is seen later", fence,
+			"\tif b.look <= f.covers {", "\tif f.covers > 0 {",
+		},
+		{
+			"fence: comes off before its lifting is heeded", fence,
+			"\tcase fence.Heeded < fence.Generation:", "\tcase false:",
+		},
+		{
+			"fence: a report of an older generation counts", fence,
+			"\tcase fence.Heeded < fence.Generation:", "\tcase fence.Heeded < fence.Generation-1:",
+		},
+		{
+			"fence: comes off in one step", fence,
+			"\tcase !fence.Lifting:", "\tcase false:",
+		},
+		{
+			"fence: comes off at any version", fence,
+			"Op{Kind: RemoveFence, Fence: fence}", "Op{Kind: RemoveFence, Fence: Fence{Node: node}}",
+		},
+		{
+			"vacate: at any version, so that a late one is obeyed", reaper,
+			"Op{Kind: Vacate, Block: b.stored}", "Op{Kind: Vacate, Block: Stored{Block: b.stored.Block}}",
+		},
+	}
+}
+
+func orders() []mutation {
+	const orders, holding, want = "pools/exchange/orders.go", "pools/exchange/holding.go", "pools/exchange/want.go"
+	return []mutation{
+		{
+			"orders: a lease behind a fence", orders,
+			"return n.duty.told.Fence }", "return \"\" }",
+		},
+		{
+			"orders: a lease before they are known", orders,
+			"return d.recalled && (reached || now.Before(d.until))", "return false",
+		},
+		{
+			"orders: heeded before the blocks were read", orders,
+			"!n.Audited(d.audit) || ", "",
+		},
+		{
+			"orders: heeded before the blocks were taken anew", orders,
+			" || !n.Renewed(d.renewal)", "",
+		},
+		{
+			"orders: nothing is taken anew", orders,
+			"\t\td.renewal = n.Renew()", "",
+		},
+		{
+			"renewal: forgets one block", holding,
+			"\tfor _, h := range n.held {\n\t\tif h.renewal < number && !h.final {\n\t\t\treturn false",
+			"\tforgotten := false\n\tfor _, h := range n.holdings() {\n\t\tif !forgotten && h.renewal < number {\n\t\t\tforgotten, h.renewal = true, n.renewals\n\t\t}\n\t\tif h.renewal < number && !h.final {\n\t\t\treturn false",
+		},
+		{
+			"renewal: not of what is being claimed", want,
+			"\tif w.renewal < n.renewals {", "\tif false {",
+		},
+		{
+			"renewal: not of what is found in this node's name", holding,
+			"\t\ts.taken = false\n", "\t\t_ = s\n",
 		},
 	}
 }
