@@ -130,6 +130,7 @@ func everyField(t *testing.T, s *stage) {
 			&v1alpha1.NodeSpeakerStatus{
 				ObservedGeneration: 1, Version: "v1", ASN: 4294967295, RouterID: "10.0.0.1", PeerCount: 1, EstablishedCount: 1, Blocks: 1, Routes: 1,
 				Peers:      []v1alpha1.PeerStatus{{Name: "tor", Address: "10.0.0.2", ASN: 1, State: "Idle", Since: &since, Received: 1, Accepted: 1, Advertised: 1, Flaps: 1, BFD: "Up", LastError: "e"}},
+				Mesh:       &v1alpha1.MeshEndpoint{ASN: 1, Port: 179, Addresses: []v1alpha1.NodeAddress{"192.0.2.1"}},
 				Conditions: []metav1.Condition{condition},
 			}},
 	} {
