@@ -14,9 +14,9 @@ import (
 //
 // A node that holds blocks gets the free cell that joins them into the
 // shortest prefix, as long as nobody else's block lies in between. Otherwise
-// it gets the start of a part of the largest free stretch, so that it has room
-// to grow into one prefix; which part of which stretch the node's name decides,
-// to keep nodes that start together apart.
+// it gets the start of a large free part, so that it has room to grow into one
+// prefix; which part the node's name decides, to keep nodes that start together
+// apart.
 //
 // The error wraps ErrExhausted when no cell is free.
 func (p *Pool) NextCell(f Family, node string, blocks []Block) (netip.Prefix, error) {
@@ -31,23 +31,40 @@ func (p *Pool) NextCell(f Family, node string, blocks []Block) (netip.Prefix, er
 	}
 	h := fnv.New64a()
 	h.Write([]byte(node))
-	starts := p.starts(largest(free.Prefixes()))
+	starts := p.starts(free.Prefixes())
 	return p.Cell(starts[h.Sum64()%uint64(len(starts))].Addr()), nil
 }
 
-// starts cuts free stretches of one length into parts of at least four cells each,
-// as long as they are few.
-func (p *Pool) starts(stretches []netip.Prefix) []netip.Prefix {
-	const enough, room = 64, 2
-	for len(stretches) < enough && stretches[0].Bits()+room < p.BlockBits(FamilyOf(stretches[0].Addr())) {
-		var halves []netip.Prefix
-		for _, s := range stretches {
-			low := netip.PrefixFrom(s.Addr(), s.Bits()+1)
-			halves = append(halves, low, netip.PrefixFrom(netipx.PrefixLastIP(s), s.Bits()+1).Masked())
-		}
-		stretches = halves
+// starts are the parts of free stretches that are the largest of one length of which
+// there are many; none of fewer than four cells, unless all stretches are smaller than
+// that: then they are all free cells.
+func (p *Pool) starts(stretches []netip.Prefix) (parts []netip.Prefix) {
+	const many, room = 64, 2
+	cell := p.BlockBits(FamilyOf(stretches[0].Addr()))
+	bits := largest(stretches)
+	if bits > cell-room {
+		return partsOf(stretches, cell)
 	}
-	return stretches
+	for ; ; bits++ {
+		if parts = partsOf(stretches, bits); len(parts) >= many || bits == cell-room {
+			return parts
+		}
+	}
+}
+
+// partsOf cuts stretches into parts of a length. Those that are smaller are left out.
+func partsOf(stretches []netip.Prefix, bits int) (parts []netip.Prefix) {
+	for _, s := range stretches {
+		if s.Bits() > bits {
+			continue
+		}
+		part := netip.PrefixFrom(s.Addr(), bits)
+		for n := 1 << (bits - s.Bits()); n > 0; n-- {
+			parts = append(parts, part)
+			part = netip.PrefixFrom(netipx.PrefixLastIP(part).Next(), bits)
+		}
+	}
+	return parts
 }
 
 // split gives the blocks of family f by whose they are. A block of another
@@ -135,15 +152,11 @@ func (p *Pool) firstCell(free *netipx.IPSet, around netip.Prefix) netip.Prefix {
 	return p.Cell(mustSet(&b).Ranges()[0].From())
 }
 
-// largest keeps the shortest ones of some prefixes, in their order.
-func largest(prefixes []netip.Prefix) (out []netip.Prefix) {
+// largest is the length of the shortest prefix.
+func largest(prefixes []netip.Prefix) int {
+	bits := prefixes[0].Bits()
 	for _, p := range prefixes {
-		switch {
-		case len(out) == 0 || p.Bits() < out[0].Bits():
-			out = append(out[:0], p)
-		case p.Bits() == out[0].Bits():
-			out = append(out, p)
-		}
+		bits = min(bits, p.Bits())
 	}
-	return out
+	return bits
 }

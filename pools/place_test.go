@@ -273,7 +273,7 @@ func TestNextCell(t *testing.T) {
 		{"excluded cell", Definition{Ranges: ranges(t, "10.0.0.0/24"), Exclude: ranges(t, "10.0.0.0/25"), Gateways: gw("10.0.0.1/23")}, IPv4, nil, "10.0.0.128/26"},
 		{"last of all", Definition{Ranges: ranges(t, "255.255.255.192-255.255.255.254")}, IPv4, nil, "255.255.255.192/26"},
 		{"v6 /64", Definition{Ranges: ranges(t, "fd00::/64")}, IPv6, nil, "fd00::/122"},
-		{"v6 /64 far from another's", Definition{Ranges: ranges(t, "fd00::/64")}, IPv6, []Block{block("fd00::/122", "web", "n2")}, "fd00::8000:0:0:0/122"},
+		{"v6 /64 far from another's", Definition{Ranges: ranges(t, "fd00::/64")}, IPv6, []Block{block("fd00::/122", "web", "n2")}, "fd00::2c00:0:0:0/122"},
 		{"v6 /64 next to its own", Definition{Ranges: ranges(t, "fd00::/64")}, IPv6, []Block{block("fd00::/122", "web", "n1")}, "fd00::40/122"},
 		{"v6 /64 of single addresses", Definition{Ranges: ranges(t, "fd00::/64"), BlockSize: 1}, IPv6, []Block{block("fd00::/128", "web", "n1")}, "fd00::1/128"},
 		{"the whole of global v6", Definition{Ranges: ranges(t, "2000::/3")}, IPv6, nil, "2000::/122"},
