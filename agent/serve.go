@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/fairway-network/fairway/pools"
+	"github.com/fairway-network/fairway/pools/exchange"
 )
 
 const (
@@ -68,7 +69,7 @@ type LoanStatus struct {
 	Node   string       `json:"node"`
 }
 
-// RequestStatus is what this node asks the others for.
+// RequestStatus is what this node asks the others for, once for each grant.
 type RequestStatus struct {
 	Pool   string     `json:"pool"`
 	Family string     `json:"family"`
@@ -77,6 +78,19 @@ type RequestStatus struct {
 	// Lender and Granted are the answer, if there is one.
 	Lender  string       `json:"lender,omitempty"`
 	Granted netip.Prefix `json:"granted,omitzero"`
+}
+
+func requestStatus(r exchange.Request) (out []RequestStatus) {
+	open := RequestStatus{Pool: r.Pool, Family: r.Family.String(), Want: r.Want, Count: r.Count}
+	if len(r.Grants) == 0 {
+		return []RequestStatus{open}
+	}
+	for _, g := range r.Grants {
+		granted := open
+		granted.Lender, granted.Granted = g.Lender, g.Prefix
+		out = append(out, granted)
+	}
+	return out
 }
 
 // PoolStatus counts the addresses of a pool in this node's blocks. Those that
@@ -171,7 +185,7 @@ func (d *desk) status() Status {
 	d.blockStatus(&s)
 	for _, r := range d.requests {
 		if r.Node == d.node.Name {
-			s.Requests = append(s.Requests, RequestStatus{r.Pool, r.Family.String(), r.Want, r.Count, r.Grant.Lender, r.Grant.Prefix})
+			s.Requests = append(s.Requests, requestStatus(r)...)
 		}
 	}
 	for _, rec := range d.ledger.Grants() {

@@ -6,11 +6,12 @@ import (
 )
 
 // AddressRequest is a node asking the others for addresses of a pool that has
-// no free block left, or for one address that a pod must have. A node that has
-// addresses to spare sets some aside and answers with a grant; the asking node
-// then makes the block that was lent to it, and deletes the request. A request
-// that stays for long is that of a pool without free addresses. Nodes make and
-// delete requests on their own; nobody has to touch them.
+// no free block left, or for one address that a pod must have. Nodes that have
+// addresses to spare set some aside and answer with grants, until there are as
+// many as were asked for; the asking node makes the blocks that were lent to it,
+// and deletes the request. A request that stays for long is that of a pool without
+// free addresses. Nodes make and delete requests on their own; nobody has to touch
+// them.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
@@ -20,14 +21,16 @@ import (
 // +kubebuilder:printcolumn:name="Family",type=string,JSONPath=`.spec.family`
 // +kubebuilder:printcolumn:name="Want",type=string,JSONPath=`.spec.want`,description="The one address that is asked for, if it must be that"
 // +kubebuilder:printcolumn:name="Count",type=integer,JSONPath=`.spec.count`,description="How many addresses the node lacks"
-// +kubebuilder:printcolumn:name="Granted",type=string,JSONPath=`.status.grant.prefix`,description="What was lent"
+// +kubebuilder:printcolumn:name="Granted",type=string,JSONPath=`.status.grant.prefix`,description="What was lent first"
 // +kubebuilder:printcolumn:name="Lender",type=string,JSONPath=`.status.grant.lender`,description="The node that lent it"
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.startsWith(self.spec.pool + '-')",message="the name of a request begins with its spec.pool and a hyphen",fieldPath=.metadata
-// +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.grant) || has(self.status) && has(self.status.grant) && self.status.grant == oldSelf.status.grant",message="the request has its answer, which stands until the request is deleted: its node may be using it",fieldPath=.status
-// +kubebuilder:validation:XValidation:rule="!has(self.status) || !has(self.status.grant) || self.status.grant.lender != self.spec.node",message="a node can't lend to itself: lender and spec.node are the same",fieldPath=.status
-// +kubebuilder:validation:XValidation:rule="!has(self.status) || !has(self.status.grant) || !isCIDR(self.status.grant.prefix) || (self.spec.family == 'IPv6') == self.status.grant.prefix.contains(':')",message="the grant is not of the family that was asked for",fieldPath=.status
-// +kubebuilder:validation:XValidation:rule="!has(self.status) || !has(self.status.grant) || !has(self.spec.want) || !isIP(self.spec.want) || self.status.grant.prefix == self.spec.want + (self.spec.family == 'IPv6' ? '/128' : '/32')",message="the grant is not the one address that was asked for",fieldPath=.status
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.grant) || has(self.status) && has(self.status.grant) && self.status.grant == oldSelf.status.grant",message="what was granted stands until the request is deleted: its node may be using it",fieldPath=.status
+// +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.further) || has(self.status) && has(self.status.further) && oldSelf.status.further.all(g, g in self.status.further)",message="what was granted stands until the request is deleted: its node may be using it",fieldPath=.status
+// +kubebuilder:validation:XValidation:rule="!has(self.status) || !has(self.status.further) || has(self.status.grant)",message="the first grant is status.grant",fieldPath=.status
+// +kubebuilder:validation:XValidation:rule="!has(self.status) || (!has(self.status.grant) || self.status.grant.lender != self.spec.node) && (!has(self.status.further) || self.status.further.all(g, g.lender != self.spec.node))",message="a node can't lend to itself: lender and spec.node are the same",fieldPath=.status
+// +kubebuilder:validation:XValidation:rule="!has(self.status) || (!has(self.status.grant) || !isCIDR(self.status.grant.prefix) || (self.spec.family == 'IPv6') == self.status.grant.prefix.contains(':')) && (!has(self.status.further) || self.status.further.all(g, !isCIDR(g.prefix) || (self.spec.family == 'IPv6') == g.prefix.contains(':')))",message="the grant is not of the family that was asked for",fieldPath=.status
+// +kubebuilder:validation:XValidation:rule="!has(self.status) || !has(self.spec.want) || !isIP(self.spec.want) || (!has(self.status.grant) || self.status.grant.prefix == self.spec.want + (self.spec.family == 'IPv6' ? '/128' : '/32')) && (!has(self.status.further) || self.status.further.all(g, g.prefix == self.spec.want + (self.spec.family == 'IPv6' ? '/128' : '/32')))",message="the grant is not the one address that was asked for",fieldPath=.status
 type AddressRequest struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
@@ -80,7 +83,8 @@ type AddressRequestSpec struct {
 	// +kubebuilder:validation:XValidation:rule="isIP(self) && ip.isCanonical(self)",message="is not an address in its shortest form, such as 10.244.120.7 or fd00::7"
 	Want string `json:"want,omitempty"`
 
-	// How many addresses the node lacks: a hint for who answers.
+	// How many addresses the node lacks. Who answers grants no more than are
+	// lacking still; 0 is one.
 	//
 	// +optional
 	// +kubebuilder:validation:Minimum=0
@@ -97,9 +101,18 @@ type AddressRequestSpec struct {
 
 // AddressRequestStatus is the answer to a request.
 type AddressRequestStatus struct {
-	// The one answer. It is given once and never changed.
+	// The first grant. It is given once and never changed.
 	// +optional
 	Grant *AddressGrant `json:"grant,omitempty"`
+
+	// The grants after the first one, of the same node or of others. None is
+	// changed or taken away.
+	//
+	// +optional
+	// +listType=map
+	// +listMapKey=prefix
+	// +kubebuilder:validation:MaxItems=31
+	Further []AddressGrant `json:"further,omitempty"`
 }
 
 // AddressGrant says what was lent and by whom.

@@ -324,11 +324,8 @@ func loans(ctx context.Context, c *kube.Cluster, out io.Writer) error {
 			if err != nil {
 				return err
 			}
-			// The lender looks after its older loans meanwhile, and the asker
-			// removes its request afterwards.
-			s.calls = slices.DeleteFunc(s.calls, func(c fleet.Call) bool {
-				return c.Verb == http.MethodDelete || c.Node != n.Name && c.Verb == http.MethodGet
-			})
+			// The lender looks after its older loans meanwhile.
+			s.calls = slices.DeleteFunc(s.calls, func(c fleet.Call) bool { return c.Node != n.Name && c.Verb == http.MethodGet })
 			all = append(all, s)
 		}
 		row(out, "an address lent by another node", goal, all)

@@ -125,7 +125,9 @@ func everyField(t *testing.T, s *stage) {
 			Node: "n1", Pool: "web", Family: v1alpha1.IPv4, Want: "10.0.0.7", Count: 1, Holders: 1,
 		}, &v1alpha1.AddressRequestStatus{Grant: &v1alpha1.AddressGrant{
 			Lender: "n2", Prefix: "10.0.0.7/32", Outer: "10.0.0.0/26", OuterUID: "a", OuterTenure: 1,
-		}}},
+		}, Further: []v1alpha1.AddressGrant{{
+			Lender: "n3", Prefix: "10.0.0.7/32", Outer: "10.0.0.0/27", OuterUID: "b", OuterTenure: 1,
+		}}}},
 		{"NodeSpeaker", "n1", &v1alpha1.NodeSpeakerSpec{Fence: &v1alpha1.Fence{NodeUID: "a", Since: since, Reason: "gone", Lifting: true}},
 			&v1alpha1.NodeSpeakerStatus{
 				ObservedGeneration: 1, Version: "v1", ASN: 4294967295, RouterID: "10.0.0.1", PeerCount: 1, EstablishedCount: 1, Blocks: 1, Routes: 1,

@@ -316,8 +316,8 @@ func lending(t *testing.T) (s *scene, a, b *player) {
 }
 
 // A loan: asked for, set aside, no longer led to the lender, granted, drawn,
-// checked, used. Usable after four round trips, with three writes; the fourth
-// ends the request.
+// the request ended and the block around read, used. Usable after four round trips,
+// with four writes.
 func TestFlowOfALoan(t *testing.T) {
 	s, a, b := lending(t)
 	a.answered()
@@ -325,19 +325,18 @@ func TestFlowOfALoan(t *testing.T) {
 	b.does("Create 10.0.0.3/32")
 	b.answered()
 	b.has()
-	b.does("Request "+requestOf("b"), "Block 10.0.0.0/30")
+	b.does("Retract "+requestOf("b"), "Block 10.0.0.0/30")
 	b.answered()
 	b.has("10.0.0.3/32")
 	if trips := a.trips + b.trips; trips != 4 {
 		t.Errorf("usable after %d round trips, want 4", trips)
 	}
-	b.does("Retract " + requestOf("b"))
-	b.answered()
 	if writes := a.writes + b.writes; writes != 4 {
 		t.Errorf("%d writes, want 4", writes)
 	}
-	// The lender sees that the request is gone, and that the block is there.
+	// The lender finds that the request is gone, and that the block is there.
 	a.sees()
+	s.now = s.now.Add(time.Second)
 	a.does("Request " + requestOf("b"))
 	a.answered()
 	s.now = s.now.Add(time.Second)
@@ -374,11 +373,10 @@ func TestFlowOfALoanThatDoesNotStand(t *testing.T) {
 				t.Fatal(err)
 			}
 			b.answered()
-			b.does("Request "+requestOf("b"), "Block 10.0.0.0/30")
+			b.does("Retract "+requestOf("b"), "Block 10.0.0.0/30")
 			b.answered()
 			b.does("Delete 10.0.0.3/32")
 			b.answered()
-			b.does("Retract " + requestOf("b"))
 			b.has()
 		})
 	}
@@ -470,12 +468,15 @@ func TestFlowOfAnAnswerThatComesTooLate(t *testing.T) {
 	s, a, _ := lending(t)
 	i, _ := s.store.findRequest(RequestName("b", Lack{Pool: "a", Family: pools.IPv4}))
 	first := s.store.requests[i]
-	first.Grant = Grant{Lender: "c", Prefix: netip.MustParsePrefix("10.0.0.9/32")}
+	first.Grants = []Grant{{Lender: "c", Prefix: netip.MustParsePrefix("10.0.0.9/32")}}
 	if _, err := s.store.grant("c", first); err != nil {
 		t.Fatal(err)
 	}
 	a.answered()
+	a.does()
 	s.now = s.now.Add(time.Second)
+	a.does("Request " + requestOf("b"))
+	a.answered()
 	a.does()
 	if parting := a.Parting(); len(parting) > 0 || len(a.ledger.Asides()) > 0 {
 		t.Errorf("a parts with %v, and has set %v aside", parting, a.ledger.Asides())
@@ -519,7 +520,7 @@ func TestFlowOfAnUnknownDraw(t *testing.T) {
 				b.does("Block 10.0.0.3/32")
 				b.answered()
 			}
-			b.does("Request "+requestOf("b"), "Block 10.0.0.0/30")
+			b.does("Retract "+requestOf("b"), "Block 10.0.0.0/30")
 			b.answered()
 			b.has("10.0.0.3/32")
 		})
@@ -601,7 +602,7 @@ func TestFlowOfTwoGrantsOfOneAddress(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	earlier.Grant = Grant{Lender: "a", Prefix: netip.MustParsePrefix("10.0.0.3/32"), Outer: netip.MustParsePrefix("10.0.0.0/30"), OuterUID: "x"}
+	earlier.Grants = []Grant{{Lender: "a", Prefix: netip.MustParsePrefix("10.0.0.3/32"), Outer: netip.MustParsePrefix("10.0.0.0/30"), OuterUID: "x"}}
 	if _, err = s.store.grant("a", earlier); err != nil {
 		t.Fatal(err)
 	}
@@ -703,7 +704,7 @@ func TestFlowOfAChosenAddress(t *testing.T) {
 	b.sees()
 	b.does("Create 10.0.0.2/32")
 	b.answered()
-	b.does("Request "+name, "Block 10.0.0.0/30")
+	b.does("Retract "+name, "Block 10.0.0.0/30")
 	b.answered()
 	b.lease("chosen", want.Want)
 }

@@ -151,7 +151,7 @@ func (n *Node) setAside(b Stored) error {
 	if err := n.ledger.SetAside(b.Pool, b.Prefix, b.Node); err != nil {
 		return err
 	}
-	n.loans[b.Prefix] = &loan{Prefix: b.Prefix, Pool: b.Pool, phase: out}
+	n.loans[b.Prefix] = &loan{Prefix: b.Prefix, Pool: b.Pool}
 	n.changes++
 	return nil
 }
@@ -395,7 +395,7 @@ func (n *Node) Parting() (out []netip.Prefix) {
 		}
 	}
 	for p, l := range n.loans {
-		if l.phase == parting {
+		if l.answer != nil && l.answer.phase == parting && !l.parted {
 			out = append(out, p)
 		}
 	}
@@ -410,9 +410,12 @@ func (n *Node) Parted(prefixes []netip.Prefix) {
 		if h := n.held[p]; h != nil && h.closed {
 			h.parted = true
 		}
-		if l := n.loans[p]; l != nil && l.phase == parting {
-			l.phase, l.parted = granting, true
-			l.goOn()
+		if l := n.loans[p]; l != nil && l.answer != nil && l.answer.phase == parting {
+			l.parted = true
+			if a := l.answer; a.parted() {
+				a.phase = granting
+				a.goOn()
+			}
 		}
 	}
 }
@@ -670,7 +673,12 @@ func (n *Node) compare(before map[netip.Prefix]seenHolding, own []Stored) (whole
 
 // drawing says whether a want is about to get p.
 func (n *Node) drawing(p netip.Prefix) bool {
-	return n.drawingBeside(nil, p)
+	for w := range n.everyWant() {
+		if w.block.Prefix == p || slices.ContainsFunc(w.draws, func(d *draw) bool { return d.progress != void && d.Prefix == p }) {
+			return true
+		}
+	}
+	return false
 }
 
 // forfeit gives up a block at once, with all leases in it. What their pods have of
@@ -697,6 +705,7 @@ func (n *Node) forfeit(h *holding) error {
 			if err := n.Keep(pools.Record{Op: pools.Regained, Pool: l.Pool, At: n.now, Block: &pools.Block{Prefix: p, Pool: l.Pool}}); err != nil {
 				return err
 			}
+			n.leave(l)
 			delete(n.loans, p)
 		}
 	}

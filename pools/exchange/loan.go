@@ -6,7 +6,6 @@ import (
 	"hash/fnv"
 	"maps"
 	"math"
-	"math/bits"
 	"net/netip"
 	"slices"
 	"strings"
@@ -29,27 +28,15 @@ const (
 	turns = 1 << 20
 )
 
-// step of lending.
-type lending uint8
-
-const (
-	parting  lending = iota // the network still leads here
-	granting                // the request is to be answered
-	doubtful                // nobody knows whether it was
-	granted                 // it was, and stands
-	out                     // the lent block stands, or may
-)
-
-// loan is a part of a block of this node that it has set aside.
+// loan is a part of a block of this node that it has set aside. Once nobody can draw
+// it any more the lent block stands, or may.
 type loan struct {
 	pace
 	Prefix  netip.Prefix
 	Pool    string
-	phase   lending
-	request Request
+	answer  *answer   // that it is a part of, nil once the request is gone
 	parted  bool      // the network leads here no more, in this life
-	tried   bool      // a grant may be under way of which nobody knows
-	since   time.Time // of being out
+	since   time.Time // the request is gone
 	looked  time.Time
 	hurries int // looks ahead of time, in a row
 }
@@ -65,18 +52,16 @@ func (n *Node) Seen(requests []Request, now time.Time) {
 		if t, ok := n.heard[r.UID]; ok {
 			heard[r.UID] = t
 		}
-		if w := n.wantOf(r); w != nil && w.request.UID == r.UID && !r.Open() && w.phase == waiting && w.busy == 0 {
+		if w := n.wantOf(r); w != nil && w.request.UID == r.UID && len(r.Grants) > len(w.request.Grants) && w.phase == waiting && w.busy == 0 {
 			w.goOn()
 		}
+	}
+	for _, a := range n.answers {
+		a.seen(n, n.seen[a.request.Name], seen[a.request.Name])
 	}
 	n.seen, n.heard = seen, heard
 	maps.DeleteFunc(n.refused, func(uid, _ string) bool { return heard[uid].IsZero() })
 	n.lineUp()
-	for _, l := range n.loans {
-		if r, there := seen[l.request.Name]; l.phase == granted && l.busy == 0 && (!there || r.UID != l.request.UID) {
-			l.goOn() // it may be gone: read it
-		}
-	}
 }
 
 // asked is an open request of another node.
@@ -147,41 +132,47 @@ func (n *Node) serve() {
 
 // answering says whether an answer to the request is under way.
 func (n *Node) answering(uid string) bool {
-	for _, l := range n.loans {
-		if l.request.UID == uid {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(n.answers, func(a *answer) bool { return a.phase < granted && a.request.UID == uid })
 }
 
 // offered says whether an answer of what r lacks is under way. What is left beside
-// it is not worth much: of several that answer one counts, and the others have
-// theirs back.
+// it is not worth much: where several answer one request some have theirs back.
 func (n *Node) offered(r Request) bool {
-	for _, l := range n.loans {
-		if l.phase < granted && l.Pool == r.Pool && pools.FamilyOf(l.Prefix.Addr()) == r.Family {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(n.answers, func(a *answer) bool {
+		return a.phase < granted && a.request.Pool == r.Pool && a.request.Family == r.Family
+	})
 }
 
 // answerAt is this node's turn to answer r, of which it could lend room. Those
 // who hold blocks of the pool, of whom nobody knows how many have something to
 // spare, take turns so that about as many come within the first spread whether
 // these are a few or thousands: the time grows with the logarithm of their number.
-// Who has less than r asks for leaves the others one spread for each half of it.
-// Each answer of this node that came too late doubles the spread, each that did not
-// halves it: where events take long the turns are further apart.
+// Who has less than r lacks leaves the others one spread: a grant of one node is
+// better than of several. Each answer of this node that came too late doubles the
+// spread, each that did not halves it: where events take long the turns are further
+// apart.
 func (n *Node) answerAt(r Request, room int) time.Time {
+	place := n.place(r.UID) * float64(min(r.Holders, 10_000))
+	wait := math.Log(max(place, 1))
+	if room < r.Lacks() {
+		wait++
+	}
+	return n.heard[r.UID].Add(time.Duration(wait * float64(spread<<n.tardy)))
+}
+
+// pause is for how long this node leaves the request to the others that were
+// overtaken, too.
+func (n *Node) pause(a *answer) time.Duration {
+	return time.Duration(n.place(a.request.UID+a.request.Version) * float64(spread/4))
+}
+
+// place is a number above 0 and up to 1 that differs from node to node.
+func (n *Node) place(of string) float64 {
 	h := fnv.New64a()
-	h.Write([]byte(r.UID + n.Name))
+	h.Write([]byte(of + n.Name))
 	sum := h.Sum64()
 	sum ^= sum >> 29
-	place := float64(sum%turns+1) / turns * float64(min(r.Holders, 10_000))
-	wait := math.Log(max(place, 1)) + float64(max(bits.Len(uint(r.Count))-bits.Len(uint(max(room, 0))), 0))
-	return n.heard[r.UID].Add(time.Duration(wait * float64(spread<<n.tardy)))
+	return float64(sum%turns+1) / turns
 }
 
 // nextAnswer is when the next answer is due that is not due yet.
@@ -267,25 +258,12 @@ func (n *Node) lend(r Request, idle []pools.Block) lends {
 	if room <= 0 {
 		return lendsNothing
 	}
-	most := 1 << (bits.Len(uint(room)) - 1) // parts are powers of two
-	p, ok := n.ledger.Spare(r.Pool, r.Family, r.Want, min(r.Count, most), n.now)
-	if !ok {
-		return lendsNothing
-	}
-	if sizeOf(p) < r.Count && n.offered(r) {
+	if room < r.Lacks() && n.offered(r) {
 		return lendsNext
 	}
-	if err := n.ledger.SetAside(r.Pool, p, r.Node); err != nil {
-		n.Log.Error("what is to spare can't be set aside", "prefix", p, "err", err)
-		return lendsLater
+	if n.prepare(r, room) == nil {
+		return lendsNothing
 	}
-	ref := r.Name + " " + r.UID
-	if err := n.Keep(pools.Record{Op: pools.Lent, Pool: r.Pool, At: n.now, Block: &pools.Block{Prefix: p, Pool: r.Pool, Node: r.Node}, Ref: ref}); err != nil {
-		n.ledger.TakeBack(p)
-		return lendsLater
-	}
-	n.loans[p] = &loan{Prefix: p, Pool: r.Pool, phase: parting, request: r}
-	n.changes++
 	return lendsPart
 }
 
@@ -364,7 +342,7 @@ func (n *Node) returnIdle(r Request, idle []pools.Block, room int) bool {
 	}
 	for _, b := range idle {
 		h, size := n.held[b.Prefix], sizeOf(b.Prefix)
-		if coming >= max(r.Count, 1) || h == nil || !lack.fits(b) || room < size && n.kept(r.Pool, r.Family) > 0 || !n.close(b.Prefix) {
+		if coming >= max(r.Lacks(), 1) || h == nil || !lack.fits(b) || room < size && n.kept(r.Pool, r.Family) > 0 || !n.close(b.Prefix) {
 			continue
 		}
 		h.yielded = r.UID
@@ -374,13 +352,19 @@ func (n *Node) returnIdle(r Request, idle []pools.Block, room int) bool {
 	return coming > 0
 }
 
-func sizeOf(p netip.Prefix) int { return 1 << (p.Addr().BitLen() - p.Bits()) }
+// sizeOf counts the addresses of p, up to more than any block has.
+func sizeOf(p netip.Prefix) int { return 1 << min(p.Addr().BitLen()-p.Bits(), 30) }
 
 // recheck looks at once whether something that was lent has come back, where
 // it would be of use; less and less often while it is not.
 func (n *Node) recheck(lack Lack) {
+	for _, a := range n.answers {
+		if n.seen[a.request.Name].UID != a.request.UID && a.phase == granted && a.busy == 0 && n.now.Sub(a.since) >= lookAgain && a.request.Pool == lack.Pool && a.request.Family == lack.Family {
+			a.due = time.Time{} // it may be gone: read it
+		}
+	}
 	for _, l := range n.loans {
-		if l.phase == out && l.busy == 0 && l.Pool == lack.Pool && pools.FamilyOf(l.Prefix.Addr()) == lack.Family {
+		if l.answer == nil && l.busy == 0 && l.Pool == lack.Pool && pools.FamilyOf(l.Prefix.Addr()) == lack.Family {
 			l.hurry(n)
 		}
 	}
@@ -408,111 +392,21 @@ func (n *Node) lentOut(a netip.Addr) bool {
 	return false
 }
 
-func (l *loan) step(n *Node) {
-	switch l.phase {
-	case parting:
-		l.await(n)
-	case granting:
-		l.grant(n)
-	case doubtful, granted:
-		l.ask(n)
-	case out:
-		l.look(n)
-	}
-}
-
-// await leaves the network time, unless the request is answered by then.
-func (l *loan) await(n *Node) {
-	if !l.tried && l.stale(n) {
-		l.regain(n)
-		return
-	}
-	l.due = n.now.Add(lookForLoan)
-}
-
-// stale says whether the request is known to be gone or answered.
-func (l *loan) stale(n *Node) bool {
-	r, there := n.seen[l.request.Name]
-	return !there || r.UID != l.request.UID || !r.Open()
-}
-
-// grant answers the request.
-func (l *loan) grant(n *Node) {
-	outer := n.held[n.ledger.BlockOf(l.Pool, l.Prefix.Addr())]
-	if !l.tried && (l.stale(n) || outer == nil) {
-		l.regain(n)
-		return
-	}
-	if outer == nil {
-		l.phase = doubtful
-		n.again(&l.pace)
-		return
-	}
-	r := l.request
-	r.Grant = Grant{Lender: n.Name, Prefix: l.Prefix, Outer: outer.Prefix, OuterUID: outer.UID, OuterTenure: outer.Tenure}
-	n.call(&l.pace, Op{Kind: Answer, Request: r}, func(res Result) {
-		switch {
-		case res.Err == nil:
-			l.request = res.Request
-			l.phase = granted
-			n.tardy = max(n.tardy-1, 0)
-			l.due = n.now.Add(lookForLoan)
-			n.Log.Info("lent a part of a block", "pool", l.Pool, "part", l.Prefix, "block", outer.Prefix, "to", r.Node)
-		case errors.Is(res.Err, ErrUnknown) || l.tried:
-			// An answer that nobody acknowledged may have come to count.
-			l.tried, l.phase = true, doubtful
-			n.again(&l.pace)
-		default:
-			if errors.Is(res.Err, ErrConflict) || errors.Is(res.Err, ErrGone) {
-				n.tooLate(r)
-			}
-			l.regain(n)
-		}
-	})
-}
-
-// tooLate notes that somebody else has answered r. The watch will show it: until
-// then r is not answered again.
+// tooLate notes that others have answered r, or that it is gone. The watch will show
+// it: until then r is not answered again.
 func (n *Node) tooLate(r Request) {
 	n.refused[r.UID] = r.Version
 	n.tardy = min(n.tardy+1, mostTardy)
 	n.lineUp()
 }
 
-// ask reads the request: the grant was made or not, stands or is over.
-func (l *loan) ask(n *Node) {
-	n.call(&l.pace, Op{Kind: LookRequest, Request: l.request}, func(r Result) {
-		switch {
-		case errors.Is(r.Err, ErrGone) || r.Err == nil && r.Request.UID != l.request.UID:
-			// It was drawn, most likely.
-			l.phase, l.since, l.looked = out, n.now, n.now
-			l.due = n.now.Add(lookForLoan)
-		case r.Err != nil:
-			n.again(&l.pace)
-		case r.Request.Grant.Lender == n.Name && r.Request.Grant.Prefix == l.Prefix:
-			l.phase = granted
-			l.request = r.Request
-			l.due = n.now.Add(lookForLoan)
-		case !r.Request.Open():
-			l.regain(n) // another one's answer counts
-		case l.parted:
-			// The call without an answer may still come to count. Make one
-			// that rules it out.
-			l.request, l.tried, l.phase = r.Request, true, granting
-		default: // of an earlier life, which the network may not know of
-			l.request, l.tried, l.phase = r.Request, true, parting
-			n.changes++
-		}
-	})
-}
-
-// look sees whether the lent block is still there.
-func (l *loan) look(n *Node) {
+// step sees whether the lent block is still there.
+func (l *loan) step(n *Node) {
 	l.looked = n.now
 	n.call(&l.pace, Op{Kind: Look, Block: Stored{Block: pools.Block{Prefix: l.Prefix, Pool: l.Pool}}}, func(r Result) {
 		switch {
 		case errors.Is(r.Err, ErrGone) && l.Prefix.IsSingleIP():
-			l.regain(n)
+			n.regain(l)
 		case errors.Is(r.Err, ErrGone):
 			l.lookInside(n)
 		case r.Err != nil:
@@ -540,17 +434,18 @@ func (l *loan) lookInside(n *Node) {
 				return
 			}
 		}
-		l.regain(n)
+		n.regain(l)
 	})
 }
 
 // regain has the addresses back.
-func (l *loan) regain(n *Node) {
+func (n *Node) regain(l *loan) {
 	if err := n.Keep(pools.Record{Op: pools.Regained, Pool: l.Pool, At: n.now, Block: &pools.Block{Prefix: l.Prefix, Pool: l.Pool}}); err != nil {
 		n.again(&l.pace)
 		return
 	}
 	n.ledger.TakeBack(l.Prefix)
+	n.leave(l)
 	delete(n.loans, l.Prefix)
 	n.changes++
 }

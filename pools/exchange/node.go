@@ -65,6 +65,7 @@ type Node struct {
 	wants    map[Lack]*want
 	helpers  []*want // beside those of wants, the oldest first
 	loans    map[netip.Prefix]*loan
+	answers  []*answer // of which nobody knows yet that they are drawn, the oldest first
 	strays   map[netip.Prefix]*stray
 	unfit    map[netip.Prefix]bool         // blocks of which Restore has told its caller
 	asleep   map[netip.Prefix]pools.Record // what the journal says is lent of blocks that are not held
@@ -182,12 +183,22 @@ func (p *pace) goOn() { p.due, p.tries = time.Time{}, 0 }
 func (n *Node) errands() (all []errand) {
 	for _, k := range slices.SortedFunc(maps.Keys(n.wants), compareLacks) {
 		all = append(all, n.wants[k])
+		for _, d := range n.wants[k].draws {
+			if d.progress == making {
+				all = append(all, d)
+			}
+		}
 	}
 	for _, w := range n.helpers {
 		all = append(all, w)
 	}
+	for _, a := range n.answers {
+		all = append(all, a)
+	}
 	for _, k := range slices.SortedFunc(maps.Keys(n.loans), netipx.ComparePrefix) {
-		all = append(all, n.loans[k])
+		if l := n.loans[k]; l.answer == nil {
+			all = append(all, l)
+		}
 	}
 	for _, h := range n.leaving() {
 		all = append(all, h)

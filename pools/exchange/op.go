@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Kind is one of a store's methods.
@@ -69,11 +70,20 @@ func (o *Op) String() string {
 	case LookRequest, Ask, Retract:
 		return fmt.Sprintf("%v %s of %s", o.Kind, o.Request.Name, o.Request.Node)
 	case Answer:
-		return fmt.Sprintf("Grant %s to %s of %s", o.Request.Grant.Prefix, o.Request.Name, o.Request.Node)
+		return fmt.Sprintf("Grant %s to %s of %s", prefixesOf(o.Request.Grants), o.Request.Name, o.Request.Node)
 	case LookFence, SetFence, LiftFence, RemoveFence:
 		return fmt.Sprintf("%v of %s", o.Kind, o.Fence.Node)
 	}
 	return o.Kind.String()
+}
+
+// prefixesOf grants, as a person would write them down.
+func prefixesOf(grants []Grant) string {
+	words := make([]string, len(grants))
+	for i, g := range grants {
+		words[i] = g.Prefix.String()
+	}
+	return strings.Join(words, ", ")
 }
 
 // Result is what the store answered.

@@ -300,7 +300,7 @@ func (r *Reaper) retract(q *reapedRequest) {
 			q.due = again
 			return
 		}
-		r.call(&q.busy, Op{Kind: Retract, Request: q.request}, func(res Result) {
+		r.call(&q.busy, Op{Kind: Retract, Request: q.request.whatever()}, func(res Result) {
 			if res.Err != nil {
 				q.due = r.now.Add(retryReaping)
 				return

@@ -49,12 +49,25 @@ func (n *Node) restoreLoan(rec pools.Record) error {
 		}
 		return err
 	}
-	l := &loan{Prefix: rec.Block.Prefix, Pool: rec.Pool, phase: out}
-	if l.request.Name, l.request.UID = refOf(rec.Ref); l.request.UID != "" {
-		l.phase = doubtful
-	}
+	l := &loan{Prefix: rec.Block.Prefix, Pool: rec.Pool}
 	n.loans[l.Prefix] = l
+	if name, uid := refOf(rec.Ref); uid != "" {
+		n.join(n.answerOf(Request{Name: name, UID: uid, Node: rec.Block.Node, Pool: rec.Pool, Family: pools.FamilyOf(l.Prefix.Addr())}), l)
+	}
 	return nil
+}
+
+// answerOf is this node's answer to r of an earlier life, of which nobody knows
+// whether it counts.
+func (n *Node) answerOf(r Request) *answer {
+	for _, a := range n.answers {
+		if a.request.UID == r.UID {
+			return a
+		}
+	}
+	a := &answer{phase: doubtful, tried: true, request: r}
+	n.answers = append(n.answers, a)
+	return a
 }
 
 // isUnfit says whether err is about a block that no pool has.
@@ -105,8 +118,8 @@ func (n *Node) History() []pools.Record {
 	}
 	for _, b := range n.ledger.Asides() {
 		rec := pools.Record{Op: pools.Lent, Pool: b.Pool, Block: &b}
-		if l := n.loans[b.Prefix]; l != nil && l.phase != out {
-			rec.Ref = l.request.Name + " " + l.request.UID
+		if l := n.loans[b.Prefix]; l != nil && l.answer != nil {
+			rec.Ref = l.answer.request.Name + " " + l.answer.request.UID
 		}
 		recs = append(recs, rec)
 	}

@@ -1,30 +1,25 @@
 package exchange
 
 import (
-	"fmt"
 	"iter"
 	"maps"
-	"math/bits"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/fairway-network/fairway/pools"
 )
 
 // One want after the other would take long where many pods wait at once. The first
-// want of a lack is helped by others, each of which gets one block more: a cell,
-// or, where none is free, a part of what the others have to spare. They make
-// requests of their own, so that several nodes answer at the same time.
+// want of a lack is helped by others, each of which gets one free cell more. Where
+// none is free the first one asks the other nodes for all that is lacking, and
+// several of them answer.
 
-const (
-	// sideBySide bounds the wants of one lack, and askSideBySide those of them that
-	// ask the other nodes.
-	sideBySide    = 8
-	askSideBySide = 4
-)
+// sideBySide bounds the wants of one lack.
+const sideBySide = 8
 
 func (n *Node) newWant(lack Lack, nth int) *want {
-	w := &want{Lack: lack, nth: nth, since: n.now, missed: map[netip.Prefix]missed{}}
+	w := &want{Lack: lack, nth: nth, since: n.now, missed: map[netip.Prefix]missed{}, stands: map[Grant]bool{}}
 	for other := range n.everyWant() {
 		if other.Lack == lack {
 			w.missed = other.missed // what one has learned all know
@@ -51,22 +46,10 @@ func (n *Node) everyWant() iter.Seq[*want] {
 
 // wantOf is the want that makes requests of r's name.
 func (n *Node) wantOf(r Request) *want {
-	if r.Node != n.Name {
-		return nil
-	}
-	for w := range n.everyWant() {
-		if w.Lack == lackOf(r) && w.requestName(n) == r.Name {
-			return w
-		}
+	if w := n.wants[lackOf(r)]; w != nil && r.Node == n.Name && RequestName(n.Name, w.Lack) == r.Name {
+		return w
 	}
 	return nil
-}
-
-func (w *want) requestName(n *Node) string {
-	if w.nth == 0 {
-		return RequestName(n.Name, w.Lack)
-	}
-	return RequestName(fmt.Sprintf("%s|%d", n.Name, w.nth), w.Lack)
 }
 
 // gets says whether a want of this lack is there.
@@ -80,15 +63,26 @@ func (n *Node) end(w *want) {
 		return
 	}
 	n.helpers = slices.DeleteFunc(n.helpers, func(other *want) bool { return other == w })
+	if first := n.wants[w.Lack]; first != nil && first.phase == choosing && first.busy == 0 && first.failed.Before(first.since) {
+		first.due = time.Time{} // it may have relied on this one
+	}
 }
 
 // gain is how many addresses w is about to bring, as far as one can tell.
 func (w *want) gain() int {
 	switch w.phase {
-	case creating, taking, reading, drawing, checking:
+	case creating, taking, reading:
 		return sizeOf(w.block.Prefix)
 	case asking, waiting:
 		return w.asks
+	case closing:
+		gain := 0
+		for _, d := range w.draws {
+			if d.progress != void {
+				gain += sizeOf(d.Prefix)
+			}
+		}
+		return gain
 	}
 	return 0
 }
@@ -104,33 +98,19 @@ func (n *Node) short(lack Lack, w *want, lately bool) int {
 	}
 	for other := range n.everyWant() {
 		if other != w && other.Lack == lack {
-			count -= min(other.gain(), n.part(lack, other))
+			count -= other.gain()
 		}
 	}
 	return count
 }
 
-// part is the most that one want brings: a cell, or the half of one that is lent.
-func (n *Node) part(lack Lack, w *want) int {
-	pool, err := n.ledger.Pool(lack.Pool)
-	switch {
-	case err != nil:
+// cellSize is how many addresses a cell of a pool has.
+func (n *Node) cellSize(pool string) int {
+	p, err := n.ledger.Pool(pool)
+	if err != nil {
 		return 1
-	case w.phase == asking || w.phase == waiting:
-		return max(pool.BlockSize()/2, 1)
 	}
-	return pool.BlockSize()
-}
-
-// share is how many addresses w asks for: the first want for all that is lacking,
-// a helper for no more than one node lends.
-func (w *want) share(n *Node) int {
-	count := max(n.short(w.Lack, w, false), 1)
-	if w.nth == 0 {
-		return count
-	}
-	count = min(count, n.part(w.Lack, w))
-	return 1 << (bits.Len(uint(count)) - 1)
+	return p.BlockSize()
 }
 
 // needsHelp says whether those who wait lack more than the others are about to
@@ -139,13 +119,12 @@ func (n *Node) needsHelp(w *want) bool {
 	return !n.quitting && n.short(w.Lack, w, true) > 0
 }
 
-// helped says whether the helpers of w are getting all that is lacking. What they
-// only ask for does not count: somebody has to look for what comes free.
+// helped says whether the helpers of w are getting all that is lacking.
 func (n *Node) helped(w *want) bool {
 	count, some := w.count-n.ledger.Free(w.Pool, w.Family, n.now), false
 	for _, h := range n.helpers {
-		if h.Lack == w.Lack && h.phase != asking && h.phase != waiting && h.gain() > 0 {
-			count -= min(h.gain(), n.part(w.Lack, h))
+		if h.Lack == w.Lack && h.gain() > 0 {
+			count -= h.gain()
 			some = true
 		}
 	}
@@ -155,7 +134,7 @@ func (n *Node) helped(w *want) bool {
 // needsMany says whether w is about to get several blocks, for which it is worth
 // to look where others have theirs.
 func (n *Node) needsMany(w *want) bool {
-	return w.nth == 0 && !w.Want.IsValid() && n.holds(w.Lack) && n.short(w.Lack, nil, false) > n.part(w.Lack, w)
+	return w.nth == 0 && !w.Want.IsValid() && n.holds(w.Lack) && n.short(w.Lack, nil, false) > n.cellSize(w.Pool)
 }
 
 // spread has wants helped that lack more than they are about to bring. Where the
@@ -198,43 +177,9 @@ func (n *Node) addHelper(w *want, nth int) bool {
 	return h.phase != choosing
 }
 
-// help goes for what is free, or asks; the first want sees to the view.
+// help goes for what is free; the first want sees to the view, and asks.
 func (w *want) help(n *Node, pool *pools.Pool, v *view) {
-	switch {
-	case v != nil && w.target(n, pool, v):
-	case w.request.UID != "":
-		w.linger(n)
-	case v != nil && w.mayAsk(n):
-		w.to(asking)
-		w.step(n)
-	default:
+	if v == nil || !w.target(n, pool, v) {
 		n.end(w)
 	}
-}
-
-// mayAsk says whether the first want asks already, and few others do.
-func (w *want) mayAsk(n *Node) bool {
-	first := n.wants[w.Lack]
-	if first == nil || first.request.UID == "" && first.phase != asking {
-		return false
-	}
-	open := 0
-	for other := range n.everyWant() {
-		if other.Lack == w.Lack && (other.request.UID != "" || other.phase == asking) {
-			open++
-		}
-	}
-	return open < askSideBySide
-}
-
-// linger waits for an answer. Now and then it reads the request: the watch may
-// have missed it.
-func (w *want) linger(n *Node) {
-	w.phase = waiting
-	if n.now.Sub(w.since) >= lookSeldom {
-		w.rest(n)
-		w.find(n, w.request)
-		return
-	}
-	w.due = n.now.Add(lookAgain)
 }

@@ -175,7 +175,7 @@ func (w *world) show() bool {
 // see shows a node the requests at a moment of the past.
 func (a *agent) see(i int) {
 	past := a.w.store.past
-	if a.w.drowsy && a.shown != nil && slices.Equal(a.shown, past[i].requests) {
+	if a.w.drowsy && a.shown != nil && slices.EqualFunc(a.shown, past[i].requests, Request.Equal) {
 		return
 	}
 	a.shown = append([]Request{}, past[i].requests...)

@@ -63,7 +63,7 @@ func (w *world) plotAgainstLender(c *call, lender *machine) {
 	lent := c.op.Block.Prefix
 	frees := func(o *call) bool { return o.who == w.reapers[0].name && o.op.Block.Prefix == outer }
 	makes := func(o *call) bool {
-		return o.machine == c.machine && (o.op.Block.Prefix == lent || o.op.Block.Prefix == outer || o.op.Request.Grant.Prefix == lent)
+		return o.machine == c.machine && (o.op.Block.Prefix == lent || o.op.Block.Prefix == outer || grants(o.op.Request, lent))
 	}
 	// It reads the node, makes the block vacant, looks inside, and removes it; each
 	// call is made and answered.
@@ -72,6 +72,11 @@ func (w *world) plotAgainstLender(c *call, lender *machine) {
 	}
 	w.script = append(w.script, slices.Repeat([]turnOf{makes}, 8)...)
 	w.script = append(w.script, slices.Repeat([]turnOf{frees}, 8)...)
+}
+
+// grants says whether a request has a grant of p.
+func grants(r Request, p netip.Prefix) bool {
+	return slices.ContainsFunc(r.Grants, func(g Grant) bool { return g.Prefix == p })
 }
 
 // around is the block of m that p lies in.

@@ -261,13 +261,20 @@ func (m *model) grant(node string, r Request) (Request, error) {
 		return Request{}, ErrGone
 	case m.requests[i].Version != r.Version:
 		return Request{}, ErrConflict
-	case !m.requests[i].Open() || r.Grant.Lender != node:
+	case !answers(m.requests[i].Grants, r.Grants, node):
 		return Request{}, errRefused
 	}
-	m.requests[i].Grant, m.requests[i].Version = r.Grant, m.name()
+	m.requests[i].Grants, m.requests[i].Version = slices.Clone(r.Grants), m.name()
 	out := m.requests[i]
 	m.changed()
 	return out, nil
+}
+
+// answers says whether after are the grants before and some of this node.
+func answers(before, after []Grant, node string) bool {
+	n := len(before)
+	return len(after) > n && len(after) <= MostGrants && slices.Equal(before, after[:n]) &&
+		!slices.ContainsFunc(after[n:], func(g Grant) bool { return g.Lender != node })
 }
 
 func (m *model) retract(node string, r Request) error {
@@ -277,6 +284,8 @@ func (m *model) retract(node string, r Request) error {
 		return ErrGone
 	case node != "" && m.requests[i].Node != node:
 		return errRefused
+	case r.Version != "" && m.requests[i].Version != r.Version:
+		return ErrConflict
 	}
 	m.requests = slices.Delete(m.requests, i, i+1)
 	m.changed()

@@ -397,7 +397,7 @@ func result(o *Op, r Result) string {
 	case r.Block.Prefix.IsValid():
 		return describe([]Stored{r.Block})
 	case r.Request.Name != "":
-		return fmt.Sprintf("request %s#%s of %s, granted %v by %q", r.Request.Name, r.Request.UID, r.Request.Node, r.Request.Grant.Prefix, r.Request.Grant.Lender)
+		return fmt.Sprintf("request %s#%s of %s, granted %v", r.Request.Name, r.Request.UID, r.Request.Node, r.Request.Grants)
 	case o.Kind == LookNode:
 		return fmt.Sprintf("%v", r.Presence)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/fairway-network/fairway/pools"
@@ -35,7 +36,8 @@ type Stored struct {
 }
 
 // Request is a node asking the others for addresses. There is one at a time
-// for each (node, pool, family, chosen address).
+// for each (node, pool, family, chosen address). Several nodes may answer it,
+// until it has what it asks for.
 type Request struct {
 	Name, UID, Version string
 
@@ -47,13 +49,40 @@ type Request struct {
 	// knows to hold blocks of the pool: hints for those who answer.
 	Count, Holders int
 
-	Grant Grant // zero while the request is open
+	// Grants are the answers, in the order in which they were given. None is ever
+	// changed or taken away while the request stands.
+	Grants []Grant
 }
 
-// Open says whether nobody has answered the request yet.
-func (r Request) Open() bool { return !r.Grant.Prefix.IsValid() }
+// MostGrants is how many grants a request can have.
+const MostGrants = 32
 
-// Grant is the one answer to a request: Lender sets Prefix aside, which lies
+// Lacks is how many addresses are still to be granted.
+func (r Request) Lacks() int {
+	lacks := max(r.Count, 1)
+	for _, g := range r.Grants {
+		lacks -= sizeOf(g.Prefix)
+	}
+	return max(lacks, 0)
+}
+
+// Open says whether more may be granted.
+func (r Request) Open() bool { return r.Lacks() > 0 && len(r.Grants) < MostGrants }
+
+// whatever is the request at whatever version it is.
+func (r Request) whatever() Request {
+	r.Version = ""
+	return r
+}
+
+// Equal says whether two requests are the same at the same version.
+func (r Request) Equal(o Request) bool {
+	grants := slices.Equal(r.Grants, o.Grants)
+	return grants && r.Name == o.Name && r.UID == o.UID && r.Version == o.Version && r.Node == o.Node && r.Pool == o.Pool &&
+		r.Family == o.Family && r.Want == o.Want && r.Count == o.Count && r.Holders == o.Holders
+}
+
+// Grant is a part of the answer to a request: Lender sets Prefix aside, which lies
 // in its own block Outer, in that Tenure of it.
 type Grant struct {
 	Lender      string
@@ -100,9 +129,10 @@ type Exchange interface {
 	Request(ctx context.Context, name string) (Request, error)
 	// Ask makes r, whose Node is this one, or returns ErrExists.
 	Ask(ctx context.Context, r Request) (Request, error)
-	// Grant gives r, at its Version, the answer r.Grant.
+	// Grant gives r, at its Version, r.Grants: those that it has, and after them
+	// some of this node. All of these count, or none.
 	Grant(ctx context.Context, r Request) (Request, error)
-	// Retract removes the request with r's UID.
+	// Retract removes the request with r's UID, at its Version unless that is "".
 	Retract(ctx context.Context, r Request) error
 }
 

@@ -51,6 +51,11 @@ func (v *view) blocks(n *Node, missed map[netip.Prefix]missed) (out []pools.Bloc
 			}
 			out = append(out, b)
 		}
+		for _, d := range w.draws {
+			if _, known := v.stored[d.Prefix]; !known && d.progress != void {
+				out = append(out, pools.Block{Prefix: d.Prefix, Pool: w.Pool})
+			}
+		}
 	}
 	for p := range n.unfit {
 		if _, known := v.stored[p]; !known {

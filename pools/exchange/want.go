@@ -40,44 +40,53 @@ const (
 type wanting uint8
 
 const (
-	choosing   wanting = iota
-	creating           // the cell in block
-	taking             // the vacant block
-	reading            // what is inside the block that was taken
-	asking             // the request
-	waiting            // for a grant
-	drawing            // the lent block
-	checking           // that the loan stands
-	undoing            // the lent block: the loan does not stand
-	retracting         // the request
+	choosing wanting = iota
+	creating         // the cell in block
+	taking           // the vacant block
+	reading          // what is inside the block that was taken
+	asking           // the request
+	waiting          // for grants
+	closing          // the request
+)
+
+// ending is who removed a request.
+type ending uint8
+
+const (
+	unknown ending = iota
+	byUs
+	bySomebody
 )
 
 // want is what this node lacks, on its way to a block that has it.
 type want struct {
 	pace
 	Lack
-	nth     int // 0 is the first one of its lack; others help it, see share
-	phase   wanting
-	ahead   bool // of need: nobody waits, and it is worth a free cell only
-	count   int  // how many wait; of the first one
-	asks    int  // how many addresses its request is for
-	last    time.Time
-	block   Stored  // that is being made or taken
-	renewal int     // the last one that this was begun after
-	request Request // that was made; UID "" if none was
-	inside  []Stored
-	unsure  bool      // an earlier try of this phase may have worked
-	doubt   time.Time // until a call to make a block may come to count
-	listed  bool      // the pool was read since it was last looked at
-	since   time.Time // when it was last looked at
-	anew    bool      // what was read before since is known to be out of date
-	dry     time.Time // since when there is nothing to be had
-	holders int       // as last known
-	got     bool
-	checks  [2]bool
-	missed  map[netip.Prefix]missed
-	misses  int
-	err     error // why the last try failed
+	nth       int // 0 is the first one of its lack; others help it, see share
+	phase     wanting
+	ahead     bool // of need: nobody waits, and it is worth a free cell only
+	count     int  // how many wait; of the first one
+	asks      int  // how many addresses its request is for
+	last      time.Time
+	block     Stored         // that is being made or taken
+	renewal   int            // the last one that this was begun after
+	request   Request        // that was made; UID "" if none was
+	draws     []*draw        // of its grants, in their order
+	ended     ending         // of the request
+	stands    map[Grant]bool // whether what was lent is the lender's still, as read; see Grant.around
+	asked     time.Time      // the request was made
+	behind    bool           // the request has changed, and nobody has seen yet how
+	gathering time.Time      // until when another grant is waited for
+	unsure    bool           // an earlier try of this phase may have worked
+	doubt     time.Time      // until a call to make a block may come to count
+	listed    bool           // the pool was read since it was last looked at
+	since     time.Time      // when it was last looked at
+	anew      bool           // what was read before since is known to be out of date
+	dry       time.Time      // since when there is nothing to be had
+	holders   int            // as last known
+	missed    map[netip.Prefix]missed
+	misses    int
+	err       error // why the last try failed
 
 	failures int // in a row, or nearly
 	failed   time.Time
@@ -183,14 +192,8 @@ func (w *want) step(n *Node) {
 		w.ask(n)
 	case waiting:
 		w.wait(n)
-	case drawing:
-		w.draw(n)
-	case checking:
-		w.check(n)
-	case undoing:
-		w.undo(n)
-	case retracting:
-		w.retract(n)
+	case closing:
+		w.close(n)
 	}
 }
 
@@ -214,8 +217,7 @@ func (w *want) again(n *Node) {
 // finish ends the want, after its request.
 func (w *want) finish(n *Node) {
 	if w.request.UID != "" {
-		w.got = true
-		w.to(retracting)
+		w.to(closing)
 		return
 	}
 	n.end(w)
@@ -469,21 +471,16 @@ func (w *want) doubtful(n *Node, err error) {
 func (w *want) claimed(n *Node) {
 	n.call(&w.pace, Op{Kind: Look, Block: w.block}, func(r Result) {
 		switch {
-		case r.Err == nil && r.Block.Node == n.Name && r.Block.Lender == w.block.Lender && w.phase == drawing:
-			w.block = r.Block
-			w.to(checking)
-		case r.Err == nil && r.Block.Node == n.Name && w.phase == creating && !n.has(r.Block.Prefix):
+		case r.Err == nil && r.Block.Node == n.Name && !n.has(r.Block.Prefix):
 			// It may be of an earlier life, which has begun to remove it: taken
 			// anew, that is void.
 			n.auditAt(w.doubt)
 			w.block = r.Block
 			w.block.Machine = n.Machine
 			w.to(taking)
-		case r.Err == nil && w.phase == creating:
+		case r.Err == nil:
 			n.auditAt(w.doubt) // should that one go and the call come to count
 			w.miss(n)
-		case r.Err == nil:
-			w.to(retracting) // what was granted is another's: nothing of it was made
 		default:
 			w.again(n)
 		}
@@ -499,12 +496,6 @@ func (w *want) hold(n *Node, st Stored, inside []Stored) {
 	}
 	if err := n.take(st, inside); err != nil {
 		w.err = err
-		w.inside = inside
-		if st.Lender != "" && w.phase == checking {
-			n.Log.Error("a block that was lent can't be held", "block", st.Prefix, "err", err)
-			w.to(undoing)
-			return
-		}
 		if _, err := n.ledger.Pool(w.Pool); err != nil {
 			n.strays[st.Prefix] = &stray{Stored: st}
 			w.finish(n)
@@ -514,11 +505,7 @@ func (w *want) hold(n *Node, st Stored, inside []Stored) {
 		w.again(n)
 		return
 	}
-	if st.Lender != "" {
-		n.Log.Info("was lent a block", "pool", st.Pool, "block", st.Prefix, "lender", st.Lender)
-	} else {
-		n.Log.Info("claimed a block", "pool", st.Pool, "block", st.Prefix)
-	}
+	n.Log.Info("claimed a block", "pool", st.Pool, "block", st.Prefix)
 	n.held[st.Prefix].stays, w.doubt = w.doubt, time.Time{}
 	w.failures, w.dry = 0, time.Time{}
 	if v := n.views[w.Pool]; v != nil {
@@ -528,12 +515,8 @@ func (w *want) hold(n *Node, st Stored, inside []Stored) {
 }
 
 // renew does not hold a block that it has come by at a version from before a
-// renewal: it takes it anew, or returns it if it was lent.
+// renewal: it takes it anew.
 func (w *want) renew(n *Node) {
-	if w.block.Lender != "" {
-		w.to(undoing)
-		return
-	}
 	w.renewal = n.renewals
 	w.block.Machine = n.Machine
 	w.to(taking)
@@ -593,15 +576,15 @@ func (w *want) ask(n *Node) {
 	if v := n.views[w.Pool]; v != nil {
 		w.holders = v.holders()
 	}
-	w.asks = w.share(n)
+	w.asks = max(n.short(w.Lack, w, false), 1)
 	r := Request{
-		Name: w.requestName(n), Node: n.Name, Pool: w.Pool, Family: w.Family, Want: w.Want,
+		Name: RequestName(n.Name, w.Lack), Node: n.Name, Pool: w.Pool, Family: w.Family, Want: w.Want,
 		Count: w.asks, Holders: w.holders,
 	}
 	n.call(&w.pace, Op{Kind: Ask, Request: r}, func(res Result) {
 		switch {
 		case res.Err == nil:
-			w.request = res.Request
+			w.request, w.asked = res.Request, n.now
 			w.to(waiting)
 			w.pause(n)
 		case errors.Is(res.Err, ErrExists):
@@ -617,12 +600,12 @@ func (w *want) ask(n *Node) {
 func (w *want) find(n *Node, r Request) {
 	n.call(&w.pace, Op{Kind: LookRequest, Request: r}, func(res Result) {
 		switch {
-		case res.Err == nil && res.Request.Node == n.Name && !res.Request.Open() && w.request.UID != res.Request.UID:
+		case res.Err == nil && res.Request.Node == n.Name && len(res.Request.Grants) > 0 && w.request.UID != res.Request.UID:
 			w.refuse(n, res.Request)
 		case res.Err == nil && res.Request.Node == n.Name:
-			w.request = res.Request
+			w.request, w.behind = res.Request, false
 			w.to(waiting)
-			if res.Request.Open() {
+			if len(res.Request.Grants) == 0 {
 				w.rest(n)
 			}
 		case errors.Is(res.Err, ErrGone):
@@ -634,169 +617,41 @@ func (w *want) find(n *Node, r Request) {
 	})
 }
 
-// refuse a grant that this want did not wait for. An earlier life may have drawn
-// it, lent of it in turn, and returned it: there is no telling what is inside.
+// refuse grants that this want did not wait for. An earlier life may have drawn
+// them, lent of them in turn, and returned them: there is no telling what is inside.
+// The want asks anew when they are gone.
 func (w *want) refuse(n *Node, r Request) {
-	w.request = r
-	w.block = Stored{Block: pools.Block{Prefix: r.Grant.Prefix, Pool: w.Pool, Lender: r.Grant.Lender}}
-	w.doubt = n.born.Add(Settle)
-	w.to(retracting)
+	w.request = Request{}
+	n.disown(r)
+	w.to(asking)
+	w.due = n.now.Add(lookForLoan)
+	if o := n.orphans[r.Name]; o.due.After(w.due) {
+		w.due = o.due
+	}
 }
 
-// wait for a grant, or for a block to come free.
+// wait for grants, or for a block to come free.
 func (w *want) wait(n *Node) {
 	seen, there := n.seen[w.request.Name]
-	if there && seen.UID == w.request.UID && !seen.Open() {
-		w.request = seen
+	if there && seen.UID == w.request.UID && len(seen.Grants) > len(w.request.Grants) {
+		w.request, w.behind = seen, false
 	}
+	pool, err := n.ledger.Pool(w.Pool)
+	if err != nil || w.idle(n) || w.satisfied(n) || w.barred(n) != nil {
+		w.close(n)
+		return
+	}
+	w.drawNews(n)
 	switch {
-	case !w.request.Open():
-		w.granted(n)
-	case w.idle(n) || w.satisfied(n) || w.barred(n) != nil:
-		w.to(retracting)
-		w.step(n)
-	default:
-		pool, err := n.ledger.Pool(w.Pool)
-		if err != nil {
-			w.to(retracting)
-			w.step(n)
-			return
-		}
+	case w.behind:
+		w.find(n, w.request)
+	case len(w.draws) == 0:
 		w.from(n, pool)
+	case w.request.Open() && n.now.Before(w.gathering):
+		w.due = w.gathering
+	default:
+		w.close(n)
 	}
-}
-
-// granted begins to draw, if the grant is one that can be.
-func (w *want) granted(n *Node) {
-	g := w.request.Grant
-	sound := g.Prefix.IsValid() && g.Prefix == g.Prefix.Masked() && pools.FamilyOf(g.Prefix.Addr()) == w.Family && g.Lender != "" && g.Lender != n.Name &&
-		g.Outer.Bits() < g.Prefix.Bits() && g.Outer.Contains(g.Prefix.Addr()) && (!w.Want.IsValid() || g.Prefix.Contains(w.Want))
-	switch {
-	case !sound || n.has(g.Prefix) || w.idle(n) || w.barred(n) != nil:
-		w.to(retracting)
-		w.step(n)
-		return
-	case n.drawingBeside(w, g.Prefix): // or removing it, after an earlier grant
-		w.to(retracting)
-		w.again(n)
-		return
-	}
-	w.block = Stored{Block: pools.Block{Prefix: g.Prefix, Pool: w.Pool, Node: n.Name, Machine: n.Machine, Lender: g.Lender, Created: n.now}}
-	w.dry = time.Time{}
-	w.renewal = n.renewals
-	w.to(drawing)
-	w.step(n)
-}
-
-// drawingBeside says whether another want than w is about to get p.
-func (n *Node) drawingBeside(w *want, p netip.Prefix) bool {
-	for other := range n.everyWant() {
-		if other != w && other.block.Prefix == p {
-			return true
-		}
-	}
-	return false
-}
-
-// draw makes the lent block.
-func (w *want) draw(n *Node) {
-	n.call(&w.pace, Op{Kind: Create, Block: w.block}, func(r Result) {
-		switch {
-		case r.Err == nil:
-			w.block = r.Block
-			w.to(checking)
-		case errors.Is(r.Err, ErrExists):
-			w.claimed(n)
-		case errors.Is(r.Err, ErrUnknown):
-			w.doubtful(n, r.Err)
-		case w.unsure:
-			w.err = r.Err
-			w.again(n)
-		default:
-			w.err = r.Err
-			w.to(retracting)
-			w.again(n)
-		}
-	})
-}
-
-// check reads, now that the lent block is there for all to see, whether the
-// grant and the block around it still stand: see the package's comment.
-func (w *want) check(n *Node) {
-	w.checks = [2]bool{}
-	g := w.request.Grant
-	failed := false
-	done := func(i int, r Result, stands bool) {
-		switch {
-		case r.Err != nil && !errors.Is(r.Err, ErrGone):
-			failed = true
-		case r.Err == nil:
-			w.checks[i] = stands
-		}
-		switch {
-		case w.busy > 0:
-		case failed:
-			w.again(n)
-		case w.checks[0] && w.checks[1]:
-			w.hold(n, w.block, nil)
-		default:
-			w.to(undoing)
-		}
-	}
-	n.call(&w.pace, Op{Kind: LookRequest, Request: w.request}, func(r Result) {
-		done(0, r, r.Request.UID == w.request.UID && r.Request.Grant == g)
-	})
-	n.call(&w.pace, Op{Kind: Look, Block: Stored{Block: pools.Block{Prefix: g.Outer, Pool: w.Pool}}}, func(r Result) {
-		done(1, r, r.Block.UID == g.OuterUID && r.Block.Node == g.Lender && r.Block.Tenure == g.OuterTenure)
-	})
-}
-
-// undo removes the lent block, of which nothing was used.
-func (w *want) undo(n *Node) {
-	n.erase(&w.pace, &w.block, func(Stored) { w.to(retracting) })
-}
-
-// retract removes the request; then the want is over, or begins anew. For as
-// long as the request stands, the lender leaves the lent block alone.
-func (w *want) retract(n *Node) {
-	if !w.doubt.IsZero() && !w.got {
-		w.sweep(n)
-		return
-	}
-	n.call(&w.pace, Op{Kind: Retract, Request: w.request}, func(r Result) {
-		if r.Err != nil && !errors.Is(r.Err, ErrGone) {
-			w.again(n)
-			return
-		}
-		w.request = Request{}
-		if w.nth > 0 || w.got && (w.count == 0 || w.satisfied(n)) {
-			n.end(w)
-			return
-		}
-		w.got = false
-		w.block = Stored{}
-		w.to(choosing)
-	})
-}
-
-// sweep removes the lent block that is not used, once no call can make it any
-// more. One that another want is about to use stays: it was granted anew.
-func (w *want) sweep(n *Node) {
-	if n.now.Before(w.doubt) {
-		w.due = w.doubt
-		return
-	}
-	n.call(&w.pace, Op{Kind: Look, Block: w.block}, func(r Result) {
-		switch {
-		case r.Err == nil && r.Block.Node == n.Name && r.Block.Lender == w.block.Lender && !n.has(w.block.Prefix) && !n.drawingBeside(w, w.block.Prefix):
-			w.block, w.doubt = r.Block, time.Time{}
-			w.to(undoing)
-		case r.Err == nil, errors.Is(r.Err, ErrGone):
-			w.doubt = time.Time{}
-		default:
-			w.again(n)
-		}
-	})
 }
 
 // orphan is a request in this node's name that nobody waits for: of an earlier
@@ -829,15 +684,15 @@ func (n *Node) disownUnwanted() {
 }
 
 func (o *orphan) step(n *Node) {
-	if n.wantOf(o.request) != nil {
-		n.forget(o) // it will find it by itself
+	if w := n.wantOf(o.request); w != nil && w.request.UID == o.request.UID {
+		n.forget(o)
 		return
 	}
 	if !o.looked {
 		o.read(n)
 		return
 	}
-	n.call(&o.pace, Op{Kind: Retract, Request: o.request}, func(r Result) {
+	n.call(&o.pace, Op{Kind: Retract, Request: o.request.whatever()}, func(r Result) {
 		if r.Err != nil && !errors.Is(r.Err, ErrGone) {
 			n.again(&o.pace)
 			return
@@ -856,7 +711,7 @@ func (n *Node) forget(o *orphan) {
 func (o *orphan) read(n *Node) {
 	n.call(&o.pace, Op{Kind: LookRequest, Request: o.request}, func(r Result) {
 		switch {
-		case r.Err == nil && r.Request.UID == o.request.UID && !r.Request.Open():
+		case r.Err == nil && r.Request.UID == o.request.UID && len(r.Request.Grants) > 0:
 			o.request = r.Request
 			o.look(n)
 		case r.Err == nil && r.Request.UID == o.request.UID:
@@ -869,19 +724,27 @@ func (o *orphan) read(n *Node) {
 	})
 }
 
-// look sees whether the lent block was made before its node could remember it.
+// look sees which of the lent blocks were made before their node could remember
+// them.
 func (o *orphan) look(n *Node) {
-	p := o.request.Grant.Prefix
-	n.call(&o.pace, Op{Kind: Look, Block: Stored{Block: pools.Block{Prefix: p, Pool: o.request.Pool}}}, func(r Result) {
-		if r.Err != nil && !errors.Is(r.Err, ErrGone) {
-			n.again(&o.pace)
-			return
-		}
-		o.looked = true
-		if r.Err == nil && r.Block.Node == n.Name && r.Block.Lender != "" && !n.has(p) && !n.drawing(p) {
-			n.addStray(r.Block, true)
-		}
-	})
+	failed := false
+	for _, g := range o.request.Grants {
+		n.call(&o.pace, Op{Kind: Look, Block: Stored{Block: pools.Block{Prefix: g.Prefix, Pool: o.request.Pool}}}, func(r Result) {
+			switch {
+			case r.Err == nil && r.Block.Node == n.Name && r.Block.Lender != "" && !n.has(g.Prefix) && !n.drawing(g.Prefix):
+				n.addStray(r.Block, true)
+			case r.Err != nil && !errors.Is(r.Err, ErrGone):
+				failed = true
+			}
+			switch {
+			case o.busy > 0:
+			case failed:
+				n.again(&o.pace)
+			default:
+				o.looked = true
+			}
+		})
+	}
 }
 
 func lackOf(r Request) Lack { return Lack{r.Pool, r.Family, r.Want} }

@@ -14,7 +14,8 @@ func TestAnExhaustedPoolIsLeftInPeace(t *testing.T) {
 	a, b, c := w.join("a", time.Hour), w.join("b", time.Hour), w.join("c", time.Hour)
 	a.run("p", 8)
 	b.run("q", 4)
-	c.run("r", 4) // lent by b
+	c.run("r", 4)           // lent by b
+	w.pass(2 * time.Second) // the lenders look what became of the requests
 	for _, n := range w.nodes {
 		clear(n.calls)
 	}

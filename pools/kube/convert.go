@@ -58,11 +58,15 @@ func requestOf(r exchange.Request) *v1alpha1.AddressRequest {
 	if r.Want.IsValid() {
 		o.Spec.Want = r.Want.String()
 	}
-	if !r.Open() {
-		o.Status.Grant = &v1alpha1.AddressGrant{
-			Lender: r.Grant.Lender,
-			Prefix: v1alpha1.Prefix(r.Grant.Prefix.String()), Outer: v1alpha1.Prefix(r.Grant.Outer.String()),
-			OuterUID: types.UID(r.Grant.OuterUID), OuterTenure: int32(r.Grant.OuterTenure),
+	for i, g := range r.Grants {
+		granted := v1alpha1.AddressGrant{
+			Lender: g.Lender, Prefix: v1alpha1.Prefix(g.Prefix.String()),
+			Outer: v1alpha1.Prefix(g.Outer.String()), OuterUID: types.UID(g.OuterUID), OuterTenure: int32(g.OuterTenure),
+		}
+		if i == 0 {
+			o.Status.Grant = &granted
+		} else {
+			o.Status.Further = append(o.Status.Further, granted)
 		}
 	}
 	return o
@@ -87,16 +91,23 @@ func askedOf(o *v1alpha1.AddressRequest) (exchange.Request, error) {
 		}
 		errs = append(errs, err)
 	}
-	if g := o.Status.Grant; g != nil {
-		prefix, errP := parsePrefix(g.Prefix)
-		outer, errO := parsePrefix(g.Outer)
-		errs = append(errs, errP, errO)
-		r.Grant = exchange.Grant{Lender: g.Lender, Prefix: prefix, Outer: outer, OuterUID: string(g.OuterUID), OuterTenure: int(g.OuterTenure)}
+	if o.Status.Grant != nil {
+		for _, g := range append([]v1alpha1.AddressGrant{*o.Status.Grant}, o.Status.Further...) {
+			granted, err := grantOf(g)
+			errs = append(errs, err)
+			r.Grants = append(r.Grants, granted)
+		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		return exchange.Request{}, fmt.Errorf("request %s: %w; it can only be deleted", o.Name, err)
 	}
 	return r, nil
+}
+
+func grantOf(g v1alpha1.AddressGrant) (exchange.Grant, error) {
+	prefix, errP := parsePrefix(g.Prefix)
+	outer, errO := parsePrefix(g.Outer)
+	return exchange.Grant{Lender: g.Lender, Prefix: prefix, Outer: outer, OuterUID: string(g.OuterUID), OuterTenure: int(g.OuterTenure)}, errors.Join(errP, errO)
 }
 
 func familyOf(f v1alpha1.Family) pools.Family {

@@ -18,12 +18,13 @@ func FuzzRequest(f *testing.F) {
 	f.Add("fd00::1", "fd00::1/128", "fd00::/122", "IPv6")
 	f.Add("fe80::1%eth0", "10.1.0.1/26", "::ffff:10.1.0.0/122", "")
 	f.Fuzz(func(t *testing.T, want, prefix, outer, family string) {
+		granted := v1alpha1.AddressGrant{Lender: "n2", Prefix: v1alpha1.Prefix(prefix), Outer: v1alpha1.Prefix(outer), OuterUID: "v"}
 		o := &v1alpha1.AddressRequest{
 			ObjectMeta: metav1.ObjectMeta{Name: "web-1", UID: "u", ResourceVersion: "7"},
 			Spec:       v1alpha1.AddressRequestSpec{Node: "n1", Pool: "web", Want: want, Family: v1alpha1.Family(family)},
 		}
 		if prefix != "" {
-			o.Status.Grant = &v1alpha1.AddressGrant{Lender: "n2", Prefix: v1alpha1.Prefix(prefix), Outer: v1alpha1.Prefix(outer), OuterUID: "v"}
+			o.Status.Grant, o.Status.Further = &granted, []v1alpha1.AddressGrant{granted}
 		}
 		r, err := askedOf(o)
 		if err != nil {
@@ -32,11 +33,16 @@ func FuzzRequest(f *testing.F) {
 			}
 			return
 		}
-		if again, err := askedOf(requestOf(r)); err != nil || again != r {
+		if again, err := askedOf(requestOf(r)); err != nil || !again.Equal(r) {
 			t.Errorf("%+v became %+v, %v", r, again, err)
 		}
-		if r.Open() != (prefix == "") || !r.Open() && (r.Grant.Prefix != r.Grant.Prefix.Masked() || r.Grant.Outer != r.Grant.Outer.Masked()) {
+		if (len(r.Grants) == 0) != (prefix == "") || prefix != "" && r.Open() {
 			t.Errorf("taken: %+v", r)
+		}
+		for _, g := range r.Grants {
+			if g.Prefix != g.Prefix.Masked() || g.Outer != g.Outer.Masked() {
+				t.Errorf("taken: %+v", r)
+			}
 		}
 	})
 }

@@ -75,7 +75,7 @@ func stored() exchange.Stored {
 func granted() exchange.Request {
 	r := webRequest("n2")
 	r.UID, r.Version = "q", "8"
-	r.Grant = exchange.Grant{Lender: "n1", Prefix: netip.MustParsePrefix("10.1.0.1/32"), Outer: stored().Prefix, OuterUID: "u"}
+	r.Grants = []exchange.Grant{{Lender: "n1", Prefix: netip.MustParsePrefix("10.1.0.1/32"), Outer: stored().Prefix, OuterUID: "u"}}
 	return r
 }
 

@@ -157,10 +157,12 @@ func (c real) countCalls(t *testing.T) {
 		{"Ask", []string{"POST"}, func() (err error) { q, err = n1.Ask(ctx, webRequest("n1")); return err }},
 		{"Request", []string{"GET"}, func() error { _, err := n2.Request(ctx, q.Name); return err }},
 		{"Requests", []string{"GET"}, func() error { _, err := n2.Requests(ctx); return err }},
-		{"Grant", []string{"PUT"}, func() error {
-			q.Grant = exchange.Grant{Lender: "n2", Prefix: netip.MustParsePrefix("10.1.0.1/32"), Outer: b.Prefix, OuterUID: b.UID}
-			_, err := n2.Grant(ctx, q)
-			return err
+		{"Grant, Retract late", []string{"PUT", "DELETE"}, func() error {
+			q.Grants = []exchange.Grant{{Lender: "n2", Prefix: netip.MustParsePrefix("10.1.0.1/32"), Outer: b.Prefix, OuterUID: b.UID}}
+			granted, err := n2.Grant(ctx, q)
+			late := q
+			q = granted
+			return errors.Join(err, unless(n1.Retract(ctx, late), exchange.ErrConflict))
 		}},
 		{"Retract", []string{"DELETE"}, func() error { return n1.Retract(ctx, q) }},
 	}

@@ -51,11 +51,11 @@ func (c real) refusals(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	q.Grant = exchange.Grant{Lender: "n2", Prefix: bad.Prefix, Outer: bad.Prefix, OuterUID: "u"}
+	q.Grants = []exchange.Grant{{Lender: "n2", Prefix: bad.Prefix, Outer: bad.Prefix, OuterUID: "u"}}
 	if q, err = c.Node("n2").Grant(ctx, q); err != nil {
 		t.Fatal(err)
 	}
-	q.Grant.Lender = "n3"
+	q.Grants[0].Lender = "n3"
 	_, err = c.Node("n3").Grant(ctx, q)
 	wantMeaning(t, "another answer at the right version", err, nil)
 }
@@ -112,7 +112,7 @@ func (c real) away(t *testing.T) {
 		for deadline := time.After(patience); ; {
 			select {
 			case all := <-sights:
-				if slices.Equal(all, want) {
+				if slices.EqualFunc(all, want, exchange.Request.Equal) {
 					return
 				}
 				if len(want) > 0 && len(all) == 0 {

@@ -33,24 +33,27 @@ func (s *Store) Request(ctx context.Context, name string) (exchange.Request, err
 	return askedOf(&o)
 }
 
-// Ask makes r, without a grant.
+// Ask makes r, without grants.
 func (s *Store) Ask(ctx context.Context, r exchange.Request) (exchange.Request, error) {
 	what := "make request " + r.Name
 	if s.node == "" || r.Node != s.node {
 		return exchange.Request{}, fmt.Errorf("%s: node %q can't ask for node %q", what, s.node, r.Node)
 	}
-	r.UID, r.Version, r.Grant = "", "", exchange.Grant{}
+	r.UID, r.Version, r.Grants = "", "", nil
 	return s.writeRequest(ctx, what, s.own.Post().Resource(v1alpha1.AddressRequests).Body(requestOf(r)))
 }
 
-// Grant writes the status of the request, in which the answer is kept.
+// Grant writes the status of the request, in which the answers are kept. The last
+// one is this node's. An API server whose definition of requests is of the version
+// before keeps the first one alone.
 func (s *Store) Grant(ctx context.Context, r exchange.Request) (exchange.Request, error) {
-	what := fmt.Sprintf("grant %s to request %s", r.Grant.Prefix, r.Name)
-	switch {
-	case s.node == "" || r.Grant.Lender != s.node:
-		return exchange.Request{}, fmt.Errorf("%s: node %q can't lend for node %q", what, s.node, r.Grant.Lender)
-	case r.Open() || r.UID == "" || r.Version == "":
-		return exchange.Request{}, fmt.Errorf("%s: its prefix, UID %q or version %q is missing", what, r.UID, r.Version)
+	if len(r.Grants) == 0 || r.UID == "" || r.Version == "" {
+		return exchange.Request{}, fmt.Errorf("answer request %s: the grant, UID %q or version %q is missing", r.Name, r.UID, r.Version)
+	}
+	last := r.Grants[len(r.Grants)-1]
+	what := fmt.Sprintf("grant %s to request %s", last.Prefix, r.Name)
+	if s.node == "" || last.Lender != s.node {
+		return exchange.Request{}, fmt.Errorf("%s: node %q can't lend for node %q", what, s.node, last.Lender)
 	}
 	o := requestOf(r)
 	return s.writeRequest(ctx, what, s.own.Put().Resource(v1alpha1.AddressRequests).Name(o.Name).SubResource("status").Body(o))
@@ -69,9 +72,13 @@ func (s *Store) writeRequest(ctx context.Context, what string, r *rest.Request) 
 	return asked, nil
 }
 
-// Retract removes the request of that UID, at whatever version.
+// Retract removes the request of that UID.
 func (s *Store) Retract(ctx context.Context, r exchange.Request) error {
-	return s.remove(ctx, "remove request "+r.Name, requestOf(r), v1alpha1.AddressRequests, metav1.Preconditions{})
+	var only metav1.Preconditions
+	if r.Version != "" {
+		only.ResourceVersion = &r.Version
+	}
+	return s.remove(ctx, "remove request "+r.Name, requestOf(r), v1alpha1.AddressRequests, only)
 }
 
 // Watch returns the context's error.

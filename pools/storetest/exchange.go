@@ -66,7 +66,8 @@ func RunExchange(t *testing.T, begin func(t *testing.T) Shared) {
 		"a request can be read back":                 newRequest,
 		"there is one request of a name":             oneOfAName,
 		"a retracted request is gone":                retracted,
-		"a grant is the one answer":                  grantOnce,
+		"a grant is the first at its version":        grantOnce,
+		"grants are added":                           grantsAdd,
 		"a request that is gone is not granted":      grantGone,
 		"of racing lenders one wins":                 lendersRace,
 		"a watch sees what all end as":               watched,
@@ -537,12 +538,13 @@ func requestFor(node string, lack exchange.Lack) exchange.Request {
 	}
 }
 
-// grant is r with the answer of a lender.
+// grant is r with one more grant, of a lender.
 func grant(r exchange.Request, lender string) exchange.Request {
-	r.Grant = exchange.Grant{
-		Lender: lender, Prefix: prefix("10.1.0.4/32"),
+	last := netip.AddrFrom4([4]byte{10, 1, 0, byte(4 + len(r.Grants))})
+	r.Grants = append(slices.Clip(r.Grants), exchange.Grant{
+		Lender: lender, Prefix: netip.PrefixFrom(last, last.BitLen()),
 		Outer: prefix("10.1.0.0/26"), OuterUID: "of-" + lender, OuterTenure: 2,
-	}
+	})
 	return r
 }
 
@@ -560,11 +562,11 @@ func newRequest(t *testing.T, c Shared) {
 			t.Errorf("made %+v", made)
 		}
 		r.UID, r.Version = made.UID, made.Version
-		if made != r {
+		if !made.Equal(r) {
 			t.Errorf("made %+v\n  of %+v", made, r)
 		}
 		read, err := c.Node("n2").Request(t.Context(), r.Name)
-		if err != nil || read != made {
+		if err != nil || !read.Equal(made) {
 			t.Errorf("read %+v, %v\nmade %+v", read, err, made)
 		}
 	}
@@ -583,7 +585,7 @@ func oneOfAName(t *testing.T, c Shared) {
 	_, err := c.Node("n1").Ask(t.Context(), again)
 	wantErr(t, "a second request of a name", err, exchange.ErrExists)
 	ask(t, c.Node("n2"), request("n2"))
-	if read, err := c.Node("n2").Request(t.Context(), made.Name); err != nil || read != made {
+	if read, err := c.Node("n2").Request(t.Context(), made.Name); err != nil || !read.Equal(made) {
 		t.Errorf("read %+v, %v\nmade %+v", read, err, made)
 	}
 }
@@ -602,14 +604,16 @@ func retracted(t *testing.T, c Shared) {
 	made := ask(t, e, request("n1"))
 	wantErr(t, "retracting by an old UID", e.Retract(t.Context(), old), exchange.ErrGone)
 	all, err := e.Requests(t.Context())
-	if err != nil || len(all) != 2 || !slices.Contains(all, made) || !slices.Contains(all, stays) {
+	if err != nil || len(all) != 2 || !slices.ContainsFunc(all, made.Equal) || !slices.ContainsFunc(all, stays.Equal) {
 		t.Errorf("there are %+v, %v", all, err)
 	}
 	granted, err := c.Node("n3").Grant(t.Context(), grant(made, "n3"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := e.Retract(t.Context(), made); err != nil { // its version is old, which does not matter
+	wantErr(t, "retracting at an old version", e.Retract(t.Context(), made), exchange.ErrConflict)
+	made.Version = ""
+	if err := e.Retract(t.Context(), made); err != nil {
 		t.Errorf("retracting %+v: %v", granted, err)
 	}
 }
@@ -622,16 +626,36 @@ func grantOnce(t *testing.T, c Shared) {
 	}
 	want := grant(made, "n2")
 	want.Version = got.Version
-	if got != want || got.Version == made.Version || got.Open() {
+	if !got.Equal(want) || got.Version == made.Version {
 		t.Errorf("granted %+v\n    want %+v", got, want)
 	}
-	if read, err := c.Node("n1").Request(t.Context(), made.Name); err != nil || read != got {
+	if read, err := c.Node("n1").Request(t.Context(), made.Name); err != nil || !read.Equal(got) {
 		t.Errorf("read %+v, %v\n want %+v", read, err, got)
 	}
 	_, err = c.Node("n3").Grant(t.Context(), grant(made, "n3"))
 	wantErr(t, "a second grant at the old version", err, exchange.ErrConflict)
-	if read, err := c.Node("n1").Request(t.Context(), made.Name); err != nil || read != got {
+	if read, err := c.Node("n1").Request(t.Context(), made.Name); err != nil || !read.Equal(got) {
 		t.Errorf("after a second grant: %+v, %v\n want %+v", read, err, got)
+	}
+}
+
+// grantsAdd has several nodes answer one request, each with some grants at once.
+func grantsAdd(t *testing.T, c Shared) {
+	made := ask(t, c.Node("n1"), request("n1"))
+	first, err := c.Node("n2").Grant(t.Context(), grant(grant(made, "n2"), "n2"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.Node("n3").Grant(t.Context(), grant(made, "n3"))
+	wantErr(t, "a further grant at the version before", err, exchange.ErrConflict)
+	second, err := c.Node("n3").Grant(t.Context(), grant(first, "n3"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := grant(grant(grant(made, "n2"), "n2"), "n3")
+	want.Version = second.Version
+	if read, err := c.Node("n1").Request(t.Context(), made.Name); err != nil || !read.Equal(want) || read.Open() {
+		t.Errorf("read %+v, %v\n want %+v", read, err, want)
 	}
 }
 
@@ -646,7 +670,7 @@ func grantGone(t *testing.T, c Shared) {
 	made := ask(t, e, request("n1"))
 	_, err = c.Node("n2").Grant(t.Context(), grant(old, "n2"))
 	wantErr(t, "granting what is gone while another one is there", err, exchange.ErrGone)
-	if read, err := e.Request(t.Context(), made.Name); err != nil || read != made {
+	if read, err := e.Request(t.Context(), made.Name); err != nil || !read.Equal(made) {
 		t.Errorf("the other one is %+v, %v\n want %+v", read, err, made)
 	}
 }
@@ -658,7 +682,7 @@ func lendersRace(t *testing.T, c Shared) {
 		return err
 	})
 	read, err := c.Node("asker").Request(t.Context(), made.Name)
-	if err != nil || read.Grant != grant(made, won).Grant {
+	if err != nil || !slices.Equal(read.Grants, grant(made, won).Grants) {
 		t.Errorf("%s won, and the request is %+v, %v", won, read, err)
 	}
 }
@@ -682,7 +706,7 @@ func watched(t *testing.T, c Shared) {
 		for deadline := time.After(patience); ; {
 			select {
 			case seen = <-sights:
-				if len(seen) == len(want) && !slices.ContainsFunc(want, func(r exchange.Request) bool { return !slices.Contains(seen, r) }) {
+				if len(seen) == len(want) && !slices.ContainsFunc(want, func(r exchange.Request) bool { return !slices.ContainsFunc(seen, r.Equal) }) {
 					return
 				}
 			case <-deadline:

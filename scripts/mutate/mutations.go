@@ -86,49 +86,60 @@ func claims() []mutation {
 }
 
 func loans() []mutation {
-	const want, loan = "pools/exchange/want.go", "pools/exchange/loan.go"
+	const draw, answer, loan = "pools/exchange/draw.go", "pools/exchange/answer.go", "pools/exchange/loan.go"
 	return []mutation{
 		{
-			"loan: not set aside", loan,
+			"loan: not set aside", answer,
 			"if err := n.ledger.SetAside(r.Pool, p, r.Node); err != nil {", "if err := error(nil); err != nil {",
 		},
 		{
-			"loan: not in the journal", loan,
+			"loan: not in the journal", answer,
 			`if err := n.Keep(pools.Record{Op: pools.Lent, Pool: r.Pool, At: n.now, Block: &pools.Block{Prefix: p, Pool: r.Pool, Node: r.Node}, Ref: ref}); err != nil {`,
-			"_ = ref\n\tif err := error(nil); err != nil {",
+			"_ = ref\n\t\tif err := error(nil); err != nil {",
 		},
 		{
-			"loan: granted while the network leads here", loan,
-			"n.loans[p] = &loan{Prefix: p, Pool: r.Pool, phase: parting, request: r}", "n.loans[p] = &loan{Prefix: p, Pool: r.Pool, phase: granting, request: r}",
+			"loan: granted while the network leads here", answer,
+			"a := &answer{request: r}", "a := &answer{request: r, phase: granting}",
 		},
 		{
-			"loan: an unknown grant is taken for none", loan,
-			"case errors.Is(res.Err, ErrUnknown) || l.tried:", "case l.tried:",
+			"loan: an unknown grant is taken for none", answer,
+			"case errors.Is(res.Err, ErrUnknown) || a.tried:", "case a.tried:",
 		},
 		{
-			"loan: regained as soon as the request is gone", loan,
-			"\t\t\tl.phase, l.since, l.looked = out, n.now, n.now\n", "\t\t\tl.regain(n)\n",
+			"loan: the rest of an unknown grant is taken for none", answer,
+			"if !n.grantedIn(r, l) {\n", "if !n.grantedIn(r, l) || l != a.loans[0] {\n",
+		},
+		{
+			"loan: regained as soon as the request is gone", answer,
+			"\t\tn.leave(l)\n\t\tl.since,", "\t\tn.regain(l)\n\t\tl.since,",
 		},
 		{
 			"loan: regained with what was lent on", loan,
 			"\t\tcase errors.Is(r.Err, ErrGone) && l.Prefix.IsSingleIP():", "\t\tcase errors.Is(r.Err, ErrGone):",
 		},
 		{
-			"loan: used unchecked", want,
-			"\t\tcase r.Err == nil:\n\t\t\tw.block = r.Block\n\t\t\tw.to(checking)",
-			"\t\tcase r.Err == nil:\n\t\t\tw.hold(n, r.Block, nil)",
+			"loan: used unchecked", draw,
+			"case w.ended == byUs && w.stands[d.around()] &&", "case",
 		},
 		{
-			"loan: the block around is not checked", want,
-			"case w.checks[0] && w.checks[1]:", "case w.checks[0]:",
+			"loan: used though somebody else ended the request", draw,
+			"case w.ended == byUs && w.stands", "case w.stands",
 		},
 		{
-			"loan: the tenure is not checked", want,
+			"loan: the block around is not checked", draw,
+			"w.stands[d.around()] && ", "",
+		},
+		{
+			"loan: the tenure is not checked", draw,
 			" && r.Block.Tenure == g.OuterTenure", "",
 		},
 		{
-			"loan: retracted while it may yet be drawn", want,
-			"\tif !w.doubt.IsZero() && !w.got {", "\tif false {",
+			"loan: the block around was read before the last one was made", draw,
+			"\t\t\tclear(w.stands)\n\t\t\tw.phase", "\t\t\tw.phase",
+		},
+		{
+			"loan: the request is removed while it may yet be drawn", draw,
+			"\tif w.drawsOn() {\n\t\tw.due", "\tif false {\n\t\tw.due",
 		},
 	}
 }
