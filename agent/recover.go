@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/fairway-network/fairway/agent/journal"
@@ -20,9 +21,20 @@ const journalFile = "leases.journal"
 // recover reads the journal and the blocks and makes the desk of them.
 func (a *Agent) recover(ctx context.Context, s *Settings) (*desk, error) {
 	path := filepath.Join(a.RunDir, journalFile)
+	var own []exchange.Stored
+	var ownErr error
+	var reading sync.WaitGroup
+	if _, shared := a.Store.(exchange.Exchange); !shared {
+		// Pods wait for both, and they take as long as each other.
+		reading.Go(func() { own, ownErr = a.Store.Own(ctx) })
+	}
 	j, found, folded, err := a.readJournal(path)
+	reading.Wait()
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, ownErr)
+	}
+	if ownErr != nil {
+		return nil, errors.Join(ownErr, j.Close())
 	}
 	a.door = newDoor(ctx, a.socket, folded, a.Cluster != nil, a.metrics, a.Log)
 	a.entrance.Store(a.door)
@@ -32,7 +44,7 @@ func (a *Agent) recover(ctx context.Context, s *Settings) (*desk, error) {
 		}
 	}
 	d := newDesk(ctx, a, j)
-	if err := a.restore(ctx, d, s, folded); err != nil {
+	if err := a.restore(ctx, d, s, folded, own); err != nil {
 		return nil, errors.Join(fmt.Errorf("lease journal %s: %w", path, err), j.Close())
 	}
 	if len(found.Records) > 2*len(folded) {
@@ -60,14 +72,15 @@ func (a *Agent) readJournal(path string) (*journal.Journal, journal.Opened, []po
 	return j, found, folded, nil
 }
 
-// restore brings d to what a folded history says.
-func (a *Agent) restore(ctx context.Context, d *desk, s *Settings, folded []pools.Record) error {
+// restore brings d to what a folded history says, and to the node's own blocks of
+// a store that it does not share.
+func (a *Agent) restore(ctx context.Context, d *desk, s *Settings, folded []pools.Record, own []exchange.Stored) error {
 	if err := d.setPools(s); err != nil && a.Cluster == nil {
 		return err
 	} else if err != nil {
 		s.Pools = a.admitEach(d, *s, s.Pools, nil)
 	}
-	unfit, err := a.holdAll(ctx, d, folded)
+	unfit, err := a.holdAll(ctx, d, folded, own)
 	if err != nil {
 		return err
 	}
@@ -113,20 +126,15 @@ func newDesk(ctx context.Context, a *Agent, j *journal.Journal) *desk {
 // holdAll takes in the blocks of this node, and returns those that no pool has
 // any more. A journal that knows of blocks is believed: it costs the store
 // nothing, and an audit later finds what it missed.
-func (a *Agent) holdAll(ctx context.Context, d *desk, history []pools.Record) (unfit []exchange.Stored, err error) {
+func (a *Agent) holdAll(ctx context.Context, d *desk, history []pools.Record, own []exchange.Stored) (unfit []exchange.Stored, err error) {
 	if slices.ContainsFunc(history, func(rec pools.Record) bool { return rec.Op == pools.Claimed }) {
 		d.replayed = true
 		return d.node.Restore(history)
 	}
 	shared, ok := d.store.(exchange.Exchange)
 	if !ok {
-		own, err := d.store.Own(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("read the blocks of node %s: %w", a.Node, err)
-		}
 		return d.node.Found(nil, own, d.now())
 	}
-	var own []exchange.Stored
 	var requests []exchange.Request
 	err = a.persist(ctx, "read the blocks of node "+a.Node, func() (err error) {
 		if requests, err = shared.Requests(ctx); err == nil {
