@@ -76,6 +76,10 @@ func New(c Config) *Cluster {
 	return cluster
 }
 
+// Store returns the exchange of this node, which claims in pools only that the cluster
+// still has.
+func (c *Cluster) Store() *kube.Store { return c.watcher.Store() }
+
 // Run watches the cluster until ctx ends, whose error it returns. It runs once.
 func (c *Cluster) Run(ctx context.Context) error {
 	var keeping sync.WaitGroup

@@ -203,7 +203,7 @@ func (n *node) start(t *testing.T) {
 	starting, started := context.WithTimeout(ctx, patience)
 	defer started()
 	n.running, err = agent.New(starting, agent.Parts{
-		Node: n.name, RunDir: n.dir, Socket: filepath.Join(n.dir, "ipam.sock"), Boot: "boot-1", Cluster: n.cluster, Store: client.Store(n.name),
+		Node: n.name, RunDir: n.dir, Socket: filepath.Join(n.dir, "ipam.sock"), Boot: "boot-1", Cluster: n.cluster, Store: n.cluster.Store(),
 		Kernel: quietKernel{}, Speaker: &endpoint{network: n.net, name: n.name}, Log: log,
 	}, agent.Settings{})
 	if err != nil {

@@ -49,7 +49,7 @@ func joinCluster(ctx context.Context, c *config.Config, parts *agent.Parts) (fun
 	joined := cluster.New(cluster.Config{
 		Client: client, Node: c.Node, RunDir: c.RunDir, Boot: parts.Boot, Version: version, Log: parts.Log,
 	})
-	parts.Cluster, parts.Store = joined, client.Store(c.Node)
+	parts.Cluster, parts.Store = joined, joined.Store()
 	parts.Log.Info("the API server keeps pools and blocks", "server", server.Host, "node", c.Node)
 	ctx, cancel := context.WithCancel(ctx)
 	var watching sync.WaitGroup

@@ -52,6 +52,8 @@ type Client struct {
 	told recounts
 	// reached is whether a connection was there when one was needed last.
 	reached atomic.Bool
+	// losses is how many connections have ended.
+	losses atomic.Int64
 }
 
 // NewClient returns a client with the rights and the server of config, which it
@@ -69,11 +71,12 @@ func NewClient(config *rest.Config, o Options) (*Client, error) {
 	config.Timeout = 0
 	if config.Dial == nil {
 		// A machine that is gone does not answer, and one that comes back hears of no
-		// dialer that has been trying for long. Clients with dialers of their own share
-		// no connections, nor how these are made.
+		// dialer that has been trying for long.
 		config.Dial = (&net.Dialer{Timeout: dialTime, KeepAlive: keepAlive}).DialContext
 	}
 	c := &Client{log: o.Log}
+	// Clients with dialers of their own share no connections, nor how these are made.
+	config.Dial = countingLosses(config.Dial, &c.losses)
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return newDoor(next, &c.reached) })
 	if c.log == nil {
 		c.log = slog.Default()

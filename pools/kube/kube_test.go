@@ -49,6 +49,7 @@ func TestOnARealAPIServer(t *testing.T) {
 	t.Run("a block with finalizers", func(t *testing.T) { c.finalizers(t) })
 	t.Run("a fence and its lifting", func(t *testing.T) { c.fences(t) })
 	t.Run("a node that is fenced anew", func(t *testing.T) { c.fencesAnew(t) })
+	t.Run("a pool deleted behind a node's back", func(t *testing.T) { c.deletedUnseen(t) })
 	t.Run("API server away", func(t *testing.T) { c.away(t) })
 }
 

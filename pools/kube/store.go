@@ -15,14 +15,15 @@ import (
 )
 
 // Store is the exchange of one node on the API server. It keeps nothing itself:
-// each call but Own, Inside and Watch is one request, made once.
+// each call but Own, Inside, Watch and Create is one request, made once.
 type Store struct {
 	*Client
-	node string
+	node  string
+	pools *standing // nil for those that nobody watches
 }
 
 // Store returns the exchange of node; that of "" can look but make nothing.
-func (c *Client) Store(node string) *Store { return &Store{c, node} }
+func (c *Client) Store(node string) *Store { return &Store{Client: c, node: node} }
 
 // List asks the API server's cache, which may lag behind its store. A block
 // that can't be read is left out, and logged.
@@ -96,11 +97,17 @@ func (s *Store) Block(ctx context.Context, p netip.Prefix) (exchange.Stored, err
 	return storedOf(&o)
 }
 
-// Create makes b with tenure 0. Its UID and time are the API server's.
+// Create makes b with tenure 0. Its UID and time are the API server's. It makes one
+// request, or two for a Watcher's Store.
 func (s *Store) Create(ctx context.Context, b pools.Block) (exchange.Stored, error) {
 	what := "make block " + b.Prefix.String()
 	if err := s.mine(b); err != nil {
 		return exchange.Stored{}, fmt.Errorf("%s: %w", what, err)
+	}
+	if s.pools != nil {
+		if err := s.pools.check(ctx, b.Pool); err != nil {
+			return exchange.Stored{}, fmt.Errorf("%s: %w", what, err)
+		}
 	}
 	b.UID, b.Tenure = "", 0
 	r := s.own.Post().Resource(v1alpha1.AddressBlocks).Body(blockOf(exchange.Stored{Block: b}))

@@ -82,12 +82,13 @@ type Sight struct {
 // away. It is safe for concurrent use.
 type Watcher struct {
 	*Client
-	node    string
-	pods    *mirror[Pod]
-	pools   *mirror[v1alpha1.AddressPool]
-	speaker *mirror[v1alpha1.NodeSpeaker]
-	around  *surroundings
-	ready   chan struct{}
+	node     string
+	pods     *mirror[Pod]
+	pools    *mirror[v1alpha1.AddressPool]
+	standing *standing
+	speaker  *mirror[v1alpha1.NodeSpeaker]
+	around   *surroundings
+	ready    chan struct{}
 }
 
 // Watcher returns one for a node, which has seen nothing until it runs.
@@ -99,8 +100,14 @@ func (c *Client) Watcher(node string) *Watcher {
 		around:  newSurroundings(c, node),
 	}
 	w.pods = newMirror("pods", c.log, w.come)
+	w.standing = newStanding(c, w.pools)
 	return w
 }
+
+// Store returns the exchange of the node. It claims in no pool that was deleted while
+// the client was cut off: Create reads the pool first if the connection was lost since
+// the pool was shown.
+func (w *Watcher) Store() *Store { return &Store{Client: w.Client, node: w.node, pools: w.standing} }
 
 // Run watches until ctx ends, whose error it returns. It runs once.
 func (w *Watcher) Run(ctx context.Context, s Sight) error {
@@ -110,13 +117,16 @@ func (w *Watcher) Run(ctx context.Context, s Sight) error {
 		missing.Wait()
 		close(w.ready)
 	}()
-	listed := make(chan struct{})
+	listed, began := make(chan struct{}), w.losses.Load()
 	var watches sync.WaitGroup
 	watches.Go(func() {
 		_ = w.pods.follow(ctx, outlines(w.podsMeta(metav1.NamespaceAll), "spec.nodeName="+w.node), outline("v1", "Pod"), then(w.around.wake, func() { close(listed) }))
 	})
 	watches.Go(func() {
-		_ = w.pools.follow(ctx, every(w.own, v1alpha1.AddressPools), &v1alpha1.AddressPool{}, then(shown(s.Pools, w.Pools), missing.Done))
+		_ = w.pools.follow(ctx, every(w.own, v1alpha1.AddressPools), &v1alpha1.AddressPool{}, then(shown(s.Pools, w.Pools), func() {
+			w.standing.listed(began)
+			missing.Done()
+		}))
 	})
 	watches.Go(func() {
 		_ = w.speaker.follow(ctx, one(w.own, v1alpha1.NodeSpeakers, w.node), &v1alpha1.NodeSpeaker{}, then(w.ordered(shown(s.Speaker, w.Speaker)), missing.Done))
