@@ -655,10 +655,15 @@ func (n *Node) compare(before map[netip.Prefix]seenHolding, own []Stored) (whole
 		}
 	}
 	for _, h := range n.holdings() {
-		if was := before[h.Prefix]; was.holding != h || was.as != h.Stored || h.busy > 0 || h.final {
+		was, st := before[h.Prefix], there[h.Prefix]
+		stands := st.UID == h.UID && st.UID != ""
+		switch {
+		case h.final || was.holding != h || was.as != h.Stored:
 			continue
-		}
-		if st, ok := there[h.Prefix]; ok && st.UID == h.UID {
+		case h.busy > 0: // it is being taken anew, in vain perhaps
+			whole = whole && stands
+			continue
+		case stands:
 			h.Stored = st
 			continue
 		}
@@ -762,8 +767,16 @@ func (n *Node) Adopt(st Stored, inside []Stored, now time.Time) error {
 	return n.take(st, inside)
 }
 
-// readmit holds a block that Restore found no pool for, with what of it is lent.
+// readmit holds a block that Restore found no pool for, with what of it is lent. If it
+// may have been lost meanwhile it is looked for first, and taken anew.
 func (n *Node) readmit(st Stored) error {
+	if n.duty.doubts() {
+		if err := n.ledger.Hold(st.Block); err != nil {
+			return err // no pool has it still
+		}
+		n.ledger.Forfeit(st.Prefix)
+		return n.Discard(st, n.now)
+	}
 	lent := n.asleepIn(st.Prefix)
 	recs := make([]pools.Record, len(lent))
 	for i, p := range lent {
@@ -780,7 +793,6 @@ func (n *Node) readmit(st Stored) error {
 	}
 	if err == nil {
 		delete(n.unfit, st.Prefix)
-		n.held[st.Prefix].renewal = 0 // no renewal has seen to it
 	}
 	return err
 }

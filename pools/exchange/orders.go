@@ -33,6 +33,7 @@ type duty struct {
 	heeded   string    // since which the blocks were read
 	// until is before when orders that are not known are waited for in any case.
 	until time.Time
+	doubt bool // blocks may have been lost since the start
 	// audit and renewal are the numbers of those that are to be over; 0 is none.
 	audit, renewal int
 }
@@ -60,6 +61,7 @@ func (n *Node) Obey(o Orders, now time.Time) (news bool) {
 	d.told = o
 	news = o.Number != d.heeded || o.Fence != ""
 	if news {
+		d.doubt = true
 		d.audit = n.Audit()
 	}
 	d.renewal = 0 // the controller has thought better of it
@@ -79,6 +81,9 @@ func (n *Node) heed() {
 	d.audit, d.renewal = 0, 0
 	d.heeded = d.told.Number
 }
+
+// doubts says whether a block may have been lost that nobody has read since the start.
+func (d *duty) doubts() bool { return d.doubt || d.recalled && d.told.Number == "" }
 
 // Fenced is why nothing new may be leased, however long one waits; "" if it may. The
 // node's blocks are taken from it one by one.

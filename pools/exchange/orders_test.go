@@ -1,9 +1,11 @@
 package exchange_test
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 
+	"github.com/fairway-network/fairway/pools"
 	. "github.com/fairway-network/fairway/pools/exchange"
 )
 
@@ -20,5 +22,60 @@ func TestTheFirstOrdersOfANodeThatHasReadItsBlocks(t *testing.T) {
 		if news := a.Obey(Orders{Number: NoOrders}, s.now); news != unheeded || a.Unheeded(s.now, true) != unheeded {
 			t.Errorf("%v after it has read its blocks: news %v, to be heeded %v", after, news, a.Unheeded(s.now, true))
 		}
+	}
+}
+
+// A block whose pool was gone when the node started is one of those that may have been
+// lost meanwhile: when the pool is back it is looked for, and taken anew.
+func TestABlockOfAPoolThatWasGoneIsLostBehindAFence(t *testing.T) {
+	for name, lost := range map[string]bool{"lost": true, "still its own": false} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t)
+			g := l.joins("n", 4, "10.0.0.0/30")
+			st, err := l.store.create("n", pools.Block{Prefix: netip.MustParsePrefix("10.0.0.0/30"), Pool: "a", Node: "n", Machine: "n-machine", Created: l.now})
+			if err != nil {
+				t.Fatal(err)
+			}
+			pool, err := g.ledger.Pool("a")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := g.ledger.SetPools(nil); err != nil {
+				t.Fatal(err)
+			}
+			unfit, err := g.node.Restore([]pools.Record{{Op: pools.Claimed, Pool: "a", At: l.now, Block: &st.Block}})
+			if err != nil || len(unfit) != 1 {
+				t.Fatal(unfit, err)
+			}
+			g.node.Recall("o/1", l.now)
+			g.node.Obey(Orders{Number: "o/2", Fence: "gone", Lifting: true}, l.now)
+			if lost {
+				if _, err := l.store.vacate(st); err != nil {
+					t.Fatal(err)
+				}
+			}
+			l.pass(time.Second)
+			g.node.Obey(Orders{Number: "o/3"}, l.now)
+			l.pass(time.Second)
+			if heeded := g.node.Heeded(); heeded != "o/3" {
+				t.Fatalf("it has heeded %q", heeded)
+			}
+			if err := g.ledger.SetPools([]*pools.Pool{pool}); err != nil {
+				t.Fatal(err)
+			}
+			if err := g.node.Adopt(unfit[0], nil, l.now); err != nil {
+				t.Fatal(err)
+			}
+			if n := len(g.node.Held()); n > 0 {
+				t.Errorf("it holds %d blocks before it has looked", n)
+			}
+			l.pass(time.Second)
+			if n := len(g.node.Held()); lost != (n == 0) {
+				t.Errorf("it holds %v", describe(g.node.Held()))
+			}
+			if now := l.store.blocks[0]; !lost && now.Tenure != st.Tenure+1 {
+				t.Errorf("it was not taken anew: %v", describe(l.store.blocks))
+			}
+		})
 	}
 }

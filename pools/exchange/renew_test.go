@@ -135,3 +135,30 @@ func TestAFindAcrossARenewal(t *testing.T) {
 	a.answered()
 	a.has("10.0.0.0/30")
 }
+
+// An audit is not over with a block that is lost, and is being taken anew in vain.
+func TestAnAuditOfWhatIsBeingTakenAnew(t *testing.T) {
+	s := newScene(t)
+	a := s.enter(t, "a", "a.1")
+	a.holds("10.0.0.0/30", 1)
+	if r := s.store.do("", &Op{Kind: Vacate, Block: a.Held()[0]}); r.Err != nil {
+		t.Fatal(r.Err)
+	}
+	a.Machine = "a.2"
+	a.does("Take 10.0.0.0/30")
+	taking := a.calls
+	number := a.Audit()
+	a.does("Own")
+	a.answered()
+	if a.Audited(number) {
+		t.Error("it is over before it is known whose the block is")
+	}
+	a.calls = taking
+	a.answered()
+	a.comesTo("Own")
+	a.answered()
+	a.has()
+	if !a.Audited(number) {
+		t.Error("it is not over")
+	}
+}
