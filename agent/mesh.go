@@ -195,6 +195,22 @@ func ranges(ps []Pool) []netip.Prefix {
 // ofMesh says whether a peer of that name is of the mesh.
 func ofMesh(peer string) bool { return strings.HasPrefix(peer, MeshPeers+"/") }
 
+// meshLast puts the peers of the mesh after the others: where there is no room for all,
+// those count that somebody has configured.
+func meshLast(peers []PeerStatus) []PeerStatus {
+	out := slices.Clone(peers)
+	slices.SortStableFunc(out, func(p, q PeerStatus) int {
+		switch a, b := ofMesh(p.Name), ofMesh(q.Name); {
+		case a == b:
+			return 0
+		case a:
+			return 1
+		}
+		return -1
+	})
+	return out
+}
+
 // meshAlone says whether peers of the mesh carry family f, and no others.
 func (s *Settings) meshAlone(f pools.Family) bool {
 	return s.carries(f) && !slices.ContainsFunc(s.Ranges, func(r speaker.Range) bool { return carriesFamily(r.Session, f) }) &&

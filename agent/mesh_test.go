@@ -316,6 +316,16 @@ func TestLastOfAMeshServes(t *testing.T) {
 	}
 }
 
+func TestConfiguredPeersAreReportedFirst(t *testing.T) {
+	var got []string
+	for _, p := range meshLast([]PeerStatus{{Name: "meshy"}, {Name: "mesh/b/ipv4"}, {Name: "mesh/a/ipv4"}, {Name: "tor-2"}, {Name: "tor-1"}}) {
+		got = append(got, p.Name)
+	}
+	if text := strings.Join(got, " "); text != "meshy tor-2 tor-1 mesh/b/ipv4 mesh/a/ipv4" {
+		t.Errorf("the order is %s", text)
+	}
+}
+
 func TestMeshAlone(t *testing.T) {
 	s := settings(t) // a router, for both families
 	if s.meshAlone(pools.IPv4) {

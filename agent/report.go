@@ -72,7 +72,7 @@ func (a *Agent) reportNow(ctx context.Context) (Report, error) {
 	}
 	local := a.settings.Load().Local
 	return Report{
-		ASN: local.ASN, RouterID: local.RouterID, Peers: s.Peers,
+		ASN: local.ASN, RouterID: local.RouterID, Peers: meshLast(s.Peers),
 		Blocks: len(s.Blocks), Routes: s.Routes, Orders: a.confirm(), Trouble: s.Trouble, Mesh: a.presented(),
 	}, nil
 }
