@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // envPrefix begins every variable that overrides a key.
@@ -58,7 +59,13 @@ func (s *shape) at(path string) (f *field) {
 
 // serviceLink matches the variables that Kubernetes sets for a Service whose
 // name begins with fairway.
-var serviceLink = regexp.MustCompile(`_SERVICE_(HOST|PORT.*)$|_PORT_\d+_(TCP|UDP|SCTP)(_\w+)?$`)
+var serviceLink = compiled(`_SERVICE_(HOST|PORT.*)$|_PORT_\d+_(TCP|UDP|SCTP)(_\w+)?$`)
+
+// compiled is a regular expression that is compiled when it is used first: most are
+// for errors, and a program that starts has others waiting for it.
+func compiled(text string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(text) })
+}
 
 // misspelt refuses variables that were clearly meant to override a key. Others
 // that begin in the same way may belong to somebody else.
@@ -66,7 +73,7 @@ func (s *source) misspelt(known []string) {
 	for _, pair := range os.Environ() {
 		name, text, _ := strings.Cut(pair, "=")
 		if !strings.HasPrefix(name, envPrefix) || text == "" || slices.Contains(known, name) ||
-			serviceLink.MatchString(name) || strings.Contains(text, "://") {
+			serviceLink().MatchString(name) || strings.Contains(text, "://") {
 			continue
 		}
 		if meant := nearest(name, known); meant != "" {

@@ -3,7 +3,6 @@ package config
 import (
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -34,17 +33,17 @@ func (l Labels) excludes(m Labels) bool {
 }
 
 var (
-	labelName  = regexp.MustCompile(`^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$`)
-	labelValue = regexp.MustCompile(`^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$`)
+	labelName  = compiled(`^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$`)
+	labelValue = compiled(`^([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?$`)
 )
 
 // isLabelKey says whether a label or an annotation can have that key.
 func isLabelKey(key string) bool {
 	prefix, name, parted := strings.Cut(key, "/")
 	if !parted {
-		return labelName.MatchString(key)
+		return labelName().MatchString(key)
 	}
-	return len(prefix) <= 253 && dnsName.MatchString(prefix) && labelName.MatchString(name)
+	return len(prefix) <= 253 && dnsName.MatchString(prefix) && labelName().MatchString(name)
 }
 
 // labels holds n against the rules of labels and returns those that are right,
@@ -91,7 +90,7 @@ func (s *source) labelValue(n *yaml.Node, at string) bool {
 	case !s.plain(n, at):
 	case n.Kind != yaml.ScalarNode:
 		s.fail(at, "%s, want one value", describe(n))
-	case !labelValue.MatchString(n.Value):
+	case !labelValue().MatchString(n.Value):
 		s.fail(at, "%q can't be the value of a label: write up to 63 letters, digits, inner hyphens, dots and underscores", shown(n.Value))
 	default:
 		return true

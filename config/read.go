@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"regexp"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -88,28 +87,28 @@ func misencoded(data []byte) (line int, text string) {
 }
 
 var (
-	yamlLine    = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)`)
-	tabIndent   = regexp.MustCompile(`^ *\t`)
-	bareAddress = regexp.MustCompile(`[:,\[-]\s*[0-9a-fA-F:]+::?\s*([,\]}#]|$)`)
+	yamlLine    = compiled(`^yaml: (?:line (\d+): )?(.*)`)
+	tabIndent   = compiled(`^ *\t`)
+	bareAddress = compiled(`[:,\[-]\s*[0-9a-fA-F:]+::?\s*([,\]}#]|$)`)
 )
 
 // failSyntax notes what the YAML parser said, and why, if it is one of the
 // two usual reasons.
 func (s *source) failSyntax(data []byte, err error) {
-	m := yamlLine.FindStringSubmatch(strings.Join(strings.Fields(err.Error()), " "))
+	m := yamlLine().FindStringSubmatch(strings.Join(strings.Fields(err.Error()), " "))
 	if m == nil {
 		m = []string{"", "", err.Error()}
 	}
 	line, _ := strconv.Atoi(m[1])
 	lines := strings.Split(string(data), "\n")
 	for i, l := range lines {
-		if tabIndent.MatchString(l) {
+		if tabIndent().MatchString(l) {
 			s.failAt(i+1, "", "not valid YAML (%s): this line is indented with a tab, YAML takes spaces", m[2])
 			return
 		}
 	}
 	for i := max(line-1, 1); i <= min(line+1, len(lines)); i++ {
-		if bareAddress.MatchString(lines[i-1]) {
+		if bareAddress().MatchString(lines[i-1]) {
 			s.failAt(i, "", "not valid YAML (%s): write an IPv6 address that ends in a colon in quotes", m[2])
 			return
 		}

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"net/netip"
 	"reflect"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -107,10 +106,13 @@ func parseInt(text string) (int64, error) {
 }
 
 // dotted is an ASN in the asdot notation of RFC 5396.
-var dotted = regexp.MustCompile(`^(\d{1,5})\.(\d{1,5})$`)
+var dotted = compiled(`^(\d{1,5})\.(\d{1,5})$`)
 
 func parseASN(text string) (int64, error) {
-	if m := dotted.FindStringSubmatch(text); m != nil {
+	if !strings.Contains(text, ".") {
+		return parsePlainASN(text)
+	}
+	if m := dotted().FindStringSubmatch(text); m != nil {
 		high, tooHigh := strconv.ParseUint(m[1], 10, 16)
 		low, tooLow := strconv.ParseUint(m[2], 10, 16)
 		if tooHigh != nil || tooLow != nil {
@@ -118,6 +120,10 @@ func parseASN(text string) (int64, error) {
 		}
 		return 0, fmt.Errorf("%s: an ASN is one plain number here: write %d", text, high<<16+low)
 	}
+	return parsePlainASN(text)
+}
+
+func parsePlainASN(text string) (int64, error) {
 	n, err := parseInt(text)
 	switch {
 	case err == nil && n == 0:
