@@ -94,7 +94,7 @@ const bgpPort = 179
 // is the one.
 func (m *Mesh) peers(self MeshNode, nodes []MeshNode, accept []netip.Prefix) ([]speaker.Peer, error) {
 	in, errs := m.within(self, nodes)
-	if errs != nil && errors.Is(errs, errOutside) {
+	if errors.Is(errs, errOutside) {
 		return nil, errs
 	}
 	taken := map[netip.Addr]string{}
@@ -169,11 +169,11 @@ func (m *Mesh) within(self MeshNode, nodes []MeshNode) ([]MeshNode, error) {
 		names = append(names[:maxOutside:maxOutside], fmt.Sprintf("%d more", more))
 	}
 	const wayOut = "raise maxNodes, which costs the API server, or peer with routers instead"
-	err := fmt.Errorf("mesh: %d nodes, and bgp.mesh.maxNodes is %d: not in it are those that came last (%s): %s", len(all), m.MaxNodes, strings.Join(names, ", "), wayOut)
+	err := fmt.Errorf("%d nodes, and bgp.mesh.maxNodes is %d: not in it are those that came last (%s): %s", len(all), m.MaxNodes, strings.Join(names, ", "), wayOut)
 	if place >= m.MaxNodes {
-		err = fmt.Errorf("%w: %w", errOutside, err)
+		return nil, fmt.Errorf("%w: %w", errOutside, err)
 	}
-	return all[:m.MaxNodes], err
+	return all[:m.MaxNodes], fmt.Errorf("mesh: %w", err)
 }
 
 func byAge(a, b MeshNode) int {

@@ -58,8 +58,8 @@ func TestMeshPeers(t *testing.T) {
 		{name: "too many: the last stays out", mesh: Mesh{MaxNodes: 2}, self: a, nodes: []MeshNode{c, b, a}, want: []string{
 			"mesh/b/ipv4 by 192.0.2.2:179 AS64512 from 192.0.2.1 [ipv4] []", "mesh/b/ipv6 by [2001:db8::2]:179 AS64512 from 2001:db8::1 [ipv6] []"},
 			err: "mesh: 3 nodes, and bgp.mesh.maxNodes is 2: not in it are those that came last (c): raise maxNodes"},
-		{name: "too many: this one stays out", mesh: Mesh{MaxNodes: 2}, self: c, nodes: []MeshNode{c, b, a}, err: "this node is not in the mesh: mesh: 3 nodes"},
-		{name: "too many: one that nobody knows is the last", mesh: Mesh{MaxNodes: 2}, self: a, nodes: []MeshNode{b, c}, err: "this node is not in the mesh: mesh: 3 nodes"},
+		{name: "too many: this one stays out", mesh: Mesh{MaxNodes: 2}, self: c, nodes: []MeshNode{c, b, a}, err: "this node is not in the mesh: 3 nodes"},
+		{name: "too many: one that nobody knows is the last", mesh: Mesh{MaxNodes: 2}, self: a, nodes: []MeshNode{b, c}, err: "this node is not in the mesh: 3 nodes"},
 		{name: "as many as may be", mesh: Mesh{MaxNodes: 2}, self: c, nodes: []MeshNode{c, b}, want: []string{"mesh/b/ipv4 to 192.0.2.2:179 AS64512 from 192.0.2.3 [ipv4] []"}},
 		{name: "the address of another", self: c, nodes: []MeshNode{b, c, meshNode("thief", 9, 64512, "192.0.2.2")}, want: []string{
 			"mesh/b/ipv4 to 192.0.2.2:179 AS64512 from 192.0.2.3 [ipv4] []"}, err: "mesh: node thief says that its address is 192.0.2.2, which is that of node b"},
