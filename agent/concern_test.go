@@ -3,76 +3,97 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
-// worry is a concern that comes and goes.
-type worry struct {
+// worries are concerns that come and go.
+type worries struct {
 	mu     sync.Mutex
-	yes    bool
+	pools  []string
+	all    bool
 	turned chan struct{}
 }
 
-func (w *worry) ask() (bool, <-chan struct{}) {
+func (w *worries) ask() ([]string, bool, <-chan struct{}) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.yes, w.turned
+	return w.pools, w.all, w.turned
 }
 
-func (w *worry) set(yes bool) {
+func (w *worries) set(all bool, pools ...string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.yes = yes
+	w.pools, w.all = pools, all
 	close(w.turned)
 	w.turned = make(chan struct{})
 }
 
-// Requests are watched until nothing has concerned the node for a while, not in
-// every moment without a block.
-func TestConcernIsOutlasted(t *testing.T) {
+// All requests are watched at first, then those of pools that are a concern: at once,
+// and until one has been none for a while, not in every moment without a block.
+func TestWhatIsWatchedFollowsTheConcerns(t *testing.T) {
+	const peace = time.Minute
+	all := extent{all: true}
+	of := func(pools ...string) extent { return extent{pools: pools} }
 	synctest.Test(t, func(t *testing.T) {
-		w := &worry{turned: make(chan struct{})}
-		began, over := time.Now(), make(chan time.Duration)
+		w := &worries{turned: make(chan struct{})}
+		began := time.Now()
+		s := newScope(w.ask, peace, began)
+		type change struct {
+			at time.Duration
+			to extent
+		}
+		var got []change
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
 		go func() {
-			concern(w.ask).outlast(t.Context(), time.Minute)
-			over <- time.Since(began)
-		}()
-		go func() {
-			for _, change := range []struct {
-				after time.Duration
-				yes   bool
-			}{{50 * time.Second, true}, {5 * time.Minute, false}, {59 * time.Second, true}, {time.Second, false}} {
-				<-time.After(change.after)
-				w.set(change.yes)
+			defer close(ended)
+			for ctx.Err() == nil {
+				e, _, _ := s.look(time.Now())
+				got = append(got, change{time.Since(began), e})
+				s.outgrow(ctx, e)
 			}
 		}()
-		if took, want := <-over, 50*time.Second+5*time.Minute+time.Minute+time.Minute; took != want {
-			t.Errorf("peace after %v, want %v", took, want)
+		for _, step := range []struct {
+			after time.Duration
+			all   bool
+			pools []string
+		}{
+			{30 * time.Second, false, []string{"a"}},               // 0:30, and all are watched
+			{60 * time.Second, false, []string{"a", "b"}},          // 1:30
+			{60 * time.Second, false, []string{"a"}},               // 2:30, b stays a minute
+			{30 * time.Second, false, []string{"a", "b"}},          // 3:00
+			{10 * time.Minute, false, nil},                         // 13:00
+			{10 * time.Minute, true, []string{"c"}},                // 23:00
+			{10 * time.Second, false, []string{"c"}},               // 23:10
+			{10 * time.Minute, false, manyPools(mostSelected + 1)}, // 33:10
+		} {
+			<-time.After(step.after)
+			w.set(step.all, step.pools...)
+			synctest.Wait()
 		}
-		began = time.Now()
-		go func() {
-			concern(w.ask).await(t.Context())
-			over <- time.Since(began)
-		}()
-		synctest.Wait()
-		<-time.After(time.Hour)
-		w.set(false) // something turned, but is no concern
-		synctest.Wait()
-		w.set(true)
-		if took := <-over; took != time.Hour {
-			t.Errorf("a concern after %v, want an hour", took)
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		go func() {
-			concern(w.ask).outlast(ctx, time.Minute)
-			over <- 0
-		}()
 		cancel()
-		<-over // also while there is a concern
+		<-ended
+		want := []change{
+			{0, all}, {peace, of("a")}, {90 * time.Second, of("a", "b")}, {14 * time.Minute, of()},
+			{23 * time.Minute, all}, {24*time.Minute + 10*time.Second, of("c")}, {33*time.Minute + 10*time.Second, all},
+		}
+		same := func(a, b change) bool { return a.at == b.at && a.to.equal(b.to) }
+		if !slices.EqualFunc(got, want, same) {
+			t.Errorf("watched:\n%v\nwant:\n%v", got, want)
+		}
 	})
+}
+
+func manyPools(n int) (names []string) {
+	for i := range n {
+		names = append(names, fmt.Sprintf("p%03d", i))
+	}
+	return names
 }
 
 // A watch that is refused again and again is asked for less and less often, and said

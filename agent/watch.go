@@ -10,42 +10,45 @@ import (
 	"github.com/fairway-network/fairway/pools/exchange"
 )
 
-// watchRequests tells the desk what nodes ask for, until ctx ends. It watches at
-// the start and for as long as requests concern this node; thousands of nodes
-// without a block then hear nothing of what others ask for.
+// watchRequests tells the desk what nodes ask for, until ctx ends: at the start all of
+// them, then of those pools only that concern this node. Of what nodes ask for in other
+// pools, and for as long as it has no concern of any, it hears nothing: there may be
+// thousands of such nodes.
 func (a *Agent) watchRequests(ctx context.Context) {
 	shared, ok := a.Store.(exchange.Exchange)
 	if !ok {
 		return
 	}
-	concerned := concern(a.desk.concerned)
+	s := newScope(a.desk.concerns, a.every.peace, time.Now())
 	var failed setbacks
 	for ctx.Err() == nil {
 		began := time.Now()
+		e, _, _ := s.look(began)
+		if e.none() {
+			a.desk.seen(nil) // what was seen gets old
+			s.outgrow(ctx, e)
+			continue
+		}
 		watching, stop := context.WithCancel(ctx)
-		var peace sync.WaitGroup
-		peace.Go(func() {
-			concerned.outlast(watching, a.every.peace)
+		var outgrown sync.WaitGroup
+		outgrown.Go(func() {
+			s.outgrow(watching, e)
 			stop()
 		})
-		err := shared.Watch(watching, a.desk.seen)
+		err := shared.Watch(watching, e.selection(), a.desk.seen)
 		over := watching.Err() != nil
 		stop()
-		peace.Wait()
-		if ctx.Err() != nil {
-			return
-		}
-		if !over {
+		outgrown.Wait()
+		switch {
+		case over:
+			failed = setbacks{}
+		case ctx.Err() == nil:
 			wait, news := failed.count(err, time.Since(began))
 			if news {
 				a.Log.Warn("the requests of other nodes are not watched; trying again", "err", err, "within", wait)
 			}
 			pause(ctx, wait/2+rand.N(wait/2+1))
-			continue
 		}
-		failed = setbacks{}
-		a.desk.seen(nil) // what was seen gets old
-		concerned.await(ctx)
 	}
 }
 
@@ -72,56 +75,7 @@ func (f *setbacks) count(err error, well time.Duration) (wait time.Duration, new
 	return f.wait, news
 }
 
-// concern says whether requests concern a node, and when to ask again.
-type concern func() (yes bool, turned <-chan struct{})
-
-// concerned is a concern.
-func (d *desk) concerned() (yes bool, turned <-chan struct{}) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.node.Concerned(), d.turned
-}
-
-// await returns when there is a concern, or ctx ends.
-func (c concern) await(ctx context.Context) {
-	for {
-		yes, turned := c()
-		if yes {
-			return
-		}
-		select {
-		case <-turned:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// outlast returns when there was no concern for as long as peace, or ctx ends.
-func (c concern) outlast(ctx context.Context, peace time.Duration) {
-	calm := time.NewTimer(peace)
-	defer calm.Stop()
-	var over <-chan time.Time // nil while there is a concern
-	for {
-		yes, turned := c()
-		switch {
-		case yes:
-			over = nil
-		case over == nil:
-			calm.Reset(peace)
-			over = calm.C
-		}
-		select {
-		case <-turned:
-		case <-over:
-			return
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// seen takes in all requests that there are.
+// seen takes in all requests that there are, of the pools that concern the node.
 func (d *desk) seen(requests []exchange.Request) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

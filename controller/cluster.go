@@ -58,7 +58,7 @@ func (s *cluster) follow(ctx context.Context, store exchange.Exchange) {
 	all.Go(func() { s.nodes.follow(ctx) })
 	all.Go(func() { s.pods.follow(ctx) })
 	// It ends with ctx and retries by itself.
-	all.Go(func() { _ = store.Watch(ctx, s.requests.seen) })
+	all.Go(func() { _ = store.Watch(ctx, nil, s.requests.seen) })
 }
 
 // known says whether all was read that pools are judged and counted by.

@@ -12,7 +12,7 @@ import (
 
 // Labels of every AddressBlock, by which lists select.
 const (
-	// LabelPool is the name of the block's pool.
+	// LabelPool is the name of the pool that a block or a request is of.
 	LabelPool = "fairway.network/pool"
 	// LabelNode is NodeLabel of the node that owns the block; "" when it is vacant.
 	LabelNode = "fairway.network/node"

@@ -43,6 +43,10 @@ type Crowd struct {
 // atATime is how many agents of a crowd come up at once.
 const atATime = 500
 
+// crowdPool is the pool that a crowd's nodes hold blocks of. Nobody asks for its
+// addresses.
+const crowdPool = "crowd"
+
 // WatchesEach is how many watches an agent has that holds a block; the one of
 // requests is among them, which it has not without a block.
 const WatchesEach = 4
@@ -76,7 +80,7 @@ func Gather(ctx context.Context, c *kube.Cluster, nodes int) (crowd *Crowd, err 
 		}
 		node := crowdNode(i)
 		crowd.all.Go(func() { _ = client.Watcher(node).Run(living, store.Sight{}) })
-		crowd.all.Go(func() { _ = client.Store(node).Watch(asking, func([]exchange.Request) {}) })
+		crowd.all.Go(func() { _ = client.Store(node).Watch(asking, []string{crowdPool}, func([]exchange.Request) {}) })
 		crowd.want.Add(WatchesEach)
 		if i%atATime == atATime-1 || i == nodes-1 {
 			if err := crowd.await(ctx, 0); err != nil {

@@ -175,15 +175,21 @@ func (w *world) show() bool {
 // see shows a node the requests at a moment of the past.
 func (a *agent) see(i int) {
 	past := a.w.store.past
-	if a.w.drowsy && a.shown != nil && slices.EqualFunc(a.shown, past[i].requests, Request.Equal) {
+	requests := []Request{}
+	for _, r := range past[i].requests {
+		if a.watches(r) {
+			requests = append(requests, r)
+		}
+	}
+	if a.w.drowsy && a.shown != nil && slices.EqualFunc(a.shown, requests, Request.Equal) {
 		return
 	}
-	a.shown = append([]Request{}, past[i].requests...)
+	a.shown = requests
 	if now := a.w.store.revision - (len(past) - 1 - i); now != a.watched {
 		a.watched = now
-		a.w.say("%s sees %d requests, of revision %d", a.name, len(past[i].requests), now)
+		a.w.say("%s sees %d of %d requests, of revision %d", a.name, len(requests), len(past[i].requests), now)
 	}
-	a.node.Seen(past[i].requests, a.w.now)
+	a.node.Seen(slices.Clone(requests), a.w.now)
 	a.pump()
 }
 

@@ -80,10 +80,11 @@ type agent struct {
 	ordered   int            // revision of it
 	confirmed string         // that a report was made of, or is under way
 	reporting bool
-	reports   time.Time // when to report
-	fenceRead time.Time // when to read its blocks while it is fenced
-	deaf      bool      // does not watch requests
-	calm      time.Time // when it will not, unless they concern it; zero is never
+	reports   time.Time            // when to report
+	fenceRead time.Time            // when to read its blocks while it is fenced
+	deaf      bool                 // does not watch requests
+	calm      time.Time            // when it will not, unless they concern it; zero is never
+	scope     map[string]time.Time // until when it watches those of a pool; of "", all
 }
 
 // podRetry is how long after it has failed a pod's ADD is made again.

@@ -287,19 +287,37 @@ const fencedAgain = 5 * time.Second
 // peace is without a concern before requests are watched no more.
 const peace = time.Minute
 
-// watch opens the watch of the requests, or plans to close it.
+// watch opens the watch of the requests of some pools, or plans to close it.
 func (a *agent) watch() {
-	switch concerned := a.node.Concerned(); {
-	case concerned:
+	pools, all := a.node.Concerns()
+	if all || a.scope == nil { // or it has just started
+		a.scope = map[string]time.Time{}
+		pools = append(pools, "")
+	}
+	for _, p := range pools {
+		a.scope[p] = a.w.now.Add(peace)
+	}
+	switch {
+	case a.concerned():
 		a.deaf, a.calm = false, time.Time{}
 	case a.calm.IsZero():
 		a.calm = a.w.now.Add(peace)
 	}
 }
 
+func (a *agent) concerned() bool {
+	pools, all := a.node.Concerns()
+	return all || len(pools) > 0
+}
+
+// watches says whether it is shown a request.
+func (a *agent) watches(r Request) bool {
+	return a.w.now.Before(a.scope[""]) || a.w.now.Before(a.scope[r.Pool])
+}
+
 // chores are what the agent does by the clock, beside what its node does.
 func (a *agent) chores() {
-	if a.w.past(a.calm) && !a.deaf && !a.node.Concerned() {
+	if a.w.past(a.calm) && !a.deaf && !a.concerned() {
 		a.w.say("%s watches requests no more", a.name)
 		a.deaf, a.shown = true, nil
 		a.node.Seen(nil, a.w.now)

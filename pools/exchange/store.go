@@ -120,9 +120,10 @@ type Store interface {
 // Exchange is a store that nodes share, in which they can ask each other.
 type Exchange interface {
 	Store
-	// Watch calls seen with all requests of all nodes, again after every
-	// change, a little late perhaps and some states left out, until ctx ends.
-	Watch(ctx context.Context, seen func([]Request)) error
+	// Watch calls seen with all requests of all nodes for addresses of these
+	// pools, of every pool if there are none, again after every change, a little late
+	// perhaps and some states left out, until ctx ends.
+	Watch(ctx context.Context, pools []string, seen func([]Request)) error
 	// Requests returns all requests.
 	Requests(ctx context.Context) ([]Request, error)
 	// Request returns the request of that name, or ErrGone.

@@ -49,7 +49,10 @@ func storedOf(o *v1alpha1.AddressBlock) (exchange.Stored, error) {
 // requestOf is r as the API server keeps it, at its version.
 func requestOf(r exchange.Request) *v1alpha1.AddressRequest {
 	o := &v1alpha1.AddressRequest{
-		ObjectMeta: metav1.ObjectMeta{Name: r.Name, UID: types.UID(r.UID), ResourceVersion: r.Version},
+		ObjectMeta: metav1.ObjectMeta{
+			Name: r.Name, UID: types.UID(r.UID), ResourceVersion: r.Version,
+			Labels: map[string]string{v1alpha1.LabelPool: r.Pool},
+		},
 		Spec: v1alpha1.AddressRequestSpec{
 			Node: r.Node, Pool: r.Pool, Family: v1alpha1.Family(r.Family.String()),
 			Count: int32(r.Count), Holders: int32(r.Holders),

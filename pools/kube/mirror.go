@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -184,6 +185,16 @@ func every(c rest.Interface, resource string) *cache.ListWatch { return some(c, 
 // server nothing as the cluster grows.
 func one(c rest.Interface, resource, name string) *cache.ListWatch {
 	return some(c, resource, "metadata.name="+name)
+}
+
+// labelled lists and watches the objects whose label has one of these values, all if
+// there are none.
+func labelled(c rest.Interface, resource, label string, values []string) *cache.ListWatch {
+	return cache.NewFilteredListWatchFromClient(c, resource, metav1.NamespaceAll, func(o *metav1.ListOptions) {
+		if len(values) > 0 {
+			o.LabelSelector = label + " in (" + strings.Join(values, ",") + ")"
+		}
+	})
 }
 
 func some(c rest.Interface, resource, fields string) *cache.ListWatch {

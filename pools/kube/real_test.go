@@ -100,7 +100,7 @@ func (c real) away(t *testing.T) {
 	defer cancel()
 	sights := make(chan []exchange.Request)
 	go func() {
-		_ = c.admin.Store("n9").Watch(ctx, func(all []exchange.Request) {
+		_ = c.admin.Store("n9").Watch(ctx, nil, func(all []exchange.Request) {
 			select {
 			case sights <- slices.Clone(all):
 			case <-ctx.Done():

@@ -81,10 +81,11 @@ func (s *Store) Retract(ctx context.Context, r exchange.Request) error {
 	return s.remove(ctx, "remove request "+r.Name, requestOf(r), v1alpha1.AddressRequests, only)
 }
 
-// Watch returns the context's error.
-func (s *Store) Watch(ctx context.Context, seen func([]exchange.Request)) error {
+// Watch returns the context's error. The API server leaves out the requests of other
+// pools by their label, without which those of agents are that did not know it.
+func (s *Store) Watch(ctx context.Context, pools []string, seen func([]exchange.Request)) error {
 	requests := newMirror("requests", s.log, func(o any) (exchange.Request, error) {
 		return askedOf(o.(*v1alpha1.AddressRequest))
 	})
-	return requests.follow(ctx, every(s.own, v1alpha1.AddressRequests), &v1alpha1.AddressRequest{}, func() { seen(requests.all()) })
+	return requests.follow(ctx, labelled(s.own, v1alpha1.AddressRequests, v1alpha1.LabelPool, pools), &v1alpha1.AddressRequest{}, func() { seen(requests.all()) })
 }

@@ -71,6 +71,7 @@ func RunExchange(t *testing.T, begin func(t *testing.T) Shared) {
 		"a request that is gone is not granted":      grantGone,
 		"of racing lenders one wins":                 lendersRace,
 		"a watch sees what all end as":               watched,
+		"a watch of pools sees no others":            selected,
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) { test(t, begin(t)) })
@@ -687,12 +688,44 @@ func lendersRace(t *testing.T, c Shared) {
 	}
 }
 
+// Who watches one pool is not shown what is asked for in others.
+func selected(t *testing.T, c Shared) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	sights := make(chan []exchange.Request)
+	go func() {
+		_ = c.Node("n9").Watch(ctx, []string{"db", "web"}, func(some []exchange.Request) {
+			select {
+			case sights <- slices.Clone(some):
+			case <-ctx.Done():
+			}
+		})
+	}()
+	var made []exchange.Request
+	for _, pool := range []string{"other", "web", "others", "db"} {
+		made = append(made, ask(t, c.Node("n1"), requestFor("n1", exchange.Lack{Pool: pool, Family: pools.IPv4})))
+	}
+	for deadline := time.After(patience); ; {
+		select {
+		case seen := <-sights:
+			if slices.ContainsFunc(seen, made[0].Equal) || slices.ContainsFunc(seen, made[2].Equal) {
+				t.Fatalf("seen without being asked for: %+v", seen)
+			}
+			if slices.ContainsFunc(seen, made[1].Equal) && slices.ContainsFunc(seen, made[3].Equal) {
+				return
+			}
+		case <-deadline:
+			t.Fatal("waited in vain to see what is asked for in two pools")
+		}
+	}
+}
+
 func watched(t *testing.T, c Shared) {
 	early := ask(t, c.Node("n1"), request("n1"))
 	ctx, cancel := context.WithCancel(t.Context())
 	sights, ended := make(chan []exchange.Request), make(chan error, 1)
 	go func() {
-		ended <- c.Node("n9").Watch(ctx, func(all []exchange.Request) {
+		ended <- c.Node("n9").Watch(ctx, nil, func(all []exchange.Request) {
 			select {
 			case sights <- slices.Clone(all):
 			case <-ctx.Done():
