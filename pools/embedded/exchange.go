@@ -44,6 +44,7 @@ func (s *Store) Block(_ context.Context, p netip.Prefix) (exchange.Stored, error
 // those are the blocks that keep says yes to, by the text of their prefixes.
 func (s *Store) those(keep func(pools.Block) bool) (out []exchange.Stored, err error) {
 	all, err := s.all()
+	out = make([]exchange.Stored, 0, len(all))
 	for _, b := range all {
 		if keep(b) {
 			out = append(out, stored(b))

@@ -176,8 +176,9 @@ func (s *Store) update(change func(*bbolt.Tx) error) error {
 }
 
 func blocks(tx *bbolt.Tx) ([]pools.Block, error) {
-	var out []pools.Block
-	err := tx.Bucket([]byte(bucket)).ForEach(func(k, v []byte) error {
+	all := tx.Bucket([]byte(bucket))
+	out := make([]pools.Block, 0, all.Stats().KeyN)
+	err := all.ForEach(func(k, v []byte) error {
 		b, err := decode(k, v)
 		out = append(out, b)
 		return err
