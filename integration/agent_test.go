@@ -129,6 +129,7 @@ func (r *road) awaitLog(text string) {
 // One agent, as a person has it: announced, looked into, reconfigured well and
 // badly, doubled, stopped, started and drained.
 func TestAgent(t *testing.T) {
+	t.Parallel()
 	r := newRoad(t)
 	agent := r.Start(r.t)
 	r.await("the first pod has an address", func() error {

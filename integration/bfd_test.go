@@ -19,7 +19,7 @@ const processing = 2 * time.Second
 // BFD and BGP, end to end, with what docs/bfd.md says of routers and graceful
 // restart.
 func TestBFD(t *testing.T) {
-	f := newDual(t)
+	f := newDual(t, dualAgent)
 	for _, step := range []struct {
 		name string
 		run  func(*dual)

@@ -104,6 +104,7 @@ func (r *road) awaitAttributes(what string, texts ...string) {
 // TestConfiguration has one file for all racks, and changes it under an agent: no
 // change of a peer, a label or a community ends another peer's session.
 func TestConfiguration(t *testing.T) {
+	t.Parallel()
 	r := newRoad(t)
 	labtest.Exec(t, r.tor, "ip", "addr", "add", "10.0.2.1/24", "dev", "eth1")
 	labtest.Exec(t, r.Node, "ip", "addr", "add", "10.0.2.2/24", "dev", "eth1")
@@ -178,6 +179,7 @@ routes: {kernel: {enabled: false, sysctls: "off"}}
 // TestConfigurationFollowsTheNode changes labels and annotations of a Node object
 // under an agent. Its peers are nobody.
 func TestConfigurationFollowsTheNode(t *testing.T) {
+	t.Parallel()
 	cluster := kube.Start(t, kube.Options{})
 	crds, err := filepath.Glob("../deploy/crds/*.yaml")
 	if err != nil {

@@ -28,6 +28,7 @@ type dual struct {
 	road
 	client, tor1, tor2, sw *lab.Node
 	preferred              string // by the client
+	bfd                    bool
 }
 
 const (
@@ -55,7 +56,13 @@ pools:
 - {name: web, addresses: [10.244.120.0/24], blockSize: 16}
 `
 
+// clientBGP has the client avoid what is asked to be avoided (RFC 8326).
 const clientBGP = `frr defaults datacenter
+bgp community-list standard shutdown permit graceful-shutdown
+route-map avoid permit 10
+ match community shutdown
+ set weight 0
+route-map avoid permit 20
 router bgp 65100
  bgp router-id 192.0.2.10
  no bgp ebgp-requires-policy
@@ -65,6 +72,8 @@ router bgp 65100
  neighbor 10.1.2.1 weight 50
  address-family ipv4 unicast
   network 192.0.2.10/32
+  neighbor 10.1.1.1 route-map avoid in
+  neighbor 10.1.2.1 route-map avoid in
 `
 
 const tor1BFD = `bfd
@@ -103,12 +112,12 @@ protocol bgp node {
 }
 
 // newDual brings it up with the agent running and the pod reachable by both
-// routers, with BFD. The client prefers tor1.
-func newDual(t *testing.T) *dual {
+// routers, with BFD if that is configured. The client prefers tor1.
+func newDual(t *testing.T, config string) *dual {
 	t.Helper()
 	labtest.Need(t, "/usr/lib/frr/bgpd", "/usr/lib/frr/zebra", "/usr/lib/frr/bfdd", "vtysh", "bird", "birdc")
 	dir := t.TempDir()
-	f := &dual{road: road{Fairway: labtest.NewFairway(t, dualAgent), t: t}, preferred: "tor1"}
+	f := &dual{road: road{Fairway: labtest.NewFairway(t, config), t: t}, preferred: "tor1", bfd: strings.Contains(config, "bfd")}
 	for name, text := range map[string]string{"client.bgp": clientBGP, "tor1.bgp": tor1BGP, "tor1.bfd": tor1BFD, "tor2.conf": tor2File("bfd")} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
@@ -176,16 +185,18 @@ func (f *dual) mustPeers() map[string]agent.PeerStatus {
 	return peers
 }
 
-// whole waits until both routers have the block afresh and BFD up at both ends,
-// and the client goes by the one that it prefers.
+// whole waits until both routers have the block afresh, BFD up at both ends if there is
+// BFD, and the client goes by the one that it prefers.
 func (f *dual) whole() {
 	f.t.Helper()
 	f.await("sessions are up at both ends", func() error {
 		peers, err := f.Peers(f.t)
-		if err == nil && (!up(peers["tor1"]) || !up(peers["tor2"])) {
-			err = fmt.Errorf("the agent has %+v", peers)
+		for _, name := range []string{"tor1", "tor2"} {
+			if p := peers[name]; err == nil && (!p.Established() || f.bfd && !up(p)) {
+				err = fmt.Errorf("the agent has %+v", p)
+			}
 		}
-		if one, two := f.bfdAtTor1(), f.bfdAtTor2(); err == nil && (one != "up" || two != "Up") {
+		if one, two := f.bfdAtTor1(), f.bfdAtTor2(); err == nil && f.bfd && (one != "up" || two != "Up") {
 			err = fmt.Errorf("BFD is %q at tor1, %q at tor2", one, two)
 		}
 		return err
@@ -210,6 +221,10 @@ func (f *dual) goesBy(name string) {
 		}
 		return err
 	})
+}
+
+func (f *dual) other(name string) string {
+	return map[string]string{"tor1": "tor2", "tor2": "tor1"}[name]
 }
 
 // prefer makes a router the client's first choice.

@@ -18,6 +18,9 @@ import (
 // The pool's addresses, as they stand in what the kernel says of routes.
 const pool4, pool6 = "10.244.120.", "fd00:244:120::"
 
+// blockSize is that of the pool.
+const blockSize = 4
+
 const agentConfig = `node: node1
 bgp:
   asn: 64512
@@ -27,7 +30,7 @@ peers:
 - {name: tor4, address: 10.0.1.1, asn: 65000, holdTime: 9s}
 - {name: tor6, address: "fd00:0:1::1", asn: 65000, holdTime: 9s}
 pools:
-- {name: web, addresses: [10.244.120.0/24, "fd00:244:120::/120"], blockSize: 16}
+- {name: web, addresses: [10.244.120.0/24, "fd00:244:120::/120"], blockSize: 4}
 `
 
 // spare is a peer on the same link that nobody is.
@@ -95,7 +98,8 @@ func (f *fabric) await(what string, check func() error) {
 	labtest.Await(f.t, what, check)
 }
 
-// fresh waits until both sessions are up and the router holds nothing that is stale.
+// fresh waits until both sessions are up, and the router holds nothing that is stale and
+// forwards.
 func (f *fabric) fresh() {
 	f.t.Helper()
 	f.await("the sessions are up", func() error {
@@ -111,4 +115,12 @@ func (f *fabric) fresh() {
 		return err
 	})
 	f.await("the router's routes are fresh", func() error { return f.router.holds(f.tor, false) })
+	f.await("the router forwards", func() error {
+		for i, a := range f.pod {
+			if out, err := f.tor.Exec(f.t.Context(), "ip", []string{"-4", "-6"}[i], "route", "show", "match", a.String()); err != nil || !strings.Contains(out, " via ") {
+				return fmt.Errorf("to %s: %q, %w", a, out, err)
+			}
+		}
+		return nil
+	})
 }

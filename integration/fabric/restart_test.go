@@ -3,7 +3,11 @@ package fabric
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
+	"net/netip"
+	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,6 +22,7 @@ type disturbance struct {
 	// rewrites says that the router may write its kernel's route anew, in one step:
 	// what it is told of the prefix has changed.
 	rewrites bool
+	keeps    bool // the sessions that there are
 }
 
 // again starts the agent, once the router has noticed that it is gone.
@@ -77,16 +82,33 @@ func disturbances() []disturbance {
 				return err
 			})
 		}},
-		{name: "a peer is added and removed", do: func(f *fabric) {
+		{name: "a peer is added and removed", keeps: true, do: func(f *fabric) {
 			f.reload(strings.Replace(agentConfig, "pools:", spare+"pools:", 1), "the peer is there", func(peers string) bool { return strings.Contains(peers, "spare") })
 			f.reload(agentConfig, "the peer is gone", func(peers string) bool { return !strings.Contains(peers, "spare") })
 		}},
-		{name: "timers are reloaded", do: func(f *fabric) {
+		{name: "timers are reloaded", keeps: true, do: func(f *fabric) {
 			f.reload(strings.ReplaceAll(agentConfig, "holdTime: 9s", "holdTime: 12s")+
 				"- {name: other, addresses: [10.244.121.0/24], blockSize: 16}\n", "the file is in force", func(string) bool {
 				return strings.Contains(f.Log(f.t), "the changed configuration is in force")
 			})
 		}},
+		{name: "what is said of the routes is reloaded", rewrites: true, keeps: true, do: func(f *fabric) {
+			for _, c := range []struct {
+				rule string
+				has  [2]bool // communities 64512:1 and 64512:2
+			}{
+				{`{communities: ["64512:1"]}`, [2]bool{true, false}},
+				{`{peers: [tor4, tor6], communities: ["64512:2"], largeCommunities: ["64512:1:2"], med: 7, prepend: 2}`, [2]bool{false, true}},
+				{"", [2]bool{false, false}},
+			} {
+				f.rule(c.rule)
+				for i, has := range c.has {
+					f.tagged(4, 64512, uint16(i+1), has)
+					f.tagged(6, 64512, uint16(i+1), has)
+				}
+			}
+		}},
+		{name: "aggregation is reloaded", rewrites: true, keeps: true, do: (*fabric).aggregate},
 		{name: "maintenance", rewrites: true, do: func(f *fabric) {
 			f.Run(f.t, "agent", "maintenance", "on")
 			f.avoided(true, true)
@@ -102,6 +124,88 @@ func disturbances() []disturbance {
 			f.avoided(false, false)
 		}},
 	}
+}
+
+// rule gives the agent one rule of announcements, or none.
+func (f *fabric) rule(rule string) {
+	f.t.Helper()
+	config := agentConfig
+	if rule != "" {
+		config += "announcements:\n- " + rule + "\n"
+	}
+	f.Configure(f.t, config)
+}
+
+// aggregate has the node hold adjacent blocks, and tells of them as one, apart, and both
+// together.
+func (f *fabric) aggregate() {
+	f.t.Helper()
+	var more []string
+	for i := range blockSize {
+		more = append(more, fmt.Sprintf("more%d", i))
+		if out, err := f.CNI(f.t, "ADD", more[i], "web"); err != nil {
+			f.t.Fatalf("%v: %s", err, out)
+		}
+	}
+	var joined, apart []string
+	for _, a := range f.pod { // its block, and the one that makes a shorter prefix of it
+		both := netip.PrefixFrom(a, a.BitLen()-3).Masked()
+		one := netip.PrefixFrom(both.Addr(), a.BitLen()-2)
+		two := netip.PrefixFrom(both.Addr().Next().Next().Next().Next(), a.BitLen()-2)
+		joined, apart = append(joined, both.String()), append(apart, one.String(), two.String())
+	}
+	f.forwards(joined)
+	for _, c := range []struct {
+		rule string
+		want []string
+	}{
+		{"{aggregate: {ipv4: 30, ipv6: 126}}", apart},
+		{"{aggregate: {specifics: true}}", slices.Concat(joined, apart)},
+		{"", joined},
+	} {
+		f.rule(c.rule)
+		f.forwards(c.want)
+	}
+	for _, c := range more {
+		if out, err := f.CNI(f.t, "DEL", c, "web"); err != nil {
+			f.t.Fatalf("%v: %s", err, out)
+		}
+	}
+}
+
+// forwards waits until the router's kernel has exactly these routes to the pool.
+func (f *fabric) forwards(want []string) {
+	f.t.Helper()
+	slices.Sort(want)
+	f.await(fmt.Sprintf("the router forwards %q", want), func() error {
+		var got []string
+		for _, family := range []int{4, 6} {
+			out, err := f.tor.Exec(f.t.Context(), "ip", fmt.Sprintf("-%d", family), "route")
+			if err != nil {
+				return err
+			}
+			for line := range strings.Lines(out) {
+				if strings.HasPrefix(line, pool(family)) {
+					got = append(got, strings.Fields(line)[0])
+				}
+			}
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			return fmt.Errorf("it has %q", got)
+		}
+		return nil
+	})
+}
+
+// TestMain has all routers tried side by side: nearly all that the tests do is to wait.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", "4"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
 }
 
 // Whatever happens to an agent, a client behind the router loses no packet, and the
@@ -130,38 +234,50 @@ func (f *fabric) disturb(t *testing.T, w *labtest.Watch, d disturbance) {
 	for _, s := range streams {
 		s.Flows()
 	}
+	before, err := f.Peers(t)
+	must(t, err)
 	d.do(f)
 	f.fresh()
-	for i, s := range streams {
+	if after, err := f.Peers(t); err != nil || d.keeps {
+		must(t, err)
+		labtest.Undisturbed(t, before["tor4"], after["tor4"])
+		labtest.Undisturbed(t, before["tor6"], after["tor6"])
+	}
+	for _, s := range streams {
 		s.Flows()
+	}
+	events := w.Section(pool4, pool6)
+	t.Logf("%s: the router's kernel was told of %d changes", d.name, len(events))
+	if len(events) > 0 && !d.rewrites {
+		t.Errorf("%s: the router's kernel was told of %d changes: %q", d.name, len(events), events)
+	}
+	for i, s := range streams {
 		count := s.End()
 		t.Logf("%s: %s: %s", d.name, f.pod[i], count)
-		if len(count.Lost) > 0 {
+		if len(count.Lost) > f.router.drops(f.pod[i], events) {
 			t.Errorf("%s: to %s %s: %v", d.name, f.pod[i], count, count.Lost)
 		}
 	}
-	if events := w.Section(pool4, pool6); len(events) > 0 && !d.rewrites {
-		t.Errorf("%s: the router's kernel was told of %d changes: %q", d.name, len(events), events)
-	}
 }
 
-// avoided waits until the router is asked to prefer other ways, or not, for each
-// family.
+// avoided waits until the router is asked to prefer other ways (RFC 8326), or not, for
+// each family.
 func (f *fabric) avoided(v4, v6 bool) {
 	f.t.Helper()
-	for _, c := range []struct {
-		family int
-		pool   string
-		want   bool
-	}{{4, pool4, v4}, {6, pool6, v6}} {
-		f.await(fmt.Sprintf("the community is with the IPv%d route: %t", c.family, c.want), func() error {
-			out, err := f.router.avoided(f.tor, c.family)
-			if err == nil && strings.Contains(out, c.pool) != c.want {
-				err = fmt.Errorf("it says %q", out)
-			}
-			return err
-		})
-	}
+	f.tagged(4, 65535, 0, v4)
+	f.tagged(6, 65535, 0, v6)
+}
+
+// tagged waits until the router's route has a community, or has it not.
+func (f *fabric) tagged(family int, asn, value uint16, want bool) {
+	f.t.Helper()
+	f.await(fmt.Sprintf("community %d:%d is with the IPv%d route: %t", asn, value, family, want), func() error {
+		out, err := f.router.tagged(f.tor, family, asn, value)
+		if err == nil && strings.Contains(out, pool(family)) != want {
+			err = fmt.Errorf("it says %q", out)
+		}
+		return err
+	})
 }
 
 // A session is shut by command, with the words at the router, and stays so; the
@@ -169,17 +285,10 @@ func (f *fabric) avoided(v4, v6 bool) {
 func (f *fabric) disablePeer(t *testing.T) {
 	t.Helper()
 	f.Run(f.t, "peer", "disable", "tor4", "--message", "new optics")
-	f.await("the router has no route of that session, and that of the other", func() error {
-		_, _, err := f.router.stale(f.tor)
-		if err == nil {
-			err = errors.New("it has both")
-		} else if !strings.Contains(err.Error(), "4") {
-			return err
-		} else {
-			err = nil
-		}
-		return err
-	})
+	f.await("the router has no route of that session", func() error { return f.without(4) })
+	if _, err := f.router.stale(f.tor, 6); err != nil {
+		t.Errorf("the other session: %v", err)
+	}
 	if out := f.Run(f.t, "status"); !strings.Contains(out, `peer tor4: "new optics"`) {
 		t.Errorf("status:\n%s", out)
 	}
@@ -191,6 +300,15 @@ func (f *fabric) disablePeer(t *testing.T) {
 	if _, err := f.Node.Exec(t.Context(), "fairway", "peer", "disable", "thor"); err == nil || !strings.Contains(err.Error(), "there are tor4, tor6") {
 		t.Errorf("an unknown peer was disabled: %v", err)
 	}
+}
+
+// without is an error unless the router has no route of a family.
+func (f *fabric) without(family int) error {
+	_, err := f.router.stale(f.tor, family)
+	if errors.As(err, new(errNone)) {
+		return nil
+	}
+	return fmt.Errorf("it has an IPv%d route: %w", family, err)
 }
 
 // drain waits for the pod, and withdraws everything after that.
@@ -213,13 +331,7 @@ func (f *fabric) drain(t *testing.T) {
 	must(t, f.router.holds(f.tor, false))
 	_, err = f.CNI(t, "DEL", "c1", "web")
 	must(t, err)
-	f.await("the router has no route", func() error {
-		_, _, err := f.router.stale(f.tor)
-		if err == nil || !strings.Contains(err.Error(), "has no") {
-			return fmt.Errorf("%v", err)
-		}
-		return nil
-	})
+	f.await("the router has no route", func() error { return errors.Join(f.without(4), f.without(6)) })
 	ctx, cancel := context.WithTimeout(t.Context(), labtest.Soon)
 	defer cancel()
 	must(t, p.Gone(ctx))
