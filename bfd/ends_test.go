@@ -4,6 +4,9 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/fairway-network/fairway/integration/interop"
+	"github.com/fairway-network/fairway/integration/router"
 )
 
 // daemon is a router's BFD. Addresses are this node's.
@@ -27,9 +30,9 @@ type end struct {
 	again   func(t *testing.T) // starts it anew
 }
 
-func eachEnd(t *testing.T, test func(t *testing.T, e end)) {
-	for name, start := range map[string]func(*testing.T) end{"FRR": frrEnd, "BIRD": birdEnd} {
-		t.Run(name, func(t *testing.T) { test(t, start(t)) })
+func eachEnd(t *testing.T, test func(t *testing.T, i router.Implementation, e end)) {
+	for i, start := range map[router.Implementation]func(*testing.T) end{router.FRR: frrEnd, router.BIRD: birdEnd} {
+		t.Run(string(i), func(t *testing.T) { test(t, i, start(t)) })
 	}
 }
 
@@ -57,7 +60,11 @@ func (s *Server) steady(t *testing.T, before []PeerState) {
 // Either side changes its timers, and then one session is taken away and comes
 // back: no other session goes down.
 func TestTimersAndPeersChange(t *testing.T) {
-	eachEnd(t, func(t *testing.T, e end) {
+	table := interop.Open(t)
+	table.Lacks(t, "BFD", router.OpenBGPD, "has none")
+	table.Lacks(t, "BFD", router.GoBGP, "has none")
+	eachEnd(t, func(t *testing.T, i router.Implementation, e end) {
+		table.Try(t, "BFD", i, router.IPv4, router.IPv6)
 		s := e.start(t)
 		before := s.State()
 		peers := slices.Clone(e.peers)
@@ -92,7 +99,7 @@ func TestTimersAndPeersChange(t *testing.T) {
 // The router's BFD is killed: every session knows within its Detection Time of the last
 // packet that it had. Then it starts again.
 func TestRouterKilled(t *testing.T) {
-	eachEnd(t, func(t *testing.T, e end) {
+	eachEnd(t, func(t *testing.T, _ router.Implementation, e end) {
 		s := e.start(t)
 		e.kill()
 		s.are(t, Down)

@@ -1,6 +1,7 @@
 package bfd
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -14,7 +15,10 @@ import (
 
 // TestMain runs the tests in namespaces of their own where it may, with routers next
 // to it.
-func TestMain(m *testing.M) { os.Exit(namespace.Main(m, furnish)) }
+func TestMain(m *testing.M) {
+	flag.Bool("update", false, "write the rows of docs/interop.md that the tests fill")
+	os.Exit(namespace.Main(m, furnish))
+}
 
 // The tests' network. The node, which is this process, is 10.0.1.1 on eth1 and
 // 10.0.2.1 on eth2; the same in IPv6, and fe80::1 on both. Two routers:

@@ -55,7 +55,7 @@ func rooms() []room {
 			"config/...", "pools", netipx, "github.com/spf13/viper", "github.com/go-viper/mapstructure/v2",
 			"github.com/fsnotify/fsnotify", "go.yaml.in/yaml/v3",
 		}, nil},
-		{"bfd", []string{sys}, []string{"internal/namespace"}},
+		{"bfd", []string{sys}, []string{"integration/interop", "integration/router", "internal/namespace"}},
 		{"agent", []string{"agent/...", "pools", "pools/exchange", "routes", "speaker", "bfd", "internal/lockfile", netipx, sys, "github.com/prometheus/client_golang/...", "github.com/prometheus/common/expfmt"}, []string{"pools/...", cni, netlink, netns}},
 		{"agent/choice", []string{"pools", "k8s.io/apimachinery/pkg/labels"}, []string{"k8s.io/apimachinery/..."}},
 		{"agent/cluster", []string{"agent", "agent/choice", "agent/cni", "api/...", "pools", "pools/kube", machine},

@@ -3,8 +3,8 @@ package interop
 // Options are the rows of the table, in their order.
 func Options() []Option {
 	const (
-		session  = "speaker TestSessionOptions"
-		terms    = "speaker TestTermsAttributes"
+		session  = "speaker/server TestSessionOptions"
+		terms    = "speaker/server TestTermsAttributes"
 		arrives  = "routes go both ways, with the right AS path and next hop"
 		toldTerm = "in the router's table; changed and taken back without a new session"
 	)
@@ -21,22 +21,26 @@ func Options() []Option {
 		{"port", "the router listens on another; " + arrives, session},
 		{"route reflector client", arrives, session},
 		{"ADD-PATH", "the router has heard that it may send several paths; " + arrives, session},
-		{"range of routers", "the router dials, is told, loses its session with its range, and comes back", "speaker TestRange"},
-		{"collision of connections", "both dial; one session comes of it, and lasts", "speaker TestCollision"},
-		{"password changed", "the session is back with the new one, the other session untouched", "speaker TestPasswordChange"},
-		{"shutdown with words", "the router has the words (GoBGP keeps none: it has dropped the route); the other session untouched", "speaker TestShut"},
-		{"shutdown by the router", "its words are in the speaker's state; the other session untouched", "speaker TestShutByRouter"},
-		{"end of a session by BFD", "the router drops the routes at once, and comes back", "speaker TestFail"},
+		{"range of routers", "the router dials, is told, loses its session with its range, and comes back", "speaker/server TestRange"},
+		{"collision of connections", "both dial; one session comes of it, and lasts", "speaker/server TestCollision"},
+		{"password changed", "the session is back with the new one, the other session untouched", "speaker/server TestPasswordChange"},
+		{"shutdown with words", "the router has the words (GoBGP keeps none: it has dropped the route); the other session untouched", "speaker/server TestShut"},
+		{"shutdown by the router", "its words are in the speaker's state; the other session untouched", "speaker/server TestShutByRouter"},
+		{"end of a session by BFD", "the router drops the routes at once, and comes back", "speaker/server TestFail"},
 		{"communities", toldTerm, terms},
 		{"large communities", toldTerm, terms},
 		{"graceful shutdown community", toldTerm, terms},
 		{"MED", toldTerm, terms},
 		{"AS path prepending", toldTerm, terms},
 		{"next hop that is given", toldTerm, terms},
-		{"local preference", "in the router's table: 0, another and none; iBGP", "speaker TestTermsInternal"},
-		{"graceful restart", "the speaker is killed; the routes are there whenever the router is asked, and fresh at the end", "speaker TestRoutesOutliveProcess"},
-		{"graceful restart of a range", "the speaker is killed; the routes are there until its next start, and fresh at the end", "speaker TestRangeAfterCrash"},
+		{"local preference", "in the router's table: 0, another and none; iBGP", "speaker/server TestTermsInternal"},
+		{"graceful restart", "the speaker is killed; the routes are there whenever the router is asked, and fresh at the end", "speaker/server TestRoutesOutliveProcess"},
+		{"graceful restart of a range", "the speaker is killed; the routes are there until its next start, and fresh at the end", "speaker/server TestRangeAfterCrash"},
+		{"graceful restart of the router", "it is killed and started again; what was learned stays in the node's kernel, and goes if the router tells it no more", "integration/learned TestRouterRestarts"},
 		{"learned routes", "they are in the node's kernel and in no other router; changes, limits and withdrawals follow", "integration/learned TestRoutesOfTwoRouters"},
-		{"long-lived graceful restart", "the speaker is away for longer; the routes are there as stale ones, and fresh at the end", "speaker TestLongLivedRestart"},
+		{"IPv4 prefixes with IPv6 next hops", "learned from two routers, they are in the node's kernel with both next hops", "integration/learned TestIPv4OverIPv6"},
+		{"unnumbered", "the node finds the router by its interface, learns the way to a client and is reached by it; a link that comes and goes, and BFD", "integration/unnumbered TestUnnumbered"},
+		{"BFD", "single-hop and multihop sessions; timers that change, a session that is taken away", "bfd TestTimersAndPeersChange"},
+		{"long-lived graceful restart", "the speaker is away for longer; the routes are there as stale ones, and fresh at the end", "speaker/server TestLongLivedRestart"},
 	}
 }

@@ -93,22 +93,38 @@ func (r *tor) tells(t *testing.T, prefixes ...string) {
 		r.Do(t, "configure")
 		return
 	}
-	edit := func(word string, p netip.Prefix) {
-		family := "ipv4"
-		if p.Addr().Is6() {
-			family = "ipv6"
-		}
-		r.Do(t, "configure terminal", "-c", fmt.Sprintf("router bgp %d", r.Config.ASN), "-c", "address-family "+family+" unicast", "-c", word+"network "+p.String())
-	}
 	for _, p := range before {
 		if !slices.Contains(now, p) {
-			edit("no ", p)
+			r.edit(t, false, p)
 		}
 	}
 	for _, p := range now {
 		if !slices.Contains(before, p) {
-			edit("", p)
+			r.edit(t, true, p)
 		}
+	}
+}
+
+// edit has a running router originate one prefix more or less.
+func (r *tor) edit(t *testing.T, more bool, p netip.Prefix) {
+	t.Helper()
+	family := "ipv4"
+	if p.Addr().Is6() {
+		family = "ipv6"
+	}
+	word := func(yes, no string) string {
+		if more {
+			return yes
+		}
+		return no
+	}
+	switch r.Implementation {
+	case router.FRR:
+		r.Do(t, "configure terminal", "-c", fmt.Sprintf("router bgp %d", r.Config.ASN), "-c", "address-family "+family+" unicast", "-c", word("", "no ")+"network "+p.String())
+	case router.OpenBGPD:
+		r.Do(t, "network", word("add", "delete"), p.String())
+	case router.GoBGP:
+		r.Do(t, "global", "rib", word("add", "del"), p.String(), "-a", family)
 	}
 }
 
@@ -141,9 +157,10 @@ func startSpeaker(t *testing.T, d speaker.Desired) *speaker.Child {
 	t.Helper()
 	c := speaker.NewChild(spawn(slog.New(slog.NewTextHandler(t.Output(), nil))))
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), soon)
+		// Not all routers are there to be told, which it waits for and says: well here.
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		_ = c.Close(ctx, speaker.Withdraw) // says which routers were not told, which is well here
+		_ = c.Close(ctx, speaker.Withdraw)
 		if left := learned(t); len(left) > 0 {
 			t.Errorf("routes are left: %v", left)
 		}
@@ -295,8 +312,8 @@ func (m *monitor) quiet(t *testing.T, during string) {
 	}
 }
 
-func both(t *testing.T, test func(t *testing.T, i router.Implementation)) {
-	for _, i := range []router.Implementation{router.FRR, router.BIRD} {
+func each(t *testing.T, list []router.Implementation, test func(t *testing.T, i router.Implementation)) {
+	for _, i := range list {
 		t.Run(string(i), func(t *testing.T) {
 			router.Need(t, i)
 			test(t, i)
@@ -318,7 +335,7 @@ func (r *tor) established(t *testing.T) {
 
 func TestRoutesOfTwoRouters(t *testing.T) {
 	table := interop.Open(t)
-	both(t, func(t *testing.T, i router.Implementation) {
+	each(t, router.All(), func(t *testing.T, i router.Implementation) {
 		table.Try(t, "learned routes", i, router.IPv4, router.IPv6)
 		common := []string{"0.0.0.0/0", "::/0", "10.1.0.0/16", "2001:db8:9::/48"}
 		one := startTor(t, i, 1, append(common, "10.1.1.0/24", "10.2.0.0/16", "10.64.0.128/25")...)
@@ -365,8 +382,48 @@ func TestRoutesOfTwoRouters(t *testing.T) {
 	})
 }
 
+// A router that sends back what it has from the node, as FRR does, does not tell too
+// much with that.
+func TestSentBack(t *testing.T) {
+	router.Need(t, router.FRR)
+	one := startTor(t, router.FRR, 1, "10.1.0.0/16")
+	accept := rules("10.0.0.0/8 24")
+	accept.Max = 2
+	d := desired(one.peers(accept))
+	var own []netip.Prefix
+	for i := range 5 {
+		own = append(own, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 64, byte(2 * i), 0}), 24))
+	}
+	d.Announcements = speaker.Plainly(own...)
+	c := startSpeaker(t, d)
+	expect(t, "10.1.0.0/16 192.0.1.1")
+	peer := func() speaker.PeerState {
+		st, err := c.State(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.Peers[0]
+	}
+	router.Await(t, "all is sent back", soon, func() error {
+		if p := peer(); p.Received < len(own)+1 {
+			return fmt.Errorf("the router has told %d prefixes", p.Received)
+		}
+		return nil
+	})
+	one.tells(t, "10.1.0.0/16", "10.2.0.0/16")
+	expect(t, "10.1.0.0/16 192.0.1.1", "10.2.0.0/16 192.0.1.1")
+	if p := peer(); !p.Established() || p.Flaps > 0 {
+		t.Errorf("%+v", p)
+	}
+	one.tells(t, "10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16")
+	expect(t)
+}
+
 func TestRouterRestarts(t *testing.T) {
-	both(t, func(t *testing.T, i router.Implementation) {
+	table := interop.Open(t)
+	table.Lacks(t, "graceful restart of the router", router.OpenBGPD, "of RFC 4724 it has the End-of-RIB alone for itself")
+	each(t, []router.Implementation{router.FRR, router.BIRD, router.GoBGP}, func(t *testing.T, i router.Implementation) {
+		table.Try(t, "graceful restart of the router", i, router.IPv4, router.IPv6)
 		prefixes := []string{"10.1.0.0/16", "10.2.0.0/16", "2001:db8:9::/48"}
 		one := startTor(t, i, 1, prefixes...)
 		startSpeaker(t, desired(one.peers(rules("10.0.0.0/8 24", "2001:db8::/32 48"))))
@@ -393,7 +450,7 @@ func TestRouterRestarts(t *testing.T) {
 }
 
 func TestSpeakerAndAgentDie(t *testing.T) {
-	both(t, func(t *testing.T, i router.Implementation) {
+	each(t, router.All(), func(t *testing.T, i router.Implementation) {
 		prefixes := []string{"10.1.0.0/16", "10.2.0.0/16", "2001:db8:9::/48"}
 		one := startTor(t, i, 1, prefixes...)
 		two := startTor(t, i, 2, prefixes...)
@@ -446,7 +503,10 @@ func TestLearningNoMore(t *testing.T) {
 // Sessions over IPv6 carry IPv4 prefixes with IPv6 next hops (RFC 8950): with BIRD
 // between link-local addresses, which FRR's bgpd knows none of without zebra.
 func TestIPv4OverIPv6(t *testing.T) {
-	both(t, func(t *testing.T, i router.Implementation) {
+	table := interop.Open(t)
+	table.Lacks(t, "IPv4 prefixes with IPv6 next hops", router.OpenBGPD, "does not know RFC 8950")
+	each(t, []router.Implementation{router.FRR, router.BIRD, router.GoBGP}, func(t *testing.T, i router.Implementation) {
+		table.Try(t, "IPv4 prefixes with IPv6 next hops", i, router.IPv6)
 		var peers []speaker.Peer
 		format, hops := "2001:db8:%d::", " 2001:db8:1::1 2001:db8:2::1"
 		if i == router.BIRD {
@@ -463,11 +523,17 @@ func TestIPv4OverIPv6(t *testing.T) {
 				Originates: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("2001:db8:9::/48")}}
 			peer := speaker.Peer{Name: up, Address: far, ASN: c.ASN, Accept: rules("10.0.0.0/8 16", "2001:db8::/32 48"),
 				Session: speaker.Session{Families: []speaker.Family{speaker.IPv4, speaker.IPv6}, HoldTime: 9 * time.Second, ConnectRetry: time.Second}}
-			if i == router.BIRD {
+			both := router.Neighbor{Address: self, ASN: nodeASN, Families: []router.Family{router.IPv4, router.IPv6}}
+			switch i {
+			case router.BIRD:
 				peer.Address = far.WithZone(up)
 				c.Extra = fmt.Sprintf(overLinkLocal, c.ASN, self, nodeASN)
-			} else {
-				c.Neighbors = []router.Neighbor{{Address: self, ASN: nodeASN, Families: []router.Family{router.IPv4, router.IPv6}, Extra: []string{"capability extended-nexthop"}}}
+			case router.FRR:
+				both.Extra = []string{"capability extended-nexthop"}
+				c.Neighbors = []router.Neighbor{both}
+			case router.GoBGP: // which offers it of its own accord
+				c.Addresses, both.GracefulRestart = []netip.Addr{far}, 8*time.Second
+				c.Neighbors = []router.Neighbor{both}
 			}
 			router.Start(t, i, host, c)
 			peers = append(peers, peer)

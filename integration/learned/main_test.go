@@ -1,7 +1,7 @@
 //go:debug multipathtcp=0
 
-// Package learned tests learned routes from router to kernel: FRR and BIRD as
-// top-of-rack routers in namespaces of their own, and a node, which is the test's
+// Package learned tests learned routes from router to kernel: FRR, BIRD, OpenBGPD and
+// GoBGP as top-of-rack routers in namespaces of their own, and a node, which is the test's
 // own namespace, with the speaker's process and the kernel's routes.
 package learned
 

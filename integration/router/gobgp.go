@@ -60,6 +60,7 @@ func gobgpNeighbor(line func(string, ...any), c Config, n Neighbor) {
 	}
 	if n.GracefulRestart > 0 {
 		line("[neighbors.graceful-restart.config]\nenabled = true\nnotification-enabled = true\nrestart-time = %d", int(n.GracefulRestart/time.Second))
+		line("long-lived-enabled = %v", n.LongLived > 0)
 	}
 	for _, l := range n.Extra {
 		line("%s", l)
@@ -68,6 +69,9 @@ func gobgpNeighbor(line func(string, ...any), c Config, n Neighbor) {
 		line("[[neighbors.afi-safis]]\n[neighbors.afi-safis.config]\nafi-safi-name = \"%s-unicast\"", f)
 		if n.GracefulRestart > 0 {
 			line("[neighbors.afi-safis.mp-graceful-restart.config]\nenabled = true")
+		}
+		if n.LongLived > 0 {
+			line("[neighbors.afi-safis.long-lived-graceful-restart.config]\nenabled = true\nrestart-time = %d", int(n.LongLived/time.Second))
 		}
 		if n.SendPaths || n.ReceivePaths {
 			line("[neighbors.afi-safis.add-paths.config]\nreceive = %v\nsend-max = %d", n.ReceivePaths, map[bool]int{true: 8}[n.SendPaths])

@@ -82,9 +82,12 @@ type Neighbor struct {
 	// GracefulRestart is how long the router asks its neighbor to keep its routes;
 	// FRR and OpenBGPD offer what they do of RFC 4724 without being asked.
 	GracefulRestart time.Duration
-	SendPaths       bool // ADD-PATH, RFC 7911
-	ReceivePaths    bool
-	Reflect         bool // it is a route reflector's client, RFC 4456
+	// LongLived is for how long after that (RFC 9494), for GoBGP; BIRD helps without being
+	// asked, FRR has a word for all neighbors, OpenBGPD does not know it.
+	LongLived    time.Duration
+	SendPaths    bool // ADD-PATH, RFC 7911
+	ReceivePaths bool
+	Reflect      bool // it is a route reflector's client, RFC 4456
 	// Extra stands among the neighbor's settings, in the implementation's own
 	// language; for FRR it follows "neighbor ADDRESS", line by line.
 	Extra []string

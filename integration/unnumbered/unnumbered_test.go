@@ -4,6 +4,7 @@
 package unnumbered
 
 import (
+	"flag"
 	"fmt"
 	"net/netip"
 	"os"
@@ -14,8 +15,10 @@ import (
 	"time"
 
 	"github.com/fairway-network/fairway/agent"
+	"github.com/fairway-network/fairway/integration/interop"
 	"github.com/fairway-network/fairway/integration/lab"
 	"github.com/fairway-network/fairway/integration/lab/labtest"
+	routers "github.com/fairway-network/fairway/integration/router"
 )
 
 const (
@@ -86,6 +89,11 @@ protocol bgp node {
   ipv6 { import all; export where source = RTS_STATIC; };
 }
 `
+
+func TestMain(m *testing.M) {
+	flag.Bool("update", false, "write the rows of docs/interop.md that the tests fill")
+	os.Exit(m.Run())
+}
 
 // rack is a node between two routers, with a client behind each:
 //
@@ -204,6 +212,9 @@ func (r *rack) streams() (s [2]*labtest.Stream) {
 // comes back: no packet is lost. A link that goes down and up, and a path that is lost
 // while the link is up, have their session back, and the other one does not notice.
 func TestUnnumbered(t *testing.T) {
+	table := interop.Open(t)
+	table.Try(t, "unnumbered", routers.FRR, routers.IPv6)
+	table.Try(t, "unnumbered", routers.BIRD, routers.IPv6)
 	r := newRack(t)
 	r.Start(t)
 	if got := r.Pod(t, "c1", "web"); len(got) != 1 || got[0].String() != pod {

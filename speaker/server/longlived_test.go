@@ -18,13 +18,18 @@ const llgrStale = "65535:6"
 // long-lived graceful restart use its routes as a last resort, and have them fresh
 // when it is back.
 func TestLongLivedRestart(t *testing.T) {
+	t.Parallel()
 	table := interop.Open(t)
+	table.Lacks(t, "long-lived graceful restart", routers.OpenBGPD, "does not know RFC 9494")
 	none := func(*routers.Config, *routers.Neighbor, *routers.Neighbor) {}
 	for i, change := range map[routers.Implementation]func(c *routers.Config, v4, v6 *routers.Neighbor){
 		routers.FRR: func(c *routers.Config, _, _ *routers.Neighbor) {
 			c.Extra = " bgp long-lived-graceful-restart stale-time 60\n"
 		},
 		routers.BIRD: none, // it helps unless it is told not to
+		routers.GoBGP: func(_ *routers.Config, v4, v6 *routers.Neighbor) {
+			v4.GracefulRestart, v6.GracefulRestart, v4.LongLived, v6.LongLived = time.Minute, time.Minute, time.Minute, time.Minute
+		},
 	} {
 		t.Run(string(i), func(t *testing.T) {
 			table.Try(t, "long-lived graceful restart", i, both()...)
