@@ -79,3 +79,32 @@ func TestABlockOfAPoolThatWasGoneIsLostBehindAFence(t *testing.T) {
 		})
 	}
 }
+
+// Orders are heeded when the blocks were read, and taken anew if they are to be,
+// whichever of the two is over last.
+func TestOrdersAreHeededWhenAllIsDone(t *testing.T) {
+	for _, takenLast := range []bool{false, true} {
+		s := newScene(t)
+		a := s.enter(t, "a", "a.1")
+		a.holds("10.0.0.0/30", 1)
+		a.Recall("o/1", s.now)
+		a.Obey(Orders{Number: "o/2", Fence: "gone", Lifting: true}, s.now)
+		a.does("Take 10.0.0.0/30", "Own")
+		first, second := a.calls[:1], a.calls[1:]
+		if takenLast {
+			first, second = second, first
+		}
+		a.calls = first
+		a.answered()
+		a.does()
+		if a.Heeded() != "o/1" {
+			t.Errorf("taken last: %v; it has heeded %s with a call under way", takenLast, a.Heeded())
+		}
+		a.calls = second
+		a.answered()
+		a.does()
+		if a.Heeded() != "o/2" || a.Fenced() == "" {
+			t.Errorf("taken last: %v; in the end it has heeded %s, and the fence is %q", takenLast, a.Heeded(), a.Fenced())
+		}
+	}
+}

@@ -9,7 +9,8 @@ import (
 )
 
 // A plot is what chance hardly ever brings about: a lent block is being made while
-// those who take part lose their power and are written off.
+// those who take part lose their power and are written off; or a node that lives is
+// back while its block is being made vacant, which comes to count late.
 
 // plotSteps is how long a plot lasts: about as long as a call may come late.
 const plotSteps = 300
@@ -17,15 +18,26 @@ const plotSteps = 300
 // turnOf says which of the calls under way may go on next.
 type turnOf func(*call) bool
 
-// worthAPlot says whether c makes a lent block, in a world where plots can succeed.
+// worthAPlot says whether c makes a lent block, or one vacant of a node that lives, in a
+// world where plots can succeed.
 func (w *world) worthAPlot(c *call) bool {
+	if w.faults.crashes == 0 || w.plotting > 0 || len(w.script) > 0 {
+		return false
+	}
+	if c.op.Kind == Vacate {
+		m := w.machine(c.op.Block.Node)
+		return m != nil && m.on
+	}
 	lender := w.machine(c.op.Block.Lender)
-	return w.faults.crashes > 0 && w.plotting == 0 && len(w.script) == 0 &&
-		c.op.Kind == Create && c.machine != nil && lender != nil && lender.on && lender != c.machine
+	return c.op.Kind == Create && c.machine != nil && lender != nil && lender.on && lender != c.machine
 }
 
 // plot begins one against the call, if that is still under way.
 func (w *world) plot(c *call) {
+	if c.op.Kind == Vacate {
+		w.plotAgainstNode(c, w.machine(c.op.Block.Node))
+		return
+	}
 	lender := w.machine(c.op.Block.Lender)
 	if c.effected || !slices.Contains(w.calls, c) || !c.machine.on || !lender.on {
 		return
@@ -79,6 +91,19 @@ func grants(r Request, p netip.Prefix) bool {
 	return slices.ContainsFunc(r.Grants, func(g Grant) bool { return g.Prefix == p })
 }
 
+// plotAgainstNode has a node come back while the call that makes a block of it vacant
+// hangs.
+func (w *world) plotAgainstNode(c *call, m *machine) {
+	if c.effected || !slices.Contains(w.calls, c) || !m.on || !w.absolve(m) {
+		return
+	}
+	w.say("a plot against %v of %s, which is back", c.op.Block.Prefix, m.name)
+	m.partitioned = false
+	w.lates = append(w.lates, lateWrite{w.now.Add(w.delay(c.op)), c.op, c.node})
+	w.reply(c, Result{Err: ErrUnknown})
+	w.plotting = plotSteps
+}
+
 // around is the block of m that p lies in.
 func (w *world) around(p netip.Prefix, m *machine) (outer netip.Prefix, ok bool) {
 	for _, b := range w.store.blocks { // outer ones first
@@ -122,7 +147,9 @@ func (w *world) thicken() {
 		w.tick()
 	case n < 36:
 		w.network()
-	case n < 50:
+	case n < 42:
+		w.order()
+	case n < 55:
 		w.until(w.now.Add(time.Duration(w.rng.IntN(400)) * time.Millisecond))
 	default:
 		w.progress()
