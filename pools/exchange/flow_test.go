@@ -382,6 +382,158 @@ func TestFlowOfALoanThatDoesNotStand(t *testing.T) {
 	}
 }
 
+// A lent block is not used if it was somebody else who removed the request, or may have
+// been: the lender may have looked for the block before it was made.
+func TestFlowOfALoanWhoseRequestIsGone(t *testing.T) {
+	for name, unanswered := range map[string]bool{"removed by somebody else": false, "removed, and not answered": true} {
+		t.Run(name, func(t *testing.T) {
+			s, a, b := lending(t)
+			a.answered()
+			b.sees()
+			b.does("Create 10.0.0.3/32")
+			b.answered()
+			if unanswered {
+				b.does("Retract "+requestOf("b"), "Block 10.0.0.0/30")
+				b.unanswered(true)
+				b.does("Retract "+requestOf("b"), "Block 10.0.0.0/30")
+			} else {
+				s.store.retract("", s.store.requests[0])
+				b.does("Retract "+requestOf("b"), "Block 10.0.0.0/30")
+			}
+			b.answered()
+			b.does("Delete 10.0.0.3/32")
+			b.has()
+		})
+	}
+}
+
+// lendingParts brings a scene to where b makes the blocks of two grants of a.
+func lendingParts(t *testing.T) (s *scene, a, b *player) {
+	t.Helper()
+	s = newScene(t)
+	a, b = s.enter(t, "a", "a.1"), s.enter(t, "b", "b.1")
+	a.holds("10.0.0.4/30", 4)
+	a.holds("10.0.0.0/30", 1)
+	b.needs(3)
+	b.does("List a")
+	b.answered()
+	b.does("Ask " + requestOf("b"))
+	b.answered()
+	a.sees()
+	a.does()
+	a.Parted(a.Parting())
+	a.does("Grant 10.0.0.2/31, 10.0.0.0/32 to " + requestOf("b"))
+	a.answered()
+	b.sees()
+	b.does("Create 10.0.0.2/31", "Create 10.0.0.0/32")
+	return s, a, b
+}
+
+// What is granted together is drawn side by side, and what is around it read once.
+func TestFlowOfALoanOfTwoParts(t *testing.T) {
+	_, _, b := lendingParts(t)
+	b.answered()
+	b.has()
+	b.does("Retract "+requestOf("b"), "Block 10.0.0.0/30")
+	b.answered()
+	b.has("10.0.0.2/31", "10.0.0.0/32")
+}
+
+// One part of what was granted is another node's block by now, and nothing of it is
+// made; the other is used.
+func TestFlowOfALoanOfWhichAPartIsAnothers(t *testing.T) {
+	s, _, b := lendingParts(t)
+	s.store.create("c", pools.Block{Prefix: netip.MustParsePrefix("10.0.0.0/32"), Pool: "a", Node: "c"})
+	b.answered()
+	b.does("Block 10.0.0.0/32")
+	b.answered()
+	b.does("Retract "+requestOf("b"), "Block 10.0.0.0/30")
+	b.answered()
+	b.has("10.0.0.2/31")
+}
+
+// An asker that ends between the creations of one request returns what it has made, and
+// then the lender has all of it back.
+func TestFlowOfAnAskerThatEndsBetweenCreations(t *testing.T) {
+	s, a, b := lendingParts(t)
+	s.store.do("b", b.calls[0])
+	again := s.enter(t, "b", "b.1")
+	again.does()
+	again.Disown(s.store.requests)
+	s.now = s.now.Add(Settle)
+	again.does("Request " + requestOf("b"))
+	again.answered()
+	again.does("Block 10.0.0.2/31", "Block 10.0.0.0/32")
+	again.answered()
+	again.does("Delete 10.0.0.2/31", "Retract "+requestOf("b"))
+	again.answered()
+	again.has()
+	a.sees()
+	for range 10 {
+		s.now = s.now.Add(time.Second)
+		a.calls, _ = a.Advance(s.now)
+		a.answered()
+	}
+	if left := a.ledger.Asides(); len(left) > 0 || a.ledger.Free("a", pools.IPv4, s.now) != 3 {
+		t.Errorf("still set aside: %v", left)
+	}
+}
+
+// A lender that ends asks once after all that it has granted together.
+func TestFlowOfALenderThatEndsAfterAGrant(t *testing.T) {
+	s, a, b := lendingParts(t)
+	again := s.enter(t, "a", "a.1")
+	if _, err := again.Restore(a.History()); err != nil {
+		t.Fatal(err)
+	}
+	again.does("Request " + requestOf("b"))
+	again.answered()
+	b.answered()
+	b.does("Retract "+requestOf("b"), "Block 10.0.0.0/30")
+	b.answered()
+	s.now = s.now.Add(time.Second)
+	again.does("Request " + requestOf("b"))
+	again.answered()
+	s.now = s.now.Add(time.Second)
+	again.does("Block 10.0.0.2/31", "Block 10.0.0.0/32")
+	again.answered()
+	if asides := again.ledger.Asides(); len(asides) != 2 {
+		t.Errorf("set aside: %v", asides)
+	}
+	b.has("10.0.0.2/31", "10.0.0.0/32")
+}
+
+// A request that was given more since it was read is not removed before that is drawn,
+// too; what was read of the blocks around is read again.
+func TestFlowOfAGrantThatComesWhileTheRequestIsClosed(t *testing.T) {
+	s, a, b := lending(t)
+	b.needs(3)
+	a.answered()
+	first := s.store.requests[0]
+	first.Count = 3 // more than b has asked for at first
+	s.store.requests[0] = first
+	b.sees()
+	b.does("Create 10.0.0.3/32")
+	b.answered()
+	s.now = s.now.Add(time.Second)
+	b.does("Retract "+requestOf("b"), "Block 10.0.0.0/30")
+	outer := first.Grants[0]
+	outer.Prefix = netip.MustParsePrefix("10.0.0.2/32")
+	first.Grants = append(slices.Clip(first.Grants), outer)
+	if _, err := s.store.grant("a", first); err != nil {
+		t.Fatal(err)
+	}
+	b.answered()
+	b.has()
+	b.sees()
+	b.does("Create 10.0.0.2/32")
+	b.answered()
+	s.now = s.now.Add(time.Second)
+	b.does("Retract "+requestOf("b"), "Block 10.0.0.0/30")
+	b.answered()
+	b.has("10.0.0.2/32", "10.0.0.3/32")
+}
+
 // What comes free while another node waits is lent at once: whoever releases is told
 // that somebody waits, and the node wakes by itself when an address has rested.
 func TestFlowOfWhatComesFree(t *testing.T) {

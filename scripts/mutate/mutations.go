@@ -95,7 +95,7 @@ func loans() []mutation {
 		{
 			"loan: not in the journal", answer,
 			`if err := n.Keep(pools.Record{Op: pools.Lent, Pool: r.Pool, At: n.now, Block: &pools.Block{Prefix: p, Pool: r.Pool, Node: r.Node}, Ref: ref}); err != nil {`,
-			"_ = ref\n\t\tif err := error(nil); err != nil {",
+			"_, _ = ref, pools.Lent\n\t\tif err := error(nil); err != nil {",
 		},
 		{
 			"loan: granted while the network leads here", answer,
