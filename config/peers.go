@@ -127,8 +127,9 @@ type BFD struct {
 type Accept struct {
 	// The routes that count; without any, none does.
 	Prefixes []PrefixRule `key:"prefixes"`
-	// How many prefixes of a family the router may send, counted or not. With
-	// one more the session is shut for a minute.
+	// How many routes of a family the router may send, accepted or not, but for
+	// those that it has from nodes of this ASN. With one more the session is shut
+	// for a minute.
 	Max int `key:"max" default:"10000" limits:"1..2147483647"`
 }
 

@@ -20,7 +20,8 @@ func TestAcceptedAgainstHistory(t *testing.T) {
 		now := time.Unix(1, 0)
 		table := newLessons()
 		table.begin(speaker.Local{ASN: nodeASN, GracefulRestart: speaker.GracefulRestart{Enabled: true, Time: time.Minute}}, now)
-		l, history := &learned{table: table}, naiveHistory{}
+		l, history := newLearned(newMemorySink().open, nil), naiveHistory{}
+		l.table = table
 		peers := make(map[netip.Addr]speaker.Peer)
 		for range 200 {
 			a := netip.AddrFrom4([4]byte{192, 0, 2, byte(random.IntN(3))})
@@ -59,7 +60,7 @@ func TestAcceptedInState(t *testing.T) {
 		AfiSafis: []*api.AfiSafi{{State: &api.AfiSafiState{Family: unicast(speaker.IPv4), Received: 3, Accepted: 3}}},
 	}}
 	l.sessions[address].negotiated = map[speaker.Family]bool{speaker.IPv4: true}
-	var nothing *learned
+	nothing := newLearned(nil, nil)
 	for want, accepted := range []map[string]map[speaker.Family]int{nothing.accepted(), {address: {speaker.IPv4: 1, speaker.IPv6: 7}}} {
 		f := l.state(peers, accepted).Peers[0].Families
 		if len(f) != 1 || f[0].Received != 3 || f[0].Accepted != want {

@@ -44,12 +44,15 @@ const (
 // table has no part in it: the import policy keeps every route of a router out of
 // there, so that none can ever be told to another.
 //
-// A nil one learns nothing.
+// Without a way to open a sink it counts alone what routers tell.
 type learned struct {
 	log  *slog.Logger
-	open func() (Sink, error)
-	sink Sink          // nil until keep has opened it; after that it stays
-	call chan struct{} // of size one: there is something to do
+	open func() (Sink, error) // nil for no sink
+	sink Sink                 // nil until keep has opened it; after that it stays
+	call chan struct{}        // of size one: there is something to do
+	// watched says that watch runs. Like sink it is keep's alone.
+	watched bool
+	pace    pace // is keep's, too
 
 	mu      sync.Mutex
 	table   *lessons
@@ -63,26 +66,26 @@ type learned struct {
 }
 
 // Learn has the server put the routes of routers that the settings accept into the
-// sink that open makes, which is nobody else's then. It comes before the first Set,
-// and open is called after it, until it succeeds: meanwhile the error is the State's
-// LearnedTrouble, and BGP goes on. What the sink holds of before goes unless it is
-// learned again.
+// sink that open makes, which is nobody else's then. It comes before the first Set.
+// Where the settings accept nothing open is called once, to remove what the sink
+// holds of before, and nobody is told if that can't be. Else it is called until it
+// succeeds: meanwhile the error is the State's LearnedTrouble, and BGP goes on. What
+// the sink holds of before goes unless it is learned again.
 func (s *Server) Learn(open func() (Sink, error)) { s.learned = newLearned(open, s.log) }
 
 func newLearned(open func() (Sink, error), log *slog.Logger) *learned {
-	return &learned{log: log, open: open, call: make(chan struct{}, 1), table: newLessons(), look: true, ended: make(chan struct{})}
+	l := &learned{log: log, open: open, call: make(chan struct{}, 1), table: newLessons(), look: true, ended: make(chan struct{})}
+	l.table.sinkless = open == nil
+	return l
 }
 
 // begin starts a life of BGP: nothing is known, and what is held stays for as long
 // as routers may need to come back.
 func (l *learned) begin(local speaker.Local, now time.Time) {
-	if l == nil {
-		return
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.table.begin(local, now)
-	if !l.begun {
+	if !l.begun && l.open != nil {
 		ctx, stop := context.WithCancel(context.Background())
 		l.begun, l.stop = true, stop
 		go l.keep(ctx)
@@ -90,26 +93,22 @@ func (l *learned) begin(local speaker.Local, now time.Time) {
 	l.callKeep()
 }
 
-// configure says whose routes count, and which prefixes are this node's own.
-func (l *learned) configure(peers map[netip.Addr]speaker.Peer, ranges map[string]speaker.Range, own []netip.Prefix) {
-	if l == nil {
-		return
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.table.configure(peers, ranges, own)
-	l.callKeep()
+// configure says whose routes count, and which prefixes are this node's own. It
+// gives those who have told more by now than they may.
+func (l *learned) configure(peers map[netip.Addr]speaker.Peer, ranges map[string]speaker.Range, own []netip.Prefix) []flood {
+	return l.do(func(t *lessons, _ time.Time) {
+		t.configure(peers, ranges, own)
+		l.look = l.look || !t.known
+	})
 }
 
-// do changes the table.
-func (l *learned) do(change func(t *lessons, now time.Time)) {
-	if l == nil {
-		return
-	}
+// do changes the table, and gives those who have told too much by now.
+func (l *learned) do(change func(t *lessons, now time.Time)) []flood {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	change(l.table, time.Now())
 	l.callKeep()
+	return l.table.takeFloods()
 }
 
 func (l *learned) callKeep() {
@@ -145,16 +144,46 @@ func (l *learned) opened(ctx context.Context) bool {
 		sink, err := l.open()
 		if err == nil {
 			l.sink = sink
-			go l.watch(ctx)
 			return true
 		}
 		l.fumble(fmt.Errorf("learned routes have nowhere to go: %w", err))
+		if !l.paused(ctx) {
+			return false
+		}
+	}
+}
+
+// paused returns when the sink is to be tried again, or with false when ctx ends.
+func (l *learned) paused(ctx context.Context) bool {
+	select {
+	case <-time.After(retryTime):
+	case <-ctx.Done():
+		return false
+	}
+	for !l.wanted() {
 		select {
-		case <-time.After(retryTime):
+		case <-l.call:
 		case <-ctx.Done():
 			return false
 		}
 	}
+	return true
+}
+
+// wanted says whether there is any use for the sink.
+func (l *learned) wanted() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.table.installed > 0 || l.table.accepts()
+}
+
+// watchOnce has the sink watched as soon as it is of use.
+func (l *learned) watchOnce(ctx context.Context) {
+	if l.watched || !l.wanted() {
+		return
+	}
+	l.watched = true
+	go l.watch(ctx)
 }
 
 // keep makes the sink what the table says until ctx ends.
@@ -173,10 +202,13 @@ func (l *learned) keep(ctx context.Context) {
 		case <-l.call:
 		case <-timer.C:
 		case <-tick.C:
-			l.changed()
+			if l.watched {
+				l.changed()
+			}
 		case <-ctx.Done():
 			return
 		}
+		l.watchOnce(ctx)
 		now := time.Now()
 		if l.due(now, calm) {
 			calm = time.Now().Add(l.reconcile(ctx))
@@ -196,9 +228,13 @@ func (l *learned) due(now, calm time.Time) bool {
 
 // rest is for how long there is nothing to do if nothing happens.
 func (l *learned) rest(now, calm time.Time) time.Duration {
+	over := l.pace.rest(now)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	next := l.table.next(now.Add(lookTime))
+	if !over.IsZero() && over.Before(next) {
+		next = over
+	}
 	if l.look && calm.Before(next) {
 		next = calm
 	}
@@ -218,7 +254,7 @@ func (l *learned) reconcile(ctx context.Context) (calm time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if held == nil && err != nil {
-		l.look = true
+		l.look = l.table.accepts()
 		return retryTime
 	}
 	if l.blind && err == nil {
@@ -229,12 +265,15 @@ func (l *learned) reconcile(ctx context.Context) (calm time.Duration) {
 	return calmTime
 }
 
-// fumble notes that the sink can't be opened or read.
+// fumble notes that the sink can't be opened or read, which is nothing to tell where
+// nobody wants it.
 func (l *learned) fumble(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.blind = true
-	l.complain(err)
+	if l.table.accepts() {
+		l.complain(err)
+	}
 }
 
 // hand hands over one change, and says whether there may be more.
@@ -250,6 +289,7 @@ func (l *learned) hand(ctx context.Context) (more bool) {
 	if change.Empty() {
 		return more
 	}
+	l.pace.handed(len(change.Add)+len(change.Replace)+len(change.Delete), time.Now())
 	err := l.sink.Apply(ctx, change)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -281,9 +321,6 @@ func (l *learned) complain(err error) {
 
 // close ends the upkeep; with how Withdraw nothing learned stays behind.
 func (l *learned) close(ctx context.Context, how speaker.Stop) error {
-	if l == nil {
-		return nil
-	}
 	l.mu.Lock()
 	begun := l.begun
 	if begun {
@@ -297,7 +334,7 @@ func (l *learned) close(ctx context.Context, how speaker.Stop) error {
 			return ctx.Err()
 		}
 	}
-	if how != speaker.Withdraw {
+	if l.open == nil || how != speaker.Withdraw {
 		return nil
 	}
 	if l.sink == nil {
@@ -314,7 +351,7 @@ func (l *learned) close(ctx context.Context, how speaker.Stop) error {
 func (l *learned) unopened() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.trouble == "" {
+	if l.trouble == "" || !l.table.accepts() {
 		return nil
 	}
 	return fmt.Errorf("learned routes of before, if any, stay: %s", l.trouble)
@@ -322,12 +359,9 @@ func (l *learned) unopened() error {
 
 // count is how many learned routes are in force, and why others are not.
 func (l *learned) count() (inForce int, trouble string) {
-	if l == nil {
-		return 0, ""
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.refused == 0 && !l.blind {
+	if l.refused == 0 && (!l.blind || !l.table.accepts()) {
 		return l.table.installed, ""
 	}
 	return l.table.installed, l.trouble

@@ -18,13 +18,14 @@ const (
 
 // way is what one UPDATE says of all its prefixes.
 type way struct {
-	hops       []netip.Addr // one, as a rule
+	hops       []netip.Addr // one, as a rule; none for a way that leads nowhere
 	preference uint32
 	length     int // of the AS path, RFC 4271 section 9.1.2.2
 	origin     uint8
 	med        uint32
 	neighbor   uint32 // the ASN that the MED is of
 	external   bool
+	echo       bool // it has been through this node, or another of its ASN
 }
 
 // compare orders ways by what decides before MED (RFC 4271, section 9.1.2.2), the
@@ -37,18 +38,15 @@ func (w *way) compare(o *way) int {
 // route to it counts. Ways that nothing in RFC 4271 tells apart, but for the age
 // and the router's name, share the traffic, whichever ASNs they come by.
 func (t *lessons) want(p netip.Prefix, e *entry) []netip.Addr {
-	if len(e.paths) == 0 || t.own.contain(p) {
+	if !slices.ContainsFunc(e.paths, func(one report) bool { return one.accepted }) || t.own.contain(p) {
 		return nil // what this node holds is delivered here
 	}
 	if len(e.paths) == 1 {
-		if e.paths[0].from.accepts(p) {
-			return e.paths[0].way.hops
-		}
-		return nil
+		return e.paths[0].way.hops
 	}
 	var ways []*way
 	for _, one := range e.paths {
-		if one.from.accepts(p) {
+		if one.accepted {
 			ways = append(ways, one.way)
 		}
 	}
@@ -85,7 +83,10 @@ func best(ways []*way) []*way {
 	return slices.DeleteFunc(ways, func(w *way) bool { return w.external != external })
 }
 
-// accepts says whether a route of the router counts.
+// takes says whether a route of the router counts.
+func (r *teacher) takes(p netip.Prefix, w *way) bool { return len(w.hops) > 0 && r.accepts(p) }
+
+// accepts says whether the router's rules accept a prefix.
 func (r *teacher) accepts(p netip.Prefix) bool {
 	return slices.ContainsFunc(r.accept, func(rule speaker.PrefixRule) bool { return ruleAccepts(rule, p) })
 }

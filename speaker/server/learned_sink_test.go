@@ -67,6 +67,11 @@ func TestChildWithoutSink(t *testing.T) {
 	must(t, c.Set(within(t, soon), d))
 	must(t, c.Flush(within(t, soon), d.Prefixes()))
 	r.has(t, "10.1.0.0/26")
+	if st, err := c.State(within(t, soon)); err != nil || st.LearnedTrouble != "" {
+		t.Errorf("%q is trouble though nobody is listened to, %v", st.LearnedTrouble, err)
+	}
+	d.Peers[0].Accept = everything()
+	must(t, c.Set(within(t, soon), d))
 	eventually(t, "the state names the trouble", func() bool {
 		st, err := c.State(within(t, soon))
 		return err == nil && strings.Contains(st.LearnedTrouble, "no sink here")

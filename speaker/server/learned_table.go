@@ -13,6 +13,8 @@ import (
 // lessons is what routers have taught: every route of theirs, and what of it
 // stands in the sink. It is pure: nothing in it waits or looks at a clock.
 type lessons struct {
+	// sinkless says that there is no sink: routes are only counted.
+	sinkless bool
 	asn      uint32 // this node's
 	routerID netip.Addr
 	keeps    time.Duration // for which routes outlive their session
@@ -22,7 +24,11 @@ type lessons struct {
 	ranges   []speaker.Range
 	own      nets
 	entries  map[netip.Prefix]*entry
-	dirty    []netip.Prefix // that are to be looked at
+	dirty    []*entry // that are to be looked at
+	// postponed are those that were looked at, and wait with the others.
+	postponed []*entry
+	change    routes.Change // the last one that was taken
+	floods    []flood       // that nobody was told of yet
 	// known says that the entries say what stands in the sink.
 	known     bool
 	installed int // entries that stand there
@@ -47,27 +53,33 @@ type teacher struct {
 	stale bool
 	until time.Time
 	ended map[speaker.Family]bool // whose End-of-RIB came in this session
-	// accepted counts its routes among the entries' paths that its rules accept: to
-	// count them whenever somebody asks would take the table's whole length.
-	accepted map[speaker.Family]int
+	// counts are of its routes among the entries' paths: to count them whenever
+	// somebody asks would take the table's whole length.
+	counts map[speaker.Family]*tally
+	most   int // that it may tell of a family
+	// flooded says that it told more, and is not listened to in this session.
+	flooded bool
 }
 
 // entry is one prefix.
 type entry struct {
-	paths []report
-	room  [1]report // for most
+	prefix netip.Prefix
+	paths  []report
+	room   [1]report // for most
 	// put are the next hops that stand in the sink; none for no route.
 	put   []netip.Addr
-	dirty bool
+	dirty bool // it is in the table's list of such
+	late  bool // it is among the postponed
 }
 
 // report is a way to a prefix as told by one router. Its number tells several of one router
 // apart (RFC 7911).
 type report struct {
-	from   *teacher
-	way    *way
-	number uint32
-	era    uint32
+	from     *teacher
+	way      *way
+	number   uint32
+	era      uint32
+	accepted bool // by the router's rules
 }
 
 func newLessons() *lessons {
@@ -76,9 +88,9 @@ func newLessons() *lessons {
 
 // begin forgets all that routers said.
 func (t *lessons) begin(local speaker.Local, now time.Time) {
-	for p, e := range t.entries {
+	for _, e := range t.entries {
 		e.paths = nil
-		t.mark(p, e)
+		t.mark(e)
 	}
 	clear(t.teachers)
 	t.asn, t.routerID, t.keeps, t.deferral = local.ASN, local.RouterID, 0, 0
@@ -101,6 +113,7 @@ func (t *lessons) configure(peers map[netip.Addr]speaker.Peer, ranges map[string
 		before := r.accept
 		t.instruct(address, r)
 		otherRules = otherRules || !slices.Equal(before, r.accept)
+		t.checkFlood(address, r)
 	}
 	if otherRules {
 		t.recount()
@@ -110,21 +123,16 @@ func (t *lessons) configure(peers map[netip.Addr]speaker.Peer, ranges map[string
 	}
 }
 
-// count enters in a router's number of accepted routes that one came or went.
-func (r *teacher) count(p netip.Prefix, n int) {
-	if r.accepts(p) {
-		r.accepted[familyOf(p.Addr())] += n
-	}
-}
-
 // recount is for when rules have changed.
 func (t *lessons) recount() {
 	for _, r := range t.teachers {
-		clear(r.accepted)
+		clear(r.counts)
 	}
-	for p, e := range t.entries {
-		for _, one := range e.paths {
-			one.from.count(p, 1)
+	for _, e := range t.entries {
+		for i := range e.paths {
+			one := &e.paths[i]
+			one.accepted = one.from.takes(e.prefix, one.way)
+			one.count(e.prefix, 1)
 		}
 	}
 }
@@ -140,7 +148,7 @@ func (t *lessons) instruct(address string, r *teacher) {
 			}
 		}
 	}
-	r.accept, r.families = p.Accept.Prefixes, p.Families
+	r.accept, r.most, r.families = p.Accept.Prefixes, mostPrefixes(p.Accept), p.Families
 	r.asn = cmp.Or(p.LocalASN, t.asn)
 	r.external = p.ASN != r.asn
 }
@@ -154,7 +162,7 @@ func (t *lessons) teacher(address string) *teacher {
 	if err != nil {
 		return nil
 	}
-	r := &teacher{address: a, accepted: make(map[speaker.Family]int)}
+	r := &teacher{address: a, counts: make(map[speaker.Family]*tally)}
 	t.instruct(address, r)
 	t.teachers[address] = r
 	return r
@@ -162,7 +170,7 @@ func (t *lessons) teacher(address string) *teacher {
 
 // up says that a session with a router came about.
 func (t *lessons) up(r *teacher, now time.Time) {
-	r.up, r.ended, r.until = true, make(map[speaker.Family]bool), now.Add(t.keeps)
+	r.up, r.flooded, r.ended, r.until = true, false, make(map[speaker.Family]bool), now.Add(t.keeps)
 }
 
 // down says that a session ended. kept says that its routes count until the router
@@ -194,10 +202,15 @@ func (t *lessons) sweep(r *teacher, families ...speaker.Family) {
 			continue
 		}
 		n := len(e.paths)
-		e.paths = slices.DeleteFunc(e.paths, func(w report) bool { return w.from == r && w.era != r.era })
-		if gone := n - len(e.paths); gone > 0 {
-			r.count(p, -gone)
-			t.mark(p, e)
+		e.paths = slices.DeleteFunc(e.paths, func(w report) bool {
+			old := w.from == r && w.era != r.era
+			if old {
+				w.count(p, -1)
+			}
+			return old
+		})
+		if len(e.paths) < n {
+			t.mark(e)
 		}
 	}
 	if len(families) == 2 {
@@ -228,21 +241,27 @@ func (t *lessons) complete(r *teacher) bool {
 
 // learn enters a route of a router.
 func (t *lessons) learn(r *teacher, p netip.Prefix, number uint32, w *way) {
+	e := t.entry(p)
+	new := report{from: r, way: w, number: number, era: r.era, accepted: r.takes(p, w)}
+	if i := e.find(r, number); i < 0 {
+		e.paths = append(e.paths, new)
+	} else {
+		e.paths[i].count(p, -1)
+		e.paths[i] = new
+	}
+	new.count(p, 1)
+	t.mark(e)
+}
+
+// entry gives that of a prefix, begun if need be.
+func (t *lessons) entry(p netip.Prefix) *entry {
 	e := t.entries[p]
 	if e == nil {
-		e = new(entry)
+		e = &entry{prefix: p}
 		e.paths = e.room[:0]
 		t.entries[p] = e
 	}
-	new := report{from: r, way: w, number: number, era: r.era}
-	i := e.find(r, number)
-	if i < 0 {
-		e.paths = append(e.paths, new)
-		r.count(p, 1)
-	} else {
-		e.paths[i] = new
-	}
-	t.mark(p, e)
+	return e
 }
 
 // unlearn drops a route of a router.
@@ -252,9 +271,9 @@ func (t *lessons) unlearn(r *teacher, p netip.Prefix, number uint32) {
 		return
 	}
 	if i := e.find(r, number); i >= 0 {
+		e.paths[i].count(p, -1)
 		e.paths = slices.Delete(e.paths, i, i+1)
-		r.count(p, -1)
-		t.mark(p, e)
+		t.mark(e)
 	}
 }
 
@@ -262,16 +281,22 @@ func (e *entry) find(r *teacher, number uint32) int {
 	return slices.IndexFunc(e.paths, func(w report) bool { return w.from == r && w.number == number })
 }
 
-func (t *lessons) mark(p netip.Prefix, e *entry) {
-	if !e.dirty {
+// mark has an entry looked at, if there is somebody to act on it.
+func (t *lessons) mark(e *entry) {
+	switch {
+	case t.sinkless:
+		if len(e.paths) == 0 {
+			delete(t.entries, e.prefix)
+		}
+	case !e.dirty:
 		e.dirty = true
-		t.dirty = append(t.dirty, p)
+		t.dirty = append(t.dirty, e)
 	}
 }
 
 func (t *lessons) markAll() {
-	for p, e := range t.entries {
-		t.mark(p, e)
+	for _, e := range t.entries {
+		t.mark(e)
 	}
 }
 
@@ -297,8 +322,27 @@ func (t *lessons) settle(now time.Time) {
 	}
 	if t.waiting && t.configured && (!now.Before(t.until) || t.returned()) {
 		t.waiting = false
-		t.markAll()
+		for _, e := range t.postponed {
+			e.late = false
+			t.mark(e)
+		}
+		t.postponed = nil
 	}
+}
+
+// accepts says whether the settings accept anything of anybody.
+func (t *lessons) accepts() bool {
+	for _, rg := range t.ranges {
+		if len(rg.Accept.Prefixes) > 0 {
+			return true
+		}
+	}
+	for _, p := range t.peers {
+		if len(p.Accept.Prefixes) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // returned says whether all routers that count have told all that they know.
@@ -328,12 +372,7 @@ func (t *lessons) holds(list []routes.Route) {
 		}
 	}
 	for _, r := range list {
-		e := t.entries[r.Prefix]
-		if e == nil {
-			e = new(entry)
-			e.paths = e.room[:0]
-			t.entries[r.Prefix] = e
-		}
+		e := t.entry(r.Prefix)
 		e.put = r.Via
 		if len(r.Via) == 0 { // not of our making: to be replaced or removed
 			e.put = []netip.Addr{{}}
@@ -342,7 +381,7 @@ func (t *lessons) holds(list []routes.Route) {
 	t.installed, t.known = len(list), true
 	for p, e := range t.entries {
 		if !slices.Equal(was[p], e.put) || !slices.Equal(e.put, t.want(p, e)) {
-			t.mark(p, e)
+			t.mark(e)
 		}
 	}
 }
@@ -358,40 +397,41 @@ func (t *lessons) missing(list []netip.Prefix) {
 }
 
 // take gives the next change, of at most so many routes, as one that is made, and
-// whether there is more.
+// whether there is more. It holds until the next call.
 func (t *lessons) take(most int) (c routes.Change, more bool) {
+	c = routes.Change{Add: t.change.Add[:0], Replace: t.change.Replace[:0], Delete: t.change.Delete[:0]}
 	n := 0
-	for _, p := range t.dirty {
+	for _, e := range t.dirty {
 		if len(c.Add)+len(c.Replace)+len(c.Delete) == most {
 			break
 		}
 		n++
-		e := t.entries[p]
-		if e == nil {
-			continue
-		}
 		e.dirty = false
-		t.takeOne(&c, p, e)
-		if len(e.paths) == 0 && len(e.put) == 0 {
-			delete(t.entries, p)
+		t.takeOne(&c, e)
+		if len(e.paths) == 0 && len(e.put) == 0 && t.entries[e.prefix] == e {
+			delete(t.entries, e.prefix)
 		}
 	}
-	t.dirty = t.dirty[n:]
+	t.dirty, t.change = t.dirty[n:], c
 	if len(t.dirty) == 0 {
 		t.dirty = nil
 	}
 	return c, len(t.dirty) > 0
 }
 
-func (t *lessons) takeOne(c *routes.Change, p netip.Prefix, e *entry) {
-	want := t.want(p, e)
+func (t *lessons) takeOne(c *routes.Change, e *entry) {
+	p, want := e.prefix, t.want(e.prefix, e)
 	switch {
-	case len(e.put) == 0 && len(want) == 0:
+	case len(e.put) == 0 && len(want) == 0, slices.Equal(e.put, want):
 		return
 	case len(e.put) == 0:
 		c.Add = append(c.Add, routes.Route{Prefix: p, Via: want})
 		t.installed++
-	case t.waiting && !t.own.contain(p), slices.Equal(e.put, want):
+	case t.waiting && !t.own.contain(p):
+		if !e.late {
+			e.late = true
+			t.postponed = append(t.postponed, e)
+		}
 		return
 	case len(want) == 0:
 		c.Delete = append(c.Delete, routes.Route{Prefix: p, Via: e.put})

@@ -313,7 +313,7 @@ func TestBestWays(t *testing.T) {
 		a, b := base, base
 		a.hops, b.hops = hop("192.0.2.1"), hop("192.0.2.2")
 		c.edit(&a, &b)
-		e := &entry{paths: []report{{from: &teacher{accept: everything().Prefixes}, way: &b}, {from: &teacher{accept: everything().Prefixes}, way: &a}}}
+		e := &entry{paths: []report{{from: &teacher{accept: everything().Prefixes}, way: &b, accepted: true}, {from: &teacher{accept: everything().Prefixes}, way: &a, accepted: true}}}
 		got := fmt.Sprint(newLessons().want(netip.MustParsePrefix("10.0.0.0/8"), e))
 		if want := map[string]string{"a": "[192.0.2.1]", "b": "[192.0.2.2]", "both": "[192.0.2.1 192.0.2.2]"}[c.is]; got != want {
 			t.Errorf("%s: %s, want %s", c.name, got, want)

@@ -17,16 +17,14 @@ import (
 // watchers would make each route anew in another form, which takes longer than
 // all else together.
 
-// received is the line about an UPDATE.
-func (l *learned) received(f log.Fields) {
-	if l == nil {
-		return
-	}
+// received is the line about an UPDATE. It gives those who have told too much by
+// now.
+func (l *learned) received(f log.Fields) []flood {
 	u := lesson{}
 	u.nlri, _ = f["nlri"].([]*bgp.IPAddrPrefix)
 	u.withdrawn, _ = f["withdrawals"].([]*bgp.IPAddrPrefix)
 	u.attributes, _ = f["attributes"].([]bgp.PathAttributeInterface)
-	l.do(func(t *lessons, now time.Time) { t.update(keyOf(f), u, now) })
+	return l.do(func(t *lessons, now time.Time) { t.update(keyOf(f), u, now) })
 }
 
 // session is the line about a state.
@@ -34,7 +32,6 @@ func (l *learned) session(f log.Fields) {
 	was, is, reason := f["old"], f["new"], fmt.Sprint(f["reason"])
 	lost := was == bgp.BGP_FSM_ESTABLISHED.String() && was != is
 	switch {
-	case l == nil:
 	case is == bgp.BGP_FSM_ESTABLISHED.String():
 		l.do(func(t *lessons, now time.Time) {
 			if r := t.teacher(keyOf(f)); r != nil {
@@ -54,9 +51,7 @@ func (l *learned) session(f log.Fields) {
 
 // left is the line about a peer that is none any more.
 func (l *learned) left(f log.Fields) {
-	if l != nil {
-		l.do(func(t *lessons, now time.Time) { t.leave(keyOf(f), now) })
-	}
+	l.do(func(t *lessons, now time.Time) { t.leave(keyOf(f), now) })
 }
 
 // lesson is an UPDATE.
@@ -68,9 +63,10 @@ type lesson struct {
 // update takes what a router says.
 func (t *lessons) update(address string, u lesson, now time.Time) {
 	r := t.teachers[address]
-	if r == nil || !r.up {
-		return // of a session that has ended
+	if r == nil || !r.up || r.flooded {
+		return // of a session that has ended, or is about to
 	}
+	defer t.checkFlood(address, r)
 	for _, n := range u.withdrawn {
 		t.withdraw(r, n)
 	}
@@ -113,17 +109,16 @@ func (t *lessons) withdraw(r *teacher, n bgp.AddrPrefixInterface) {
 	}
 }
 
-// announce enters a route; without a way it is one that does not count, in place of
-// one that may have.
+// announce enters a route.
 func (t *lessons) announce(r *teacher, n bgp.AddrPrefixInterface, w *way) {
 	p := prefixOf(n).Masked()
-	switch {
-	case !p.IsValid():
-	case w == nil || !routable(p):
-		t.unlearn(r, p, n.PathIdentifier())
-	default:
-		t.learn(r, p, n.PathIdentifier(), w)
+	if !p.IsValid() {
+		return
 	}
+	if !routable(p) {
+		w = &way{echo: w.echo}
+	}
+	t.learn(r, p, n.PathIdentifier(), w)
 }
 
 // routable says whether a prefix is of addresses that a router can lead to.
@@ -133,8 +128,8 @@ func routable(p netip.Prefix) bool {
 }
 
 // way reads the attributes of an UPDATE; reach is for the prefixes in there, nil
-// for those of IPv4 outside. It is nil for a route that has been here already, or
-// that leads nowhere.
+// for those of IPv4 outside. It has no next hops for a route that has been here
+// already, or that leads nowhere.
 func (t *lessons) way(r *teacher, attributes []bgp.PathAttributeInterface, reach *bgp.PathAttributeMpReachNLRI) *way {
 	w := &way{preference: usualPreference, external: r.external}
 	shut := false
@@ -145,7 +140,7 @@ func (t *lessons) way(r *teacher, attributes []bgp.PathAttributeInterface, reach
 			w.origin = a.Value
 		case *bgp.PathAttributeAsPath:
 			if !w.along(a.Value, r.asn) {
-				return nil
+				return &way{echo: true}
 			}
 		case *bgp.PathAttributeNextHop:
 			hop = addrOf(a.Value)
@@ -157,7 +152,7 @@ func (t *lessons) way(r *teacher, attributes []bgp.PathAttributeInterface, reach
 			}
 		case *bgp.PathAttributeOriginatorId: // RFC 4456, section 8
 			if !r.external && addrOf(a.Value) == t.routerID {
-				return nil
+				return &way{echo: true}
 			}
 		case *bgp.PathAttributeCommunities:
 			shut = slices.Contains(a.Value, uint32(speaker.GracefulShutdown))
@@ -169,10 +164,9 @@ func (t *lessons) way(r *teacher, attributes []bgp.PathAttributeInterface, reach
 	if reach != nil {
 		hop = r.hop(reach)
 	}
-	if !hop.IsValid() {
-		return nil
+	if hop.IsValid() {
+		w.hops = []netip.Addr{hop}
 	}
-	w.hops = []netip.Addr{hop}
 	return w
 }
 

@@ -31,6 +31,7 @@ type ledger struct {
 	swapped  *session                 // what that one was; nil while there is none
 	changed  chan struct{}            // closed and replaced whenever a waiter should look again
 	tend     chan struct{}            // of size one: a session needs a hand, see Server.tend
+	flooded  chan struct{}            // of size one: a session has to be shut, see Server.endFloods
 	// keeps is how long peers keep forwarding without a session, and keepsStale
 	// those that know long-lived graceful restart; 0 without graceful restart.
 	keeps, keepsStale time.Duration
@@ -57,8 +58,9 @@ type session struct {
 	opening    bool      // an OPEN is under way
 	bitOut     bool      // the bit was cleared after it had left in the OPEN that is under way
 	limited    time.Time
-	noHelper   bool // the peer of this session does not help restarts; false while that is unknown
-	brief      bool // and it knows no long-lived ones; false while that is unknown
+	flood      *flood // that the session is to be shut for; nil when somebody is about it
+	noHelper   bool   // the peer of this session does not help restarts; false while that is unknown
+	brief      bool   // and it knows no long-lived ones; false while that is unknown
 	// holds is until when the peer, while it has no session, may keep routes
 	// of this node as a helper of its restart; zero if it can't.
 	holds      time.Time
@@ -111,6 +113,7 @@ func newLedger(g speaker.GracefulRestart) *ledger {
 		awaited:   make(map[netip.Prefix]int),
 		changed:   make(chan struct{}),
 		tend:      make(chan struct{}, 1),
+		flooded:   make(chan struct{}, 1),
 	}
 	if g.Enabled {
 		l.keeps, l.keepsStale = g.Time, g.Kept()
@@ -490,18 +493,6 @@ func (l *ledger) cannotConnect(address string, err error) (p speaker.Peer, why s
 	}
 	news, s.trouble = s.trouble != why, why
 	return s.peer, why, news
-}
-
-// overLimit records that GoBGP shut a session for the number of its prefixes.
-func (l *ledger) overLimit(address string, family any) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if s := l.sessions[address]; s != nil {
-		s.limited = time.Now()
-		// The notification that follows may be a hard reset, which says less.
-		s.verdict = fmt.Sprintf("the peer sent more than %d prefixes (%v): filter what it announces to this node", mostPrefixes(s.peer.Accept), family)
-		l.callTend()
-	}
 }
 
 // restarted records that GoBGP ended the deferral for every peer, also for

@@ -143,6 +143,7 @@ func (s *Server) start(ctx context.Context, local speaker.Local, ends *endpoints
 	tendCtx, stop := context.WithCancel(context.Background())
 	r.stop, r.tended = stop, make(chan struct{})
 	go s.tend(tendCtx, r)
+	go s.endFloods(tendCtx, r)
 	s.run.Store(r)
 	return r, nil
 }

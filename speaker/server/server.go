@@ -51,7 +51,7 @@ type Server struct {
 	// later says that a run was ended with a Cease: those after it restart
 	// nothing.
 	later   bool
-	learned *learned // nil without a sink
+	learned *learned
 	failed  *failure // the last start in place of another, if it failed
 	// wish is all but the announcements of the last Set whose Local was not refused.
 	wish     speaker.Desired
@@ -88,7 +88,7 @@ var _ speaker.Speaker = (*Server)(nil)
 
 // New makes a speaker that does nothing until its first Set.
 func New(log *slog.Logger) *Server {
-	return &Server{log: log, limitRetry: limitRetry, turn: make(chan struct{}, 1)}
+	return &Server{log: log, limitRetry: limitRetry, turn: make(chan struct{}, 1), learned: newLearned(nil, log)}
 }
 
 // acquire waits for the turn to change GoBGP, which release ends.
@@ -139,7 +139,7 @@ func (s *Server) conform(ctx context.Context, r *run, d speaker.Desired, asked a
 	ranges, rangesErr := checkRanges(d.Ranges, d.Peers, d.Local)
 	r.keepRefusedRanges(d.Ranges, ranges)
 	r.ledger.configure(d.Peers, d.Ranges)
-	s.learned.configure(peers, ranges, slices.Collect(maps.Keys(asked.terms)))
+	r.ledger.overLimit(s.learned.configure(peers, ranges, slices.Collect(maps.Keys(asked.terms)))...)
 	prefixesErr := r.setAnnouncements(ctx, asked, peers, ranges)
 	peersErr = errors.Join(peersErr, rangesErr, r.setPeers(ctx, peers), r.setRanges(ctx, ranges))
 	prefixesErr = errors.Join(prefixesErr, r.tidy(ctx))

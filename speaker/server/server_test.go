@@ -164,8 +164,8 @@ func TestFloodRetry(t *testing.T) {
 // opened again, whichever of the two comes first.
 func TestFloodOfDownPeer(t *testing.T) {
 	t.Parallel()
-	flood := func(l *ledger, p speaker.Peer) {
-		l.overLimit(p.Address.String(), speaker.IPv4)
+	tooMany := func(l *ledger, p speaker.Peer) {
+		l.overLimit(flood{address: p.Address.String(), family: speaker.IPv4, most: 1})
 		l.down(p.Address.String(), "notification sent")
 	}
 	disable := func(l *ledger, p speaker.Peer) {
@@ -173,7 +173,7 @@ func TestFloodOfDownPeer(t *testing.T) {
 		l.rename(p)
 		l.shut(p.Address.String(), shutWords(p))
 	}
-	for name, order := range map[string][]func(*ledger, speaker.Peer){"flood": {flood, disable}, "settings": {disable, flood}} {
+	for name, order := range map[string][]func(*ledger, speaker.Peer){"flood": {tooMany, disable}, "settings": {disable, tooMany}} {
 		l := newLedger(speaker.GracefulRestart{})
 		p := peerWithDefaults(nobody("192.0.2.1"))
 		_, err := l.add(p, false)

@@ -155,8 +155,8 @@ func lastingSession(s speaker.Session) speaker.Session {
 }
 
 // adjust changes what can be changed of a peer without a new session: timers,
-// which count from the next session on, the number of prefixes, the password,
-// and whether the session is shut.
+// which count from the next session on, the password, and whether the session is
+// shut.
 func (r *run) adjust(ctx context.Context, old, p speaker.Peer) error {
 	if old.Down != p.Down && !isFound(p) || old.Down && !p.Down {
 		return errors.Join(r.removePeer(ctx, old), r.addPeer(ctx, p))
@@ -178,10 +178,10 @@ func (r *run) adjust(ctx context.Context, old, p speaker.Peer) error {
 
 // sameTimers is about what updatePeer changes.
 func sameTimers(p, q speaker.Peer) bool {
-	return p.HoldTime == q.HoldTime && p.Keepalive == q.Keepalive && p.ConnectRetry == q.ConnectRetry && mostPrefixes(p.Accept) == mostPrefixes(q.Accept)
+	return p.HoldTime == q.HoldTime && p.Keepalive == q.Keepalive && p.ConnectRetry == q.ConnectRetry
 }
 
-// updatePeer hands GoBGP new timers and prefix limits. It resets the session over
+// updatePeer hands GoBGP new timers. It resets the session over
 // any other difference, a description's included, so that all else is as it was.
 func (r *run) updatePeer(ctx context.Context, p speaker.Peer) error {
 	was := r.told[p.Address]
@@ -190,9 +190,6 @@ func (r *run) updatePeer(ctx context.Context, p speaker.Peer) error {
 	}
 	now := proto.CloneOf(was)
 	now.Timers = timersOf(p.Session)
-	for _, f := range now.AfiSafis {
-		f.PrefixLimits.MaxPrefixes = uint32(mostPrefixes(p.Accept))
-	}
 	if _, err := r.bgp.UpdatePeer(ctx, &api.UpdatePeerRequest{Peer: now}); err != nil {
 		return fmt.Errorf("peer %s (%s): change its timers: %w", p.Name, p.Address, err)
 	}
@@ -294,7 +291,6 @@ func familyConfig(p speaker.Peer, f speaker.Family, g speaker.GracefulRestart) *
 		Config:                   &api.AfiSafiConfig{Family: unicast(f), Enabled: true},
 		MpGracefulRestart:        &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: g.Enabled}},
 		LongLivedGracefulRestart: longLivedOf(g),
-		PrefixLimits:             &api.PrefixLimit{Family: unicast(f), MaxPrefixes: uint32(mostPrefixes(p.Accept))},
 	}
 	// To send several paths is not offered: GoBGP does not withdraw from such a peer what
 	// the policy lets out no more, and there is one path to send.

@@ -3,7 +3,6 @@ package server
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -18,14 +17,17 @@ import (
 // accepted is how many of its routes each router's rules accept, by its address as
 // GoBGP writes it. Nothing is accepted where nothing is learned.
 func (l *learned) accepted() map[string]map[speaker.Family]int {
-	if l == nil {
+	if l.open == nil {
 		return nil
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	numbers := make(map[string]map[speaker.Family]int, len(l.table.teachers))
 	for address, r := range l.table.teachers {
-		numbers[address] = maps.Clone(r.accepted)
+		numbers[address] = make(map[speaker.Family]int, len(r.counts))
+		for f, c := range r.counts {
+			numbers[address][f] = c.accepted
+		}
 	}
 	return numbers
 }

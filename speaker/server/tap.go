@@ -20,10 +20,9 @@ import (
 // GoBGP writes these lines in order for each peer, some with its locks held,
 // so nothing here may call back.
 type tap struct {
-	log    *slog.Logger
-	ledger *ledger
-	// learned is told of what routers say; nil if that is of no use.
-	learned *learned
+	log     *slog.Logger
+	ledger  *ledger
+	learned *learned // is told of what routers say
 }
 
 // The lines of GoBGP that the ledger is kept by.
@@ -35,7 +34,6 @@ const (
 	lineSentNote     = "sent notification"
 	lineGotNote      = "received notification"
 	lineDialFailed   = "failed to connect"
-	linePrefixLimit  = "prefix limit reached"
 	lineSyncFinished = "sync finished"
 	lineFreed        = "freed fsm.h"
 	lineAnyASN       = "skipped asn negotiation"
@@ -70,11 +68,6 @@ func (t tap) Warn(msg string, f log.Fields) {
 	case lineGotNote:
 		level = slog.LevelDebug
 		t.ledger.note(address, "received "+notificationWords(f))
-	case linePrefixLimit:
-		level = slog.LevelDebug
-		if _, warning := f["Pct"]; !warning {
-			t.ledger.overLimit(address, f["Family"])
-		}
 	case "Closed an accepted connection", "accepted conn is closed to avoid be blocked", "active conn is closed to avoid being blocked":
 		level = slog.LevelDebug // both sides dialled
 	case "No matching path for withdraw found, may be path was not installed into table":
@@ -101,7 +94,7 @@ func (t tap) Debug(msg string, f log.Fields) {
 	case lineSentUpdate:
 		t.sentUpdate(f)
 	case lineGotUpdate:
-		t.learned.received(f)
+		t.ledger.overLimit(t.learned.received(f)...)
 	case lineStateChanged:
 		t.learned.session(f)
 		t.stateChanged(f)
