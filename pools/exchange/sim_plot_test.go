@@ -57,7 +57,7 @@ func (w *world) plotAgainstBoth(c *call, lender *machine) {
 		w.strikeDown(m)
 	}
 	w.lates = append(w.lates, lateWrite{w.now.Add(w.delay(c.op)), c.op, c.node})
-	w.plotting = plotSteps
+	w.plotting, w.slow = plotSteps, nil
 }
 
 // plotAgainstLender has the lender go while the block is made and checked: the
@@ -92,16 +92,19 @@ func grants(r Request, p netip.Prefix) bool {
 }
 
 // plotAgainstNode has a node come back while the call that makes a block of it vacant
-// hangs.
+// hangs, and perhaps while the node is slow to take its blocks anew.
 func (w *world) plotAgainstNode(c *call, m *machine) {
 	if c.effected || !slices.Contains(w.calls, c) || !m.on || !w.absolve(m) {
 		return
 	}
 	w.say("a plot against %v of %s, which is back", c.op.Block.Prefix, m.name)
 	m.partitioned = false
-	w.lates = append(w.lates, lateWrite{w.now.Add(w.delay(c.op)), c.op, c.node})
+	w.lates = append(w.lates, lateWrite{w.now.Add(time.Duration(w.rng.Int64N(int64(2 * Settle)))), c.op, c.node})
 	w.reply(c, Result{Err: ErrUnknown})
-	w.plotting = plotSteps
+	w.plotting, w.slow = plotSteps, nil
+	if w.rng.IntN(2) == 0 {
+		w.slow = m
+	}
 }
 
 // around is the block of m that p lies in.
@@ -154,4 +157,9 @@ func (w *world) thicken() {
 	default:
 		w.progress()
 	}
+}
+
+// stalls says whether a plot holds a call up.
+func (w *world) stalls(c *call) bool {
+	return w.plotting > 0 && w.slow != nil && c.machine == w.slow && c.op.Kind == Take
 }

@@ -53,6 +53,7 @@ type world struct {
 	drowsy   bool     // nobody goes on but when told something, or at the time that they named
 	victim   *call    // against which there is to be a plot
 	plotting int      // so many steps are the plot's still
+	slow     *machine // which it makes so
 	script   []turnOf // whose turn it is, by a plot
 	verdict  error
 	kind     string           // of the verdict
@@ -285,7 +286,9 @@ func (w *world) progress() {
 		w.pass()
 		return
 	}
-	w.further(w.calls[w.rng.IntN(len(w.calls))])
+	if c := w.calls[w.rng.IntN(len(w.calls))]; !w.stalls(c) {
+		w.further(c)
+	}
 }
 
 func (w *world) further(c *call) {

@@ -18,8 +18,8 @@ func mutations() []mutation {
 		[]mutation{
 			{
 				"reaper: without making vacant first", "pools/exchange/reaper.go",
-				"\tdefault:\n\t\tr.callFor(b, Op{Kind: Vacate",
-				"\tcase true:\n\t\tr.discard(b)\n\tdefault:\n\t\tr.callFor(b, Op{Kind: Vacate",
+				"\tcase r.fenced(b):\n\t\tr.callFor(b, Op{Kind: Vacate",
+				"\tcase true:\n\t\tr.discard(b)\n\tcase r.fenced(b):\n\t\tr.callFor(b, Op{Kind: Vacate",
 			},
 			{
 				"reaper: removes what something stands in", "pools/exchange/reaper.go",
