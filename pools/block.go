@@ -33,8 +33,11 @@ type Block struct {
 // prefix must not occur. It is the ownership rule itself: whatever leases,
 // announces or delivers does so within its result.
 func Effective(node string, blocks []Block, addrs *netipx.IPSet) *netipx.IPSet {
-	inward := slices.Clone(blocks)
-	slices.SortFunc(inward, func(a, b Block) int {
+	inward := make([]*Block, len(blocks))
+	for i := range blocks {
+		inward[i] = &blocks[i]
+	}
+	slices.SortFunc(inward, func(a, b *Block) int {
 		// Node's own first among equally long ones, which are disjoint: the
 		// builder starts anew at each addition that follows a removal.
 		return cmp.Or(cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()), -compareBool(a.Node == node, b.Node == node))

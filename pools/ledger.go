@@ -356,7 +356,7 @@ func (l *Ledger) Effective(pool string, keep func(Held) bool) *netipx.IPSet {
 	if s == nil {
 		return &netipx.IPSet{}
 	}
-	var blocks []Block
+	blocks := make([]Block, 0, len(s.lots[IPv4].blocks)+len(s.lots[IPv6].blocks))
 	for _, lot := range s.lots {
 		for _, b := range lot.blocks {
 			if keep(Held{b.Block, b.closed, b.leased()}) {
