@@ -34,23 +34,43 @@ func learnedKernel(ctx context.Context, b *bench, out io.Writer) error {
 		{"BIRD", b.learnWithBIRD},
 		{"FRR", b.learnWithFRR},
 	}
-	took := make(map[string][]time.Duration)
+	runs := make(map[string][]lesson)
 	rounds := max(b.rounds/60, 3)
 	for range rounds {
 		for _, l := range learners {
-			d, err := b.learn(ctx, l)
+			r, err := b.learn(ctx, l)
 			if err != nil {
 				return fmt.Errorf("%s: %w", l.name, err)
 			}
-			took[l.name] = append(took[l.name], d)
+			runs[l.name] = append(runs[l.name], r)
 		}
 	}
-	fmt.Fprintf(out, "\n### Learned routes\n\n%d routes of one router (BIRD), from its first UPDATEs to the last route in the node's kernel; medians of %d runs, in turn.\n\n", learnedRoutes, rounds)
-	fmt.Fprint(out, "| fairway | BIRD | FRR | fairway / BIRD | fairway / FRR |\n| --- | --- | --- | --- | --- |\n")
-	m := func(name string) time.Duration { return median(took[name]) }
-	fmt.Fprintf(out, "| %.2f s | %.2f s | %.2f s | %s | %s |\n", m("fairway").Seconds(), m("BIRD").Seconds(), m("FRR").Seconds(),
-		verdict(ratio(m("fairway"), m("BIRD")), 1.1, true), verdict(ratio(m("fairway"), m("FRR")), 0.55, true))
+	fmt.Fprintf(out, "\n### Learned routes\n\n%d routes of one router (BIRD), from its first UPDATEs to the last route in the node's kernel; "+
+		"medians of %d runs, in turn. Processor time is that of the daemon's processes in the same span, memory (PSS) what they have after it.\n\n", learnedRoutes, rounds)
+	fmt.Fprint(out, "| | fairway | BIRD | FRR | fairway / BIRD | fairway / FRR |\n| --- | --- | --- | --- | --- | --- |\n")
+	row := func(what string, cell func(float64) string, atMost [2]float64, of func(lesson) float64) {
+		m := func(name string) float64 {
+			var sample []float64
+			for _, r := range runs[name] {
+				sample = append(sample, of(r))
+			}
+			return median(sample)
+		}
+		fmt.Fprintf(out, "| %s | %s | %s | %s | %s | %s |\n", what, cell(m("fairway")), cell(m("BIRD")), cell(m("FRR")),
+			verdict(m("fairway")/m("BIRD"), atMost[0], true), verdict(m("fairway")/m("FRR"), atMost[1], true))
+	}
+	seconds := func(v float64) string { return fmt.Sprintf("%.2f s", v) }
+	row("time", seconds, [2]float64{1.1, 0.55}, func(r lesson) float64 { return r.took.Seconds() })
+	row("processor time", seconds, [2]float64{}, func(r lesson) float64 { return r.cpu.Seconds() })
+	row("memory", func(v float64) string { return fmt.Sprintf("%.0f MB", v) }, [2]float64{}, func(r lesson) float64 { return float64(r.memory) / 1e6 })
 	return nil
+}
+
+// lesson is what one run took.
+type lesson struct {
+	took   time.Duration
+	cpu    time.Duration // of the daemon's processes, meanwhile
+	memory int64         // that they have in the end, in bytes
 }
 
 // learner is a daemon that learns on the node. start returns at once, with what
@@ -61,46 +81,47 @@ type learner struct {
 }
 
 // learn is one run: a node and a router in namespaces of their own.
-func (b *bench) learn(ctx context.Context, l learner) (time.Duration, error) {
+func (b *bench) learn(ctx context.Context, l learner) (lesson, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	dir, err := os.MkdirTemp(b.dir, "learn-")
 	if err != nil {
-		return 0, err
+		return lesson{}, err
 	}
 	node, endNode, err := namespace(ctx)
 	if err != nil {
-		return 0, err
+		return lesson{}, err
 	}
 	defer endNode()
 	tor, endTor, err := namespace(ctx)
 	if err != nil {
-		return 0, err
+		return lesson{}, err
 	}
 	defer endTor()
 	if err := linkBoth(ctx, node, tor); err != nil {
-		return 0, err
+		return lesson{}, err
 	}
 	stopRouter, err := startRouter(ctx, tor, dir)
 	if err != nil {
-		return 0, err
+		return lesson{}, err
 	}
 	defer stopRouter()
 	before, err := installed(node)
 	if err != nil {
-		return 0, err
+		return lesson{}, err
 	}
 	stop, err := l.start(ctx, node, dir)
 	if err != nil {
-		return 0, err
+		return lesson{}, err
 	}
 	defer stop()
 	return awaitLearned(ctx, node, before)
 }
 
-// awaitLearned returns the time from the router's first UPDATEs to the last route.
-func awaitLearned(ctx context.Context, node, before int) (time.Duration, error) {
+// awaitLearned measures from the router's first UPDATEs to the last route.
+func awaitLearned(ctx context.Context, node, before int) (lesson, error) {
 	var begun time.Time
+	var already time.Duration
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for n := 0; ; n++ {
@@ -108,15 +129,19 @@ func awaitLearned(ctx context.Context, node, before int) (time.Duration, error) 
 		case <-tick.C:
 		case <-ctx.Done():
 			has, err := installed(node)
-			return 0, errors.Join(ctx.Err(), fmt.Errorf("%d routes have come", has-before), err)
+			return lesson{}, errors.Join(ctx.Err(), fmt.Errorf("%d routes have come", has-before), err)
 		}
 		if begun.IsZero() {
 			got, err := receivedBytes(node)
 			if err != nil {
-				return 0, err
+				return lesson{}, err
 			}
 			if got > firstBytes {
 				begun = time.Now()
+				already, err = processorTime(inNamespace(node))
+			}
+			if err != nil {
+				return lesson{}, err
 			}
 			continue
 		}
@@ -125,12 +150,38 @@ func awaitLearned(ctx context.Context, node, before int) (time.Duration, error) 
 		}
 		has, err := installed(node)
 		if err != nil {
-			return 0, err
+			return lesson{}, err
 		}
 		if has-before >= learnedRoutes {
-			return time.Since(begun), nil
+			return summed(node, time.Since(begun), already)
 		}
 	}
+}
+
+// summed is a run that took so long, with what the processes in a namespace took of
+// the processor but for what they had taken already.
+func summed(node int, took, already time.Duration) (lesson, error) {
+	daemons := inNamespace(node)
+	cpu, err := processorTime(daemons)
+	if err != nil {
+		return lesson{}, err
+	}
+	_, proportional, err := memory(daemons)
+	return lesson{took, cpu - already, proportional}, err
+}
+
+// inNamespace are the processes in the network namespace of one, that one excepted.
+func inNamespace(pid int) []int {
+	link := func(pid string) string { name, _ := os.Readlink("/proc/" + pid + "/ns/net"); return name }
+	namespace := link(strconv.Itoa(pid))
+	entries, _ := os.ReadDir("/proc")
+	var found []int
+	for _, e := range entries {
+		if n, err := strconv.Atoi(e.Name()); err == nil && n != pid && link(e.Name()) == namespace {
+			found = append(found, n)
+		}
+	}
+	return found
 }
 
 // installed is the number of prefixes in the main table of a namespace.
