@@ -253,13 +253,13 @@ type pod struct {
 	addresses []netip.Addr
 }
 
-// pod makes one by the ptp plugin, once the agent serves.
-func (n *node) pod(t *testing.T) pod {
+// pod makes one of a pool by the ptp plugin, once the agent serves.
+func (n *node) pod(t *testing.T, pool string) pod {
 	t.Helper()
 	p := pod{Namespace: router.NewNamespace(t)}
 	p.Run(t, "sysctl", "-qw", "net.ipv6.conf.default.accept_dad=0") // ptp would wait seconds for it
 	n.pods++
-	config := fmt.Sprintf(`{"cniVersion":"1.1.0","name":"fairway","type":"ptp","ipam":{"type":"fairway-ipam","pool":"web","socket":"%s/run/ipam.sock"}}`, n.dir)
+	config := fmt.Sprintf(`{"cniVersion":"1.1.0","name":"fairway","type":"ptp","ipam":{"type":"fairway-ipam","pool":%q,"socket":"%s/run/ipam.sock"}}`, pool, n.dir)
 	plugins, err := filepath.Abs("../../bin/cni")
 	if err != nil {
 		t.Fatal(err)

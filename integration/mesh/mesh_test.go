@@ -15,7 +15,7 @@ func TestMesh(t *testing.T) {
 	c := newCluster(t)
 	c.pool(t, "web", "10.244.0.0/24", "fd00:244::/120")
 	one, two, three := c.node(t, 1), c.node(t, 2), c.node(t, 3)
-	pods := []pod{one.pod(t), two.pod(t), three.pod(t)}
+	pods := []pod{one.pod(t, "web"), two.pod(t, "web"), three.pod(t, "web")}
 	for _, p := range pods {
 		if len(p.addresses) != 2 {
 			t.Fatalf("the pod has addresses %v, want one of each family", p.addresses)
@@ -45,8 +45,13 @@ func TestMesh(t *testing.T) {
 		}
 	}
 
+	// A part of a block, which another node was lent, is the longer match everywhere.
+	c.pool(t, "few", "10.244.1.0/30", "fd00:244:0:1::/126")
+	lent := []pod{one.pod(t, "few"), two.pod(t, "few"), pods[2]}
+	reach("the pods of a block and of what was lent of it", lent...)
+
 	four := c.node(t, 4)
-	pods = append(pods, four.pod(t))
+	pods = append(pods, four.pod(t, "web"))
 	unmoved("a node came", two, three, four)
 	reach("the pods of the new node, too", pods...)
 
@@ -68,7 +73,7 @@ func TestMesh(t *testing.T) {
 		routes, err := one.learned()
 		if slices.ContainsFunc(routes, func(r string) bool {
 			return strings.HasSuffix(r, " 192.0.2.3") || strings.HasSuffix(r, " 2001:db8::3")
-		}) || len(routes) != 4 {
+		}) || len(routes) != 6 { // in each family a block of either node, and what was lent
 			err = fmt.Errorf("there are %q", routes)
 		}
 		return err
