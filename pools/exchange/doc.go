@@ -30,6 +30,13 @@
 // A lent block is used by the node that drew it and by no other life of that
 // node: one that is found and not remembered is returned.
 //
+// # Fences
+//
+// A node that counts as gone may live. It is fenced before a block of it is made
+// vacant: it leases nothing new, and reads what it still has. When it is back it is
+// told that the fence is to be lifted, takes all its blocks anew, and only then the
+// fence comes off. What was begun to free them is bound to versions from before.
+//
 // # Unknown outcomes
 //
 // A write that nobody answered may have happened. The machine repeats it, or
