@@ -9,9 +9,8 @@ import (
 
 	"github.com/fairway-network/fairway/speaker"
 	api "github.com/osrg/gobgp/v3/api"
+	"github.com/osrg/gobgp/v3/pkg/packet/bgp"
 	gobgp "github.com/osrg/gobgp/v3/pkg/server"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/anypb"
 )
 
 // globalOf is GoBGP's form of this node's side. GoBGP names families by their
@@ -47,46 +46,51 @@ func unicast(f speaker.Family) *api.Family {
 }
 
 // pathOf is a prefix that this node originates, of a class; nil is for withdrawals.
-// The next hop is unspecified: GoBGP puts this node's address of each session in its
-// place.
+// It is handed over as it goes over the wire, which costs GoBGP less than messages of
+// its API that it has to take apart.
 func pathOf(p netip.Prefix, c *class) (*api.Path, error) {
-	nlri := &api.IPAddressPrefix{Prefix: p.Addr().String(), PrefixLen: uint32(p.Bits())}
-	origin := &api.OriginAttribute{Origin: 0} // IGP, RFC 4271 section 4.3
-	family := unicast(familyOf(p.Addr()))
-	anyNLRI, err := anypb.New(nlri)
-	if err != nil {
-		return nil, fmt.Errorf("prefix %s: %w", p, err)
+	octets := p.Addr().AsSlice()[:(p.Bits()+7)/8]
+	path := &api.Path{
+		Family:     unicast(familyOf(p.Addr())),
+		NlriBinary: append([]byte{byte(p.Bits())}, octets...), // RFC 4271, section 4.3
 	}
-	var hop proto.Message = &api.NextHopAttribute{NextHop: "0.0.0.0"}
-	if p.Addr().Is6() {
-		hop = &api.MpReachNLRIAttribute{Family: family, NextHops: []string{"::"}, Nlris: []*anypb.Any{anyNLRI}}
-	}
-	path := &api.Path{Family: family, Nlri: anyNLRI}
-	attributes := []proto.Message{origin, hop}
-	if c != nil && !c.plain() {
-		attributes = append(attributes, tagOf(c))
-		if c.least() {
-			attributes = append(attributes, &api.LocalPrefAttribute{}) // stays where the policy sets no other
-		}
-	}
-	for _, a := range attributes {
-		attribute, err := anypb.New(a)
+	for _, a := range originalsOf(familyOf(p.Addr()), c) {
+		b, err := a.Serialize()
 		if err != nil {
-			return nil, fmt.Errorf("prefix %s: %w", p, err)
+			return nil, fmt.Errorf("prefix %s: attribute %s: %w", p, a.GetType(), err)
 		}
-		path.Pattrs = append(path.Pattrs, attribute)
+		path.PattrsBinary = append(path.PattrsBinary, b)
 	}
 	return path, nil
+}
+
+// originalsOf are the attributes of a path of a family. The next hop is unspecified: GoBGP puts
+// this node's address of each session in its place.
+func originalsOf(f speaker.Family, c *class) []bgp.PathAttributeInterface {
+	list := []bgp.PathAttributeInterface{bgp.NewPathAttributeOrigin(bgp.BGP_ORIGIN_ATTR_TYPE_IGP)}
+	if f == speaker.IPv4 {
+		list = append(list, bgp.NewPathAttributeNextHop("0.0.0.0"))
+	} else { // GoBGP takes the next hop from it, and insists on some prefix
+		some := bgp.NewIPv6AddrPrefix(0, "::")
+		list = append(list, bgp.NewPathAttributeMpReachNLRI("::", []bgp.AddrPrefixInterface{some}))
+	}
+	if c != nil && !c.plain() {
+		list = append(list, tagOf(c))
+		if c.least() {
+			list = append(list, bgp.NewPathAttributeLocalPref(0)) // stays where the policy sets no other
+		}
+	}
+	return list
 }
 
 // setListenerKey makes the listeners take connections from an address with a
 // password, and with "" unsigned ones alone: what GoBGP leaves of a deleted peer
 // would have the kernel drop those. GoBGP does so only for a dynamic neighbour of a
 // peer group that has a password.
-func setListenerKey(ctx context.Context, bgp *gobgp.BgpServer, a netip.Addr, key speaker.Secret) error {
+func setListenerKey(ctx context.Context, server *gobgp.BgpServer, a netip.Addr, key speaker.Secret) error {
 	const group = "listener-key"
 	fail := func(err error) error { return fmt.Errorf("change the password of the listeners: %w", err) }
-	err := bgp.AddPeerGroup(ctx, &api.AddPeerGroupRequest{PeerGroup: &api.PeerGroup{
+	err := server.AddPeerGroup(ctx, &api.AddPeerGroupRequest{PeerGroup: &api.PeerGroup{
 		Conf: &api.PeerGroupConf{PeerGroupName: group, AuthPassword: cmp.Or(string(key), "any")},
 	}})
 	if err != nil {
@@ -94,12 +98,12 @@ func setListenerKey(ctx context.Context, bgp *gobgp.BgpServer, a netip.Addr, key
 	}
 	only := netip.PrefixFrom(a, a.BitLen()).String()
 	if key == "" {
-		err = bgp.DeleteDynamicNeighbor(ctx, &api.DeleteDynamicNeighborRequest{Prefix: only, PeerGroup: group})
+		err = server.DeleteDynamicNeighbor(ctx, &api.DeleteDynamicNeighborRequest{Prefix: only, PeerGroup: group})
 	} else {
-		err = bgp.AddDynamicNeighbor(ctx, &api.AddDynamicNeighborRequest{
+		err = server.AddDynamicNeighbor(ctx, &api.AddDynamicNeighborRequest{
 			DynamicNeighbor: &api.DynamicNeighbor{Prefix: only, PeerGroup: group}})
 	}
-	err = errors.Join(err, bgp.DeletePeerGroup(ctx, &api.DeletePeerGroupRequest{Name: group}))
+	err = errors.Join(err, server.DeletePeerGroup(ctx, &api.DeletePeerGroupRequest{Name: group}))
 	if err != nil {
 		return fail(err)
 	}
@@ -108,17 +112,17 @@ func setListenerKey(ctx context.Context, bgp *gobgp.BgpServer, a netip.Addr, key
 
 // importLocal makes the import policy: what this node originates passes, since GoBGP
 // asks about that, too, and all else is dropped.
-func importLocal(ctx context.Context, bgp *gobgp.BgpServer) error {
+func importLocal(ctx context.Context, server *gobgp.BgpServer) error {
 	const name = "only-local"
 	policy := &api.Policy{Name: name, Statements: []*api.Statement{{
 		Name:       name,
 		Conditions: &api.Conditions{RouteType: api.Conditions_ROUTE_TYPE_LOCAL},
 		Actions:    &api.Actions{RouteAction: api.RouteAction_ACCEPT},
 	}}}
-	if err := bgp.AddPolicy(ctx, &api.AddPolicyRequest{Policy: policy}); err != nil {
+	if err := server.AddPolicy(ctx, &api.AddPolicyRequest{Policy: policy}); err != nil {
 		return fmt.Errorf("policy %s: %w", name, err)
 	}
-	err := bgp.SetPolicyAssignment(ctx, &api.SetPolicyAssignmentRequest{Assignment: &api.PolicyAssignment{
+	err := server.SetPolicyAssignment(ctx, &api.SetPolicyAssignmentRequest{Assignment: &api.PolicyAssignment{
 		Name:          "global",
 		Direction:     api.PolicyDirection_IMPORT,
 		Policies:      []*api.Policy{{Name: name}},

@@ -131,7 +131,7 @@ func (s *Server) start(ctx context.Context, local speaker.Local, ends *endpoints
 	go r.bgp.Serve()
 	err := r.bgp.StartBgp(ctx, &api.StartBgpRequest{Global: globalOf(local)})
 	if err == nil {
-		err = errors.Join(importLocal(ctx, r.bgp), r.export.use(ctx, r.bgp, nil, nil))
+		err = errors.Join(importLocal(ctx, r.bgp), r.publish(ctx))
 	}
 	if err == nil {
 		err = ends.publish(ctx, l)

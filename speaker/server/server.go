@@ -82,6 +82,7 @@ type run struct {
 	targets   []target // that it is about
 	classes   []*class // that paths are of, or were when GoBGP was last asked
 	lastClass uint32
+	gated     bool // the export policy lets nothing out, see load
 }
 
 var _ speaker.Speaker = (*Server)(nil)

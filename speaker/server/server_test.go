@@ -438,9 +438,10 @@ func TestFlushWaitsForSlowRouter(t *testing.T) {
 	d := speaker.Desired{Local: local(), Peers: []speaker.Peer{r.peer}}
 	must(t, s.Set(t.Context(), d))
 	comesUp(t, s, "slow")
-	for i := range many {
-		d.Announcements = append(d.Announcements, speaker.Announcement{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 32)})
-	}
+	all := speaker.Plainly(manyPrefixes(many)...)
+	d.Announcements = all[:1] // after which each of the others has an UPDATE of its own
+	must(t, s.Set(t.Context(), d))
+	d.Announcements = all
 	must(t, s.Set(t.Context(), d))
 	err := s.Flush(within(t, 300*time.Millisecond), d.Prefixes())
 	if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, speaker.ErrNoPeer) || !strings.Contains(err.Error(), "slow") {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/fairway-network/fairway/speaker"
 	api "github.com/osrg/gobgp/v3/api"
+	"github.com/osrg/gobgp/v3/pkg/packet/bgp"
 	gobgp "github.com/osrg/gobgp/v3/pkg/server"
 	"google.golang.org/protobuf/proto"
 )
@@ -26,9 +27,9 @@ type exportPolicy struct {
 
 const anyNumber = "[0-9]+" // as a regular expression
 
-// use makes the policy that of some classes.
-func (e *exportPolicy) use(ctx context.Context, bgp *gobgp.BgpServer, list []target, classes []*class) error {
-	next, sets := exportOf(list, classes)
+// use puts another policy in the place of the one before.
+func (e *exportPolicy) use(ctx context.Context, server *gobgp.BgpServer, with export) error {
+	next, sets := with.policy, with.sets
 	if e.now != nil && sameStatements(e.now, next) {
 		return nil
 	}
@@ -37,7 +38,7 @@ func (e *exportPolicy) use(ctx context.Context, bgp *gobgp.BgpServer, list []tar
 	for i, s := range next.Statements {
 		s.Name = fmt.Sprintf("%s.%d %s", next.Name, i, s.Name)
 	}
-	if err := e.assign(ctx, bgp, next, sets); err != nil {
+	if err := e.assign(ctx, server, next, sets); err != nil {
 		return fmt.Errorf("policy %s: %w", next.Name, err)
 	}
 	old := e.now
@@ -45,18 +46,18 @@ func (e *exportPolicy) use(ctx context.Context, bgp *gobgp.BgpServer, list []tar
 	if old == nil {
 		return nil
 	}
-	if err := bgp.DeletePolicy(ctx, &api.DeletePolicyRequest{Policy: &api.Policy{Name: old.Name}, All: true}); err != nil {
+	if err := server.DeletePolicy(ctx, &api.DeletePolicyRequest{Policy: &api.Policy{Name: old.Name}, All: true}); err != nil {
 		return fmt.Errorf("policy %s, which is not used any more: %w", old.Name, err)
 	}
-	return e.dropSets(ctx, bgp, sets)
+	return e.dropSets(ctx, server, sets)
 }
 
-func (e *exportPolicy) assign(ctx context.Context, bgp *gobgp.BgpServer, next *api.Policy, sets map[string]*api.DefinedSet) error {
+func (e *exportPolicy) assign(ctx context.Context, server *gobgp.BgpServer, next *api.Policy, sets map[string]*api.DefinedSet) error {
 	for name, set := range sets {
 		if e.sets[name] != nil {
 			continue
 		}
-		if err := bgp.AddDefinedSet(ctx, &api.AddDefinedSetRequest{DefinedSet: set}); err != nil {
+		if err := server.AddDefinedSet(ctx, &api.AddDefinedSetRequest{DefinedSet: set}); err != nil {
 			return fmt.Errorf("set %s: %w", name, err)
 		}
 		if e.sets == nil {
@@ -64,10 +65,10 @@ func (e *exportPolicy) assign(ctx context.Context, bgp *gobgp.BgpServer, next *a
 		}
 		e.sets[name] = set
 	}
-	if err := bgp.AddPolicy(ctx, &api.AddPolicyRequest{Policy: next}); err != nil {
+	if err := server.AddPolicy(ctx, &api.AddPolicyRequest{Policy: next}); err != nil {
 		return err
 	}
-	return bgp.SetPolicyAssignment(ctx, &api.SetPolicyAssignmentRequest{Assignment: &api.PolicyAssignment{
+	return server.SetPolicyAssignment(ctx, &api.SetPolicyAssignmentRequest{Assignment: &api.PolicyAssignment{
 		Name:          "global",
 		Direction:     api.PolicyDirection_EXPORT,
 		Policies:      []*api.Policy{{Name: next.Name}},
@@ -76,13 +77,13 @@ func (e *exportPolicy) assign(ctx context.Context, bgp *gobgp.BgpServer, next *a
 }
 
 // dropSets removes those that are not needed.
-func (e *exportPolicy) dropSets(ctx context.Context, bgp *gobgp.BgpServer, needed map[string]*api.DefinedSet) error {
+func (e *exportPolicy) dropSets(ctx context.Context, server *gobgp.BgpServer, needed map[string]*api.DefinedSet) error {
 	var errs []error
 	for name, set := range e.sets {
 		if needed[name] != nil {
 			continue
 		}
-		if err := bgp.DeleteDefinedSet(ctx, &api.DeleteDefinedSetRequest{DefinedSet: set, All: true}); err != nil {
+		if err := server.DeleteDefinedSet(ctx, &api.DeleteDefinedSetRequest{DefinedSet: set, All: true}); err != nil {
 			errs = append(errs, fmt.Errorf("set %s: %w", name, err))
 			continue
 		}
@@ -100,14 +101,14 @@ func sameStatements(a, b *api.Policy) bool {
 
 // export is a policy in the making, and the sets that it asks for.
 type export struct {
-	policy api.Policy
+	policy *api.Policy
 	sets   map[string]*api.DefinedSet
 }
 
 // exportOf is the policy for classes. Each target has its statements, and where it
 // lies in a range the range's are not for it.
-func exportOf(list []target, classes []*class) (*api.Policy, map[string]*api.DefinedSet) {
-	e := export{sets: make(map[string]*api.DefinedSet)}
+func exportOf(list []target, classes []*class) export {
+	e := export{policy: new(api.Policy), sets: make(map[string]*api.DefinedSet)}
 	untagged := e.tagged("all classes", anyNumber)
 	untagged.Type = api.MatchSet_INVERT
 	e.say("plain", originated(untagged), &api.Actions{RouteAction: api.RouteAction_ACCEPT})
@@ -124,7 +125,7 @@ func exportOf(list []target, classes []*class) (*api.Policy, map[string]*api.Def
 			e.say(n.at.String()+", no more", &api.Conditions{NeighborSet: e.at(n)}, rejected())
 		}
 	}
-	return &e.policy, e.sets
+	return e
 }
 
 func (e *export) say(name string, c *api.Conditions, a *api.Actions) {
@@ -154,8 +155,8 @@ func originated(tag *api.MatchSet) *api.Conditions {
 func rejected() *api.Actions { return &api.Actions{RouteAction: api.RouteAction_REJECT} }
 
 // tagOf marks a path as one of a class.
-func tagOf(c *class) *api.LargeCommunitiesAttribute {
-	return &api.LargeCommunitiesAttribute{Communities: []*api.LargeCommunity{{GlobalAdmin: tagASN, LocalData1: c.number}}}
+func tagOf(c *class) bgp.PathAttributeInterface {
+	return bgp.NewPathAttributeLargeCommunities([]*bgp.LargeCommunity{{ASN: tagASN, LocalData1: c.number}})
 }
 
 // actionsOf puts a path of a class into the words for a neighbor, in place of the
@@ -218,16 +219,20 @@ func (c *class) least() bool {
 func (r *run) setAnnouncements(ctx context.Context, a announcements, peers map[netip.Addr]speaker.Peer, ranges map[string]speaker.Range) error {
 	r.asked = a
 	want, targetErr := r.classify(a, peers, ranges)
-	if err := r.export.use(ctx, r.bgp, r.targets, r.classes); err != nil {
+	if err := errors.Join(r.openGate(ctx), r.publish(ctx)); err != nil { // of a load that failed
 		return err
 	}
 	add, remove := r.ledger.diff(want)
-	errs := []error{targetErr}
+	add, loadErr := r.load(ctx, add, want)
+	errs := []error{targetErr, loadErr}
 	for _, p := range add {
 		if err := ctx.Err(); err != nil {
 			return errors.Join(append(errs, err)...)
 		}
 		errs = append(errs, r.change(ctx, p, want[p]))
+	}
+	if all, err := r.unload(ctx, remove, want); all {
+		return errors.Join(append(errs, err)...)
 	}
 	for _, p := range remove {
 		if err := ctx.Err(); err != nil {
@@ -273,5 +278,5 @@ func (r *run) classify(a announcements, peers map[netip.Addr]speaker.Peer, range
 func (r *run) tidy(ctx context.Context) error {
 	used := r.ledger.classes()
 	r.classes = slices.DeleteFunc(slices.Clone(r.classes), func(c *class) bool { return !used[c] })
-	return r.export.use(ctx, r.bgp, r.targets, r.classes)
+	return r.publish(ctx)
 }
