@@ -207,6 +207,22 @@ func Undisturbed(t testing.TB, before, now agent.PeerStatus) {
 	}
 }
 
+// LostByBFD waits until BFD has ended a session, and says when that was.
+func (f *Fairway) LostByBFD(t testing.TB, before agent.PeerStatus) time.Time {
+	t.Helper()
+	var lost agent.PeerStatus
+	Await(t, "BFD ends the session with "+before.Name, func() error {
+		peers, err := f.Peers(t)
+		lost = peers[before.Name]
+		if err == nil && (lost.Established() || !strings.Contains(lost.LastError, "BFD") || lost.BFD.Failures != before.BFD.Failures+1) {
+			err = fmt.Errorf("%+v, BFD %+v", lost, lost.BFD)
+		}
+		return err
+	})
+
+	return lost.Since
+}
+
 // CNI runs the plugin in the node for a container, and gives what it writes.
 func (f *Fairway) CNI(t testing.TB, command, container, pool string) (string, error) {
 	conf := fmt.Sprintf(`{"cniVersion":"1.1.0","name":"n","type":"ptp","ipam":{"type":"fairway-ipam","pool":%q}}`, pool)
