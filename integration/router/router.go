@@ -362,16 +362,24 @@ func (r *Router) Do(t testing.TB, argv ...string) string {
 // Routes are all paths of its tables that it learned or originates, by prefix.
 func (r *Router) Routes(t testing.TB) []Route {
 	t.Helper()
+	all, err := r.routes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func (r *Router) routes() ([]Route, error) {
 	var all []Route
 	for _, f := range []Family{IPv4, IPv6} {
 		list, err := r.driver.routes(r.ask, f)
 		if err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
 		all = append(all, list...)
 	}
 	slices.SortStableFunc(all, func(a, b Route) int { return a.Prefix.Compare(b.Prefix) })
-	return all
+	return all, nil
 }
 
 // Route is its path of one prefix, the best if there are several, and whether
@@ -403,8 +411,12 @@ func (r *Router) Has(t testing.TB, prefixes ...string) {
 	t.Helper()
 	slices.Sort(prefixes)
 	Await(t, fmt.Sprintf("%s has %v", r.Implementation, prefixes), startTime, func() error {
+		routes, err := r.routes()
+		if err != nil {
+			return err // it may be too busy to answer
+		}
 		var got []string
-		for _, route := range r.Routes(t) {
+		for _, route := range routes {
 			if route.From.IsValid() {
 				got = append(got, route.Prefix.String())
 			}

@@ -39,6 +39,7 @@ func undisturbed(t *testing.T, s speaker.Speaker, before speaker.PeerState) {
 // A session that is shut says why to people on both sides, and stays shut; the
 // other is not touched.
 func TestShut(t *testing.T) {
+	t.Parallel()
 	const words = "Umbau an Gestell 7 ✂"
 	table := interop.Open(t)
 	for _, i := range routers.All() {
@@ -100,6 +101,7 @@ func TestShutFromTheStart(t *testing.T) {
 
 // What a router says when it shuts the session can be read in the state.
 func TestShutByRouter(t *testing.T) {
+	t.Parallel()
 	say := map[routers.Implementation]func(t *testing.T, f *fabric){
 		routers.FRR: func(t *testing.T, f *fabric) {
 			f.tor.Do(t, "configure terminal", "-c", fmt.Sprintf("router bgp %d", routerASN), "-c", fmt.Sprintf("neighbor %s shutdown message see ticket 42", f.node4))
@@ -131,6 +133,7 @@ func TestShutByRouter(t *testing.T) {
 // A password is changed here and then at the router: the session lasts until the
 // router ends it, and comes back with the new one. The other is not touched.
 func TestPasswordChange(t *testing.T) {
+	t.Parallel()
 	change := map[routers.Implementation]func(t *testing.T, f *fabric){
 		routers.FRR: func(t *testing.T, f *fabric) {
 			f.tor.Do(t, "configure terminal", "-c", fmt.Sprintf("router bgp %d", routerASN), "-c", fmt.Sprintf("neighbor %s password new", f.node4))
@@ -220,6 +223,7 @@ func TestChangesOfOnePeer(t *testing.T) {
 // The router of a session that is known to be out of reach is told so, keeps
 // nothing, and comes back.
 func TestFail(t *testing.T) {
+	t.Parallel()
 	table := interop.Open(t)
 	for _, i := range routers.All() {
 		t.Run(string(i), func(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 
 // Two routers, eBGP and iBGP, each over IPv4 and IPv6 sessions: four sessions.
 func TestFRRFamilies(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name   string
 		asn    uint32

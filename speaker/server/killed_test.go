@@ -15,6 +15,7 @@ import (
 // The speaker's process is killed: its peers, which help with graceful restart, have the
 // routes whenever they are asked, and fresh ones of the next process in the end.
 func TestRoutesOutliveProcess(t *testing.T) {
+	t.Parallel()
 	table := interop.Open(t)
 	for _, i := range routers.All() {
 		t.Run(string(i), func(t *testing.T) {

@@ -28,6 +28,7 @@ func ranges(s speaker.Session) []speaker.Range {
 // Routers that nobody named open sessions, are told what is announced, are named
 // in the state, and lose their sessions with their range alone.
 func TestRange(t *testing.T) {
+	t.Parallel()
 	table := interop.Open(t)
 	for _, i := range routers.All() {
 		t.Run(string(i), func(t *testing.T) {
@@ -67,6 +68,7 @@ func TestRange(t *testing.T) {
 // The speaker's process is killed: the routers of its range, which help with graceful
 // restart, keep the routes until they have a session again, and have fresh ones then.
 func TestRangeAfterCrash(t *testing.T) {
+	t.Parallel()
 	table := interop.Open(t)
 	for _, i := range routers.All() {
 		t.Run(string(i), func(t *testing.T) {

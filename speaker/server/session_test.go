@@ -143,6 +143,7 @@ func takesPaths(t *testing.T, f *fabric, near, _ netip.Addr, _ speaker.PeerState
 // Every option of a session, with every implementation, over IPv4 and IPv6: routes
 // arrive, with the AS path and next hop that they should have.
 func TestSessionOptions(t *testing.T) {
+	t.Parallel()
 	table := interop.Open(t)
 	for _, o := range sessionOptions() {
 		for _, i := range routers.All() {
@@ -206,6 +207,7 @@ func (o option) try(t *testing.T, i routers.Implementation) {
 // With TTL security a router whose packets come with too low a TTL has no session,
 // whoever dials; and a router that is two hops away has one with multihop alone.
 func TestTTLs(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		node   speaker.Session
 		dials  bool

@@ -47,6 +47,7 @@ func (f *fabric) tells(t *testing.T, want map[string]string) {
 // All attributes arrive at every implementation, over IPv4 and IPv6, change
 // without a new session, and go.
 func TestTermsAttributes(t *testing.T) {
+	t.Parallel()
 	table := interop.Open(t)
 	for _, i := range routers.All() {
 		t.Run(string(i), func(t *testing.T) {
@@ -91,6 +92,7 @@ func TestTermsAttributes(t *testing.T) {
 // To iBGP peers goes local preference, 0 included, and no prepending, which they
 // would take for a loop.
 func TestTermsInternal(t *testing.T) {
+	t.Parallel()
 	table := interop.Open(t)
 	for _, i := range routers.All() {
 		t.Run(string(i), func(t *testing.T) {

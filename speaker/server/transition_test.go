@@ -75,6 +75,7 @@ func sessionLogs() map[string]sessionLog {
 // Each change of a session is one line that says whose, from which state to which,
 // and why, in the words of the RFCs.
 func TestSessionLog(t *testing.T) {
+	t.Parallel()
 	for name, l := range sessionLogs() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -96,6 +97,9 @@ func (l sessionLog) try(t *testing.T) {
 	d := speaker.Desired{Local: local(), Peers: f.peers(routerASN, speaker.Session{ConnectRetry: time.Second})[:1], Announcements: announce(ours4)}
 	if l.node != nil {
 		l.node(&d)
+	}
+	if len(d.Local.Listen) > 0 { // on addresses that no other test listens on
+		d.Local.Listen = []netip.Addr{f.node4}
 	}
 	must(t, c.Set(t.Context(), d))
 	if l.then != nil {

@@ -196,6 +196,7 @@ func TestInboundFlapping(t *testing.T) {
 
 // Both sides dial at the same time: one session comes of it, and it lasts.
 func TestCollision(t *testing.T) {
+	t.Parallel()
 	table := interop.Open(t)
 	for _, i := range routers.All() {
 		t.Run(string(i), func(t *testing.T) {
