@@ -59,6 +59,10 @@ type Status struct {
 	Peers    []PeerStatus    `json:"peers"`
 	// Routes is how many prefixes are to be announced.
 	Routes int `json:"routes"`
+	// Learned is how many routes of routers are in the kernel, and LearnedRefused how
+	// many it does not take.
+	Learned        int `json:"learned"`
+	LearnedRefused int `json:"learnedRefused,omitempty"`
 }
 
 // LoanStatus is a part of a block of this node that another one has.
@@ -165,6 +169,10 @@ func (a *Agent) status(ctx context.Context) (Status, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTime)
 	defer cancel()
 	bgp, err := a.Speaker.State(ctx)
+	if bgp.LearnedTrouble != "" {
+		s.Trouble = strings.TrimPrefix(s.Trouble+"\nlearned routes: "+bgp.LearnedTrouble, "\n")
+	}
+	s.Learned, s.LearnedRefused = bgp.Learned, bgp.LearnedRefused
 	watched := a.paths.states()
 	for _, p := range bgp.Peers {
 		s.Peers = append(s.Peers, peerStatus(p, watched[p.Name]))

@@ -45,6 +45,10 @@ type FamilyStatus struct {
 	Advertised int    `json:"advertised"`
 	Received   int    `json:"received"`
 	Accepted   int    `json:"accepted"`
+	// Echoes of the received ones the router has from nodes of this ASN. Without
+	// them there may be as many as Limit.
+	Echoes int `json:"echoes"`
+	Limit  int `json:"limit"`
 }
 
 // Established says whether there is a session.
@@ -58,7 +62,7 @@ func peerStatus(p speaker.PeerState, bfd *BFDStatus) PeerStatus {
 	}
 	for _, f := range p.Families {
 		s.Accepted += f.Accepted
-		s.Families = append(s.Families, FamilyStatus{string(f.Family), f.Advertised, f.Received, f.Accepted})
+		s.Families = append(s.Families, FamilyStatus{string(f.Family), f.Advertised, f.Received, f.Accepted, f.Echoes, f.Limit})
 	}
 	return s
 }

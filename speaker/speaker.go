@@ -92,9 +92,11 @@ const (
 type State struct {
 	Peers    []PeerState // by name
 	Prefixes int         // announced by this node
-	// Learned is how many routes of routers are in force, and LearnedTrouble why
-	// others that are accepted are not; empty if all are.
+	// Learned is how many routes of routers are in force, LearnedRefused how many
+	// the kernel does not take, and LearnedTrouble why routes that are accepted, or
+	// would be, are not in force; empty if all are.
 	Learned        int
+	LearnedRefused int
 	LearnedTrouble string
 }
 
@@ -130,6 +132,8 @@ type FamilyState struct {
 	Family     Family
 	Received   int
 	Accepted   int // of the received: by the rules of Accept; 0 where nothing is learned
+	Echoes     int // of the received: the router has them from nodes of this ASN
+	Limit      int // that the received but the echoes may reach
 	Advertised int // written to the router
 }
 

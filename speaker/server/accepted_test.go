@@ -37,7 +37,7 @@ func TestAcceptedAgainstHistory(t *testing.T) {
 						want++
 					}
 				}
-				if got := l.accepted()[address][speaker.IPv4]; got != want {
+				if got := l.tallies()[address][speaker.IPv4].accepted; got != want {
 					t.Fatalf("seed %d: %d routes of %s are accepted, want %d", seed, got, address, want)
 				}
 			}
@@ -61,7 +61,7 @@ func TestAcceptedInState(t *testing.T) {
 	}}
 	l.sessions[address].negotiated = map[speaker.Family]bool{speaker.IPv4: true}
 	nothing := newLearned(nil, nil)
-	for want, accepted := range []map[string]map[speaker.Family]int{nothing.accepted(), {address: {speaker.IPv4: 1, speaker.IPv6: 7}}} {
+	for want, accepted := range []map[string]map[speaker.Family]tally{nothing.tallies(), {address: {speaker.IPv4: {accepted: 1}, speaker.IPv6: {accepted: 7}}}} {
 		f := l.state(peers, accepted).Peers[0].Families
 		if len(f) != 1 || f[0].Received != 3 || f[0].Accepted != want {
 			t.Errorf("%+v: want %d of 3 accepted", f, want)

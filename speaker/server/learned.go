@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 
@@ -357,12 +358,14 @@ func (l *learned) unopened() error {
 	return fmt.Errorf("learned routes of before, if any, stay: %s", l.trouble)
 }
 
-// count is how many learned routes are in force, and why others are not.
-func (l *learned) count() (inForce int, trouble string) {
+// describe adds to a state how many learned routes are in force, and why others are
+// not, before what is said of that already.
+func (l *learned) describe(st *speaker.State) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.refused == 0 && (!l.blind || !l.table.accepts()) {
-		return l.table.installed, ""
+	st.Learned, st.LearnedRefused = l.table.installed, l.refused
+	if l.refused > 0 || l.blind && l.table.accepts() {
+		st.LearnedTrouble = l.trouble + st.LearnedTrouble
 	}
-	return l.table.installed, l.trouble
+	st.LearnedTrouble = strings.TrimPrefix(st.LearnedTrouble, "; ")
 }

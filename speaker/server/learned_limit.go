@@ -100,7 +100,7 @@ func (l *ledger) overLimit(floods ...flood) {
 	defer l.mu.Unlock()
 	for _, f := range floods {
 		if s := l.sessions[f.address]; s != nil {
-			s.limited, s.verdict, s.shut, s.flood = time.Now(), f.String(), true, &f
+			s.limited, s.verdict, s.shut, s.flood, s.tooMuch = time.Now(), f.String(), true, &f, f.String()
 		}
 	}
 	select {

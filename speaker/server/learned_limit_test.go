@@ -147,6 +147,10 @@ func TestFloodNotification(t *testing.T) {
 				p := stateOf(t, s, "tor")
 				return !p.Established() && p.Reason() == speaker.ReasonMaxPrefixes
 			})
+			const want = "tor: the peer sent more than 2 prefixes (ipv4-unicast): filter what it announces to this node"
+			if st, err := s.State(t.Context()); err != nil || st.LearnedTrouble != want {
+				t.Errorf("the trouble is %q, %v", st.LearnedTrouble, err)
+			}
 		})
 	}
 }

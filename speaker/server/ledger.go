@@ -58,6 +58,7 @@ type session struct {
 	opening    bool      // an OPEN is under way
 	bitOut     bool      // the bit was cleared after it had left in the OPEN that is under way
 	limited    time.Time
+	tooMuch    string // what the router sent too many of, as long as the session is shut for that
 	flood      *flood // that the session is to be shut for; nil when somebody is about it
 	noHelper   bool   // the peer of this session does not help restarts; false while that is unknown
 	brief      bool   // and it knows no long-lived ones; false while that is unknown

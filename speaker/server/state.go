@@ -14,19 +14,20 @@ import (
 	"github.com/osrg/gobgp/v3/pkg/packet/bgp"
 )
 
-// accepted is how many of its routes each router's rules accept, by its address as
-// GoBGP writes it. Nothing is accepted where nothing is learned.
-func (l *learned) accepted() map[string]map[speaker.Family]int {
-	if l.open == nil {
-		return nil
-	}
+// tallies are the numbers of each router's routes, by its address as GoBGP writes it.
+// Nothing is accepted where nothing is learned.
+func (l *learned) tallies() map[string]map[speaker.Family]tally {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	numbers := make(map[string]map[speaker.Family]int, len(l.table.teachers))
+	numbers := make(map[string]map[speaker.Family]tally, len(l.table.teachers))
 	for address, r := range l.table.teachers {
-		numbers[address] = make(map[speaker.Family]int, len(r.counts))
+		numbers[address] = make(map[speaker.Family]tally, len(r.counts))
 		for f, c := range r.counts {
-			numbers[address][f] = c.accepted
+			n := *c
+			if l.open == nil {
+				n.accepted = 0
+			}
+			numbers[address][f] = n
 		}
 	}
 	return numbers
@@ -34,7 +35,7 @@ func (l *learned) accepted() map[string]map[speaker.Family]int {
 
 // describe adds what GoBGP knows of a peer to its state. GoBGP takes all that came
 // in for accepted. The ledger's lock is held.
-func (s *session) describe(ps *speaker.PeerState, p *api.Peer, accepted map[speaker.Family]int) {
+func (s *session) describe(ps *speaker.PeerState, p *api.Peer, tallies map[speaker.Family]tally) {
 	ps.Flaps, ps.Range = s.flaps, s.within
 	for _, a := range p.GetAfiSafis() {
 		ps.Received += int(a.GetState().GetReceived())
@@ -42,7 +43,8 @@ func (s *session) describe(ps *speaker.PeerState, p *api.Peer, accepted map[spea
 		if !is || !s.up || !s.carries(f) {
 			continue
 		}
-		fs := speaker.FamilyState{Family: f, Received: int(a.GetState().GetReceived()), Accepted: accepted[f]}
+		fs := speaker.FamilyState{Family: f, Received: int(a.GetState().GetReceived()), Accepted: tallies[f].accepted,
+			Echoes: tallies[f].echoes, Limit: mostPrefixes(s.peer.Accept)}
 		if o := s.out[f]; o != nil {
 			fs.Advertised = len(o.sent)
 		}

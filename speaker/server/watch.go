@@ -97,14 +97,14 @@ func (s *Server) State(ctx context.Context) (speaker.State, error) {
 	if err != nil {
 		return speaker.State{}, fmt.Errorf("list BGP peers: %w", err)
 	}
-	st := r.ledger.state(peers, s.learned.accepted())
-	st.Learned, st.LearnedTrouble = s.learned.count()
+	st := r.ledger.state(peers, s.learned.tallies())
+	s.learned.describe(&st)
 	return st, ctx.Err()
 }
 
-// state joins what GoBGP says of its peers, and how many routes of each are accepted,
-// with the ledger.
-func (l *ledger) state(peers map[string]*api.Peer, accepted map[string]map[speaker.Family]int) speaker.State {
+// state joins what GoBGP says of its peers, and the numbers of their routes, with the
+// ledger.
+func (l *ledger) state(peers map[string]*api.Peer, tallies map[string]map[speaker.Family]tally) speaker.State {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	st := speaker.State{Prefixes: len(l.want)}
@@ -129,7 +129,10 @@ func (l *ledger) state(peers map[string]*api.Peer, accepted map[string]map[speak
 		if !isFound(s.peer) {
 			ps.Address = netip.Addr{}
 		}
-		s.describe(&ps, p, accepted[address])
+		s.describe(&ps, p, tallies[address])
+		if s.tooMuch != "" {
+			st.LearnedTrouble += fmt.Sprintf("; %s: %s", ps.Name, s.tooMuch)
+		}
 		if !s.up && ps.LastError != "" && proposedNoHoldTime(p) {
 			ps.LastError += "; the peer proposes hold time 0 (no keepalives), which this speaker can't hold: set one of at least 3 s there"
 		}
@@ -219,7 +222,7 @@ func (l *ledger) limitsOver(before time.Time) []speaker.Peer {
 	var peers []speaker.Peer
 	for _, s := range l.sessions {
 		if !s.limited.IsZero() && s.limited.Before(before) {
-			s.limited = time.Time{}
+			s.limited, s.tooMuch = time.Time{}, ""
 			if s.within == "" && !s.peer.Down { // of the routers of ranges GoBGP has let go
 				peers = append(peers, s.peer)
 			}
