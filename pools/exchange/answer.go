@@ -121,6 +121,9 @@ func (a *answer) seen(n *Node, before, now Request) {
 	if !a.overtaken || a.busy > 0 || now.UID == a.request.UID && now.Version == before.Version {
 		return
 	}
+	if a.size() >= a.request.Lacks() && (now.UID != a.request.UID || !now.Open()) {
+		n.tardy = min(n.tardy+1, mostTardy) // one was enough
+	}
 	a.overtaken = false
 	if now.UID == a.request.UID {
 		a.request = now

@@ -148,14 +148,14 @@ func (n *Node) offered(r Request) bool {
 // spare, take turns so that about as many come within the first spread whether
 // these are a few or thousands: the time grows with the logarithm of their number.
 // Who has less than r lacks leaves the others one spread: a grant of one node is
-// better than of several. Each answer of this node that came too late doubles the
-// spread, each that did not halves it: where events take long the turns are further
-// apart.
+// better than of several. Where one is enough each answer of this node that came too
+// late doubles the spread, and each that did not halves it: where events take long the
+// turns are further apart.
 func (n *Node) answerAt(r Request, room int) time.Time {
 	place := n.place(r.UID) * float64(min(r.Holders, 10_000))
 	wait := math.Log(max(place, 1))
 	if room < r.Lacks() {
-		wait++
+		return n.heard[r.UID].Add(time.Duration((wait + 1) * float64(spread)))
 	}
 	return n.heard[r.UID].Add(time.Duration(wait * float64(spread<<n.tardy)))
 }
