@@ -23,6 +23,7 @@ func Options() []Option {
 		{"ADD-PATH", "the router has heard that it may send several paths; " + arrives, session},
 		{"range of routers", "the router dials, is told, loses its session with its range, and comes back", "speaker/server TestRange"},
 		{"collision of connections", "both dial; one session comes of it, and lasts", "speaker/server TestCollision"},
+		{"half-open connection", "the router is gone without a word and dials anew; the session is back long before its hold time is over", "speaker/server TestHalfOpen"},
 		{"password changed", "the session is back with the new one, the other session untouched", "speaker/server TestPasswordChange"},
 		{"shutdown with words", "the router has the words (GoBGP keeps none: it has dropped the route); the other session untouched", "speaker/server TestShut"},
 		{"shutdown by the router", "its words are in the speaker's state; the other session untouched", "speaker/server TestShutByRouter"},

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -213,6 +214,60 @@ func TestCollision(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A router is gone without a word, and dials anew while this node takes the session that
+// was for one that is: it is back once the old one is found to be dead, long before its
+// hold time is over.
+func TestHalfOpen(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("nft"); err != nil {
+		t.Skip("nftables are not installed: ", err)
+	}
+	table := interop.Open(t)
+	for _, i := range routers.All() {
+		t.Run(string(i), func(t *testing.T) {
+			table.Try(t, "half-open connection", i, both()...)
+			t.Parallel()
+			f := join(t, i, func(_ *routers.Config, v4, v6 *routers.Neighbor) { v4.Dials, v6.Dials = true, true })
+			d := speaker.Desired{Local: local(), Peers: f.peers(routerASN, speaker.Session{Passive: true, HoldTime: 90 * time.Second, Keepalive: time.Second})}
+			d.Local.Listen = []netip.Addr{f.node4, f.node6}
+			s, d := f.up(t, d)
+			must(t, s.Flush(within(t, soon), d.Prefixes()))
+			before := map[string]speaker.PeerState{"tor4": stateOf(t, s, "tor4"), "tor6": stateOf(t, s, "tor6")}
+			mend := f.silence(t)
+			f.tor.Kill()
+			for _, b := range before {
+				undisturbed(t, s, b)
+			}
+			f.tor.Again(t)
+			mend()
+			for name, b := range before {
+				eventually(t, "the router has a session again", func() bool {
+					now := stateOf(t, s, name)
+					return now.Established() && now.Since != b.Since
+				})
+			}
+			f.tor.Has(t, ours4, ours6)
+		})
+	}
+}
+
+// silence has this node hear nothing of the router, nor the router of it, until mend.
+func (f *fabric) silence(t *testing.T) (mend func()) {
+	t.Helper()
+	link := linkOf(t, f.node4)
+	table := "netdev cut" + link
+	run := func(commands string) {
+		t.Helper()
+		if out, err := exec.Command("nft", commands).CombinedOutput(); err != nil {
+			t.Fatalf("nft %s: %v: %s", commands, err, out)
+		}
+	}
+	run("add table " + table +
+		"; add chain " + table + " in { type filter hook ingress device " + link + " priority 0; policy drop; }" +
+		"; add chain " + table + " out { type filter hook egress device " + link + " priority 0; policy drop; }")
+	return func() { run("delete table " + table) }
 }
 
 // 100,000 prefixes of a router that may send them: the session and the others'
