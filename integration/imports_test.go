@@ -58,7 +58,7 @@ func rooms() []room {
 		{"bfd", []string{sys}, []string{"integration/interop", "integration/router", "internal/namespace"}},
 		{"agent", []string{"agent/...", "pools", "pools/exchange", "routes", "speaker", "bfd", "internal/lockfile", netipx, sys, "github.com/prometheus/client_golang/...", "github.com/prometheus/common/expfmt"}, []string{"pools/...", cni, netlink, netns}},
 		{"agent/choice", []string{"pools", "k8s.io/apimachinery/pkg/labels"}, []string{"k8s.io/apimachinery/..."}},
-		{"agent/cluster", []string{"agent", "agent/choice", "agent/cni", "api/...", "pools", "pools/kube", machine},
+		{"agent/cluster", []string{"agent", "agent/choice", "agent/cni", "api/...", "pools", "pools/exchange", "pools/kube", machine},
 			[]string{"agent/...", "integration/kube", "routes", "speaker", client, kinds}},
 		{"agent/cni", []string{"agent/wire", "pools"}, []string{cni, netns, netlink, sys}},
 		{"agent/journal", []string{"pools"}, []string{sys}},
@@ -70,7 +70,7 @@ func rooms() []room {
 			"agent/...", "api/...", "config", "pools/...", "routes/...", "speaker", "internal/...",
 			"github.com/spf13/cobra", machine, client, kinds, sys, "k8s.io/klog/v2",
 		}, []string{lab, sys, netns, cni}},
-		{"cmd/fairway-speaker", []string{"internal/footprint", "routes/kernel", "speaker/server"}, nil},
+		{"cmd/fairway-speaker", []string{"routes/kernel", "speaker/server"}, nil},
 		{"cmd/fairway-ipam", []string{"agent/wire"}, nil},
 		{"integration/...", []string{
 			"agent/...", "api/...", "config", "pools/...", "routes/...", "speaker", "integration/...", "internal/namespace",

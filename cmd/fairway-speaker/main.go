@@ -12,11 +12,16 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/debug"
+	"time"
 
-	"github.com/fairway-network/fairway/internal/footprint"
 	"github.com/fairway-network/fairway/routes/kernel"
 	"github.com/fairway-network/fairway/speaker/server"
 )
+
+// settled is how long after its start the process gives back to the kernel what only
+// the start needed.
+const settled = 2 * time.Second
 
 func main() {
 	if err := run(context.Background(), os.Args[1:]); err != nil {
@@ -43,6 +48,6 @@ func run(ctx context.Context, args []string) error {
 	if learned.Table == 0 {
 		open = nil
 	}
-	go func() { _ = footprint.Settle(ctx) }() // what it can't let go of stays
+	time.AfterFunc(settled, debug.FreeOSMemory)
 	return server.ServeChild(ctx, os.Stderr, open)
 }

@@ -18,7 +18,6 @@ import (
 
 	"github.com/fairway-network/fairway/agent"
 	"github.com/fairway-network/fairway/config"
-	"github.com/fairway-network/fairway/internal/footprint"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
@@ -102,7 +101,7 @@ func runAgent(ctx context.Context, file string, stderr io.Writer) (err error) {
 		case <-reloads.Done():
 		case <-a.Started():
 			collect()
-			go shrink(reloads, log)
+			defer time.AfterFunc(settled, debug.FreeOSMemory).Stop()
 			// Not before: pods wait for the first pass, and the file was just read.
 			r.watch(reloads, hup)
 		}
@@ -110,19 +109,16 @@ func runAgent(ctx context.Context, file string, stderr io.Writer) (err error) {
 	return a.Run(ctx)
 }
 
+// settled is how long after its start an agent gives back to the kernel what only the
+// start needed: what waited for it comes first.
+const settled = 2 * time.Second
+
 // delayCollection keeps the garbage collector off until the function returned
 // is called. Starting allocates a few megabytes, and on a node with two cores
 // a collection takes milliseconds out of the time in which no pod can start.
 func delayCollection() (collect func()) {
 	before := debug.SetGCPercent(-1)
 	return sync.OnceFunc(func() { debug.SetGCPercent(before) })
-}
-
-// shrink lets go of what only the start needed.
-func shrink(ctx context.Context, log *slog.Logger) {
-	if err := footprint.Settle(ctx); err != nil {
-		log.Debug("more stays in memory than is needed", "err", err)
-	}
 }
 
 // partsOf makes what an agent is made of. The caller closes it.
