@@ -24,6 +24,8 @@ const (
 	// firstBytes have come when the router has begun with its UPDATEs.
 	firstBytes   = 10_000
 	learnedAddrs = "192.0.2.1 192.0.2.2" // of the router and of the node
+	// restTime is after which a daemon has given back what it needed in haste.
+	restTime = 4 * time.Second
 )
 
 // learnedKernel measures how long it takes until what a router tells is in the
@@ -46,7 +48,7 @@ func learnedKernel(ctx context.Context, b *bench, out io.Writer) error {
 		}
 	}
 	fmt.Fprintf(out, "\n### Learned routes\n\n%d routes of one router (BIRD), from its first UPDATEs to the last route in the node's kernel; "+
-		"medians of %d runs, in turn. Processor time is that of the daemon's processes in the same span, memory (PSS) what they have after it.\n\n", learnedRoutes, rounds)
+		"medians of %d runs, in turn. Processor time is that of the daemon's processes in the same span, memory (PSS) what they have at its end, and at rest %v later.\n\n", learnedRoutes, rounds, restTime)
 	fmt.Fprint(out, "| | fairway | BIRD | FRR | fairway / BIRD | fairway / FRR |\n| --- | --- | --- | --- | --- | --- |\n")
 	row := func(what string, cell func(float64) string, atMost [2]float64, of func(lesson) float64) {
 		m := func(name string) float64 {
@@ -62,7 +64,9 @@ func learnedKernel(ctx context.Context, b *bench, out io.Writer) error {
 	seconds := func(v float64) string { return fmt.Sprintf("%.2f s", v) }
 	row("time", seconds, [2]float64{1.1, 0.55}, func(r lesson) float64 { return r.took.Seconds() })
 	row("processor time", seconds, [2]float64{}, func(r lesson) float64 { return r.cpu.Seconds() })
-	row("memory", func(v float64) string { return fmt.Sprintf("%.0f MB", v) }, [2]float64{}, func(r lesson) float64 { return float64(r.memory) / 1e6 })
+	megabytes := func(v float64) string { return fmt.Sprintf("%.0f MB", v) }
+	row("memory", megabytes, [2]float64{}, func(r lesson) float64 { return float64(r.memory) / 1e6 })
+	row("memory at rest", megabytes, [2]float64{}, func(r lesson) float64 { return float64(r.atRest) / 1e6 })
 	return nil
 }
 
@@ -71,6 +75,7 @@ type lesson struct {
 	took   time.Duration
 	cpu    time.Duration // of the daemon's processes, meanwhile
 	memory int64         // that they have in the end, in bytes
+	atRest int64         // and a while later
 }
 
 // learner is a daemon that learns on the node. start returns at once, with what
@@ -153,21 +158,30 @@ func awaitLearned(ctx context.Context, node, before int) (lesson, error) {
 			return lesson{}, err
 		}
 		if has-before >= learnedRoutes {
-			return summed(node, time.Since(begun), already)
+			return summed(ctx, node, time.Since(begun), already)
 		}
 	}
 }
 
 // summed is a run that took so long, with what the processes in a namespace took of
 // the processor but for what they had taken already.
-func summed(node int, took, already time.Duration) (lesson, error) {
+func summed(ctx context.Context, node int, took, already time.Duration) (lesson, error) {
 	daemons := inNamespace(node)
 	cpu, err := processorTime(daemons)
 	if err != nil {
 		return lesson{}, err
 	}
 	_, proportional, err := memory(daemons)
-	return lesson{took, cpu - already, proportional}, err
+	if err != nil {
+		return lesson{}, err
+	}
+	select {
+	case <-time.After(restTime):
+	case <-ctx.Done():
+		return lesson{}, ctx.Err()
+	}
+	_, atRest, err := memory(daemons)
+	return lesson{took, cpu - already, proportional, atRest}, err
 }
 
 // inNamespace are the processes in the network namespace of one, that one excepted.

@@ -31,7 +31,7 @@ type Sink interface {
 const (
 	// maxChange is how many routes go to the sink at a time: what comes up
 	// meanwhile does not wait for long, and a message to the sink is worth it.
-	maxChange = 4096
+	maxChange = 1024
 	// lookTime is how often the sink is looked at without a reason, and what it
 	// refused is tried again.
 	lookTime = time.Minute
