@@ -8,8 +8,14 @@ import (
 	"time"
 )
 
-// doorTime is how long a request that gets no connection keeps the others waiting.
-const doorTime = time.Second
+const (
+	// doorTime is how long a request that gets no connection keeps the others waiting.
+	doorTime = time.Second
+	// watchDoorTime is how long a watch does so with other watches, for which nobody
+	// waits: when all agents come back the API server is slow to shake hands, and would
+	// be slower yet if each of an agent's watches asked it to after a second.
+	watchDoorTime = 8 * time.Second
+)
 
 // door lets requests of one client pass one at a time until each has a
 // connection. HTTP/2 carries all of them over one; but those that come while
@@ -20,6 +26,8 @@ const doorTime = time.Second
 type door struct {
 	next http.RoundTripper
 	open chan struct{} // holds one token
+	// watches holds another one, which watches take before that.
+	watches chan struct{}
 	// reached is told whether the last request that had the time got a connection.
 	reached *atomic.Bool
 
@@ -38,20 +46,24 @@ type absence struct {
 func (a *absence) Unwrap() error { return a.error }
 
 func newDoor(next http.RoundTripper, reached *atomic.Bool) http.RoundTripper {
-	d := &door{next: next, open: make(chan struct{}, 1), reached: reached}
+	d := &door{next: next, open: make(chan struct{}, 1), watches: make(chan struct{}, 1), reached: reached}
 	d.open <- struct{}{}
+	d.watches <- struct{}{}
 	return d
 }
 
 // RoundTrip waits for a connection no longer than the request's context lasts. Its
 // error is an absence if there was none before that.
 func (d *door) RoundTrip(r *http.Request) (*http.Response, error) {
-	select {
-	case <-d.open:
-	case <-r.Context().Done():
-		return nil, r.Context().Err()
+	passWatch, err := enter(r, d.watches, r.URL.Query().Has("watch"), watchDoorTime)
+	if err != nil {
+		return nil, err
 	}
-	pass := sync.OnceFunc(func() { d.open <- struct{}{} })
+	defer passWatch()
+	pass, err := enter(r, d.open, true, doorTime)
+	if err != nil {
+		return nil, err
+	}
 	defer pass() // also without a connection
 	var connected atomic.Bool
 	alone := func() {
@@ -62,13 +74,14 @@ func (d *door) RoundTrip(r *http.Request) (*http.Response, error) {
 			}
 		}
 	}
-	defer time.AfterFunc(doorTime, func() { alone(); pass() }).Stop()
+	defer time.AfterFunc(doorTime, alone).Stop()
 	back := d.awaited()
 	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
 		connected.Store(true)
 		d.reached.Store(true)
 		d.isBack()
 		pass()
+		passWatch()
 	}}
 	answer, err := d.next.RoundTrip(r.WithContext(httptrace.WithClientTrace(r.Context(), trace)))
 	if err == nil {
@@ -79,6 +92,21 @@ func (d *door) RoundTrip(r *http.Request) (*http.Response, error) {
 		err = &absence{err, back}
 	}
 	return answer, err
+}
+
+// enter takes the token, if it has to. It is given back by pass, or after a while.
+func enter(r *http.Request, token chan struct{}, has bool, while time.Duration) (pass func(), err error) {
+	if !has {
+		return func() {}, nil
+	}
+	select {
+	case <-token:
+	case <-r.Context().Done():
+		return nil, r.Context().Err()
+	}
+	once := sync.OnceFunc(func() { token <- struct{}{} })
+	timer := time.AfterFunc(while, once)
+	return func() { timer.Stop(); once() }, nil
 }
 
 // awaited is closed at the next connection that a request gets.

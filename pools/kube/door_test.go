@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -185,4 +186,53 @@ func TestWhoIsLeftOutsideHearsOfIt(t *testing.T) {
 			t.Error("one of those without a connection was not told that there is one")
 		}
 	}
+}
+
+// crush counts the requests that wait for a connection, which none gets.
+type crush struct{ all, watches atomic.Int32 }
+
+func (c *crush) RoundTrip(r *http.Request) (*http.Response, error) {
+	c.all.Add(1)
+	if r.URL.Query().Has("watch") {
+		c.watches.Add(1)
+	}
+	return stuck{}.RoundTrip(r)
+}
+
+// While an API server is slow to shake hands, an agent's watches do not each ask for
+// a connection, but a claim does after a second.
+func TestWatchesAreInNoHurry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &crush{}
+		d := newDoor(c, new(atomic.Bool))
+		ctx, cancel := context.WithCancel(t.Context())
+		var all sync.WaitGroup
+		knock := func(query string) {
+			all.Go(func() {
+				r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://nowhere.invalid/"+query, nil)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				_, _ = d.RoundTrip(r)
+			})
+		}
+		look := func(after time.Duration, all, watches int32) {
+			t.Helper()
+			<-time.After(after)
+			synctest.Wait()
+			if c.all.Load() != all || c.watches.Load() != watches {
+				t.Errorf("%d requests and %d watches ask for a connection, want %d and %d", c.all.Load(), c.watches.Load(), all, watches)
+			}
+		}
+		for range 3 {
+			knock("?watch=1")
+		}
+		look(doorTime*3, 1, 1)
+		knock("")
+		look(doorTime, 2, 1)
+		look(watchDoorTime, 3, 2)
+		cancel()
+		all.Wait()
+	})
 }
