@@ -39,6 +39,7 @@ type Stream struct {
 	t        testing.TB
 	from, to *net.UDPConn
 	stop     chan struct{}
+	stopped  chan struct{} // nothing is sent any more
 	work     sync.WaitGroup
 
 	mu   sync.Mutex
@@ -79,7 +80,7 @@ func StartOneWay(t testing.TB, from, to End) *Stream {
 
 func newStream(t testing.TB, from, to End) *Stream {
 	t.Helper()
-	s := &Stream{t: t, stop: make(chan struct{}), came: map[uint64]bool{}, news: make(chan struct{}, 1)}
+	s := &Stream{t: t, stop: make(chan struct{}), stopped: make(chan struct{}), came: map[uint64]bool{}, news: make(chan struct{}, 1)}
 	var here *net.UDPAddr
 	if from.Address.IsValid() {
 		here = net.UDPAddrFromAddrPort(netip.AddrPortFrom(from.Address, 0))
@@ -109,6 +110,7 @@ func sendBack(c *net.UDPConn) {
 }
 
 func (s *Stream) send() {
+	defer close(s.stopped)
 	tick := time.NewTicker(packetEvery)
 	defer tick.Stop()
 	for {
@@ -178,6 +180,7 @@ func (s *Stream) Flows() {
 func (s *Stream) End() Tally {
 	s.t.Helper()
 	close(s.stop)
+	<-s.stopped // one more may have been on its way
 	for waiting := true; waiting && !s.complete(); {
 		select {
 		case <-s.news:
