@@ -104,6 +104,33 @@ type statedSpeaker struct {
 
 func (s statedSpeaker) State(context.Context) (speaker.State, error) { return s.state, nil }
 
+// Learned routes that are not in force are trouble, and no reason to send pods
+// elsewhere.
+func TestLearnedTrouble(t *testing.T) {
+	h := newHost(t)
+	parts, store := h.parts()
+	parts.Speaker = troubledSpeaker{parts.Speaker}
+	a := h.startWith(parts, store, settings(t, pool(t, "web", 4, "10.1.0.0/24")))
+	<-a.Started()
+	if code, body := h.get(t, "/readyz"); code != http.StatusOK {
+		t.Errorf("%d %q", code, body)
+	}
+	s, err := a.status(t.Context())
+	if err != nil || s.Trouble != "learned routes: the kernel is full" || s.Learned != 7 || s.LearnedRefused != 2 {
+		t.Errorf("%+v, %v", s, err)
+	}
+	wants(t, scrape(t, a.metrics), "fairway_trouble 1", "fairway_learned_routes 7", "fairway_learned_routes_refused 2")
+}
+
+// troubledSpeaker has learned routes that the kernel does not take.
+type troubledSpeaker struct{ speaker.Speaker }
+
+func (s troubledSpeaker) State(ctx context.Context) (speaker.State, error) {
+	st, err := s.Speaker.State(ctx)
+	st.Learned, st.LearnedRefused, st.LearnedTrouble = 7, 2, "the kernel is full"
+	return st, err
+}
+
 // A loop that does not come back is no agent that lives; a start that waits is.
 func TestStuck(t *testing.T) {
 	a := &Agent{metrics: newMetrics(""), serving: make(chan struct{}), stop: make(chan struct{})}

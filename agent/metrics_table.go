@@ -62,7 +62,7 @@ func countedMetrics() []metric {
 func readMetrics() []metric {
 	peer := []string{"peer", "address"}
 	pool := []string{"pool"}
-	return []metric{
+	return append([]metric{
 		{metricReady, prometheus.GaugeValue, nil, "Whether the agent is ready, as /readyz has it: 1 or 0."},
 		{metricTroubled, prometheus.GaugeValue, nil, "Whether something does not work that fairway status names: 1 or 0."},
 		{metricSpeakerUp, prometheus.GaugeValue, nil, "Whether the BGP speaker's process answers: 1 or 0. Without it the sessions' numbers are missing."},
@@ -85,5 +85,5 @@ func readMetrics() []metric {
 		{metricPathUp, prometheus.GaugeValue, peer, "Whether the BFD session with the peer is up: 1 or 0; missing where none is configured."},
 		{metricPathLost, prometheus.CounterValue, peer, "How often BFD lost the path to the peer."},
 		{metricPathChanged, prometheus.GaugeValue, peer, "When the BFD session came to its state, in seconds since 1970."},
-	}
+	}, learnedMetrics()...)
 }

@@ -89,7 +89,9 @@ func TestNumbersAreDescribed(t *testing.T) {
 	})
 	put.blocks([]BlockStatus{{State: "ready", Lender: "n2"}})
 	put.pool(PoolStatus{Name: "web"})
-	put.peer(PeerStatus{Name: "tor", Address: netip.MustParseAddr("fe80::1%eth0"), Since: time.Unix(1, 5e8), Reason: string(speaker.ReasonBFD), BFD: &BFDStatus{State: "Up", Since: time.Unix(2, 0)}})
+	put.learned(Status{Learned: 4, LearnedRefused: 1})
+	put.peer(PeerStatus{Name: "tor", Address: netip.MustParseAddr("fe80::1%eth0"), Since: time.Unix(1, 5e8), Reason: string(speaker.ReasonBFD),
+		Families: []FamilyStatus{{Family: "ipv4", Received: 9, Accepted: 4, Echoes: 3, Limit: 10}}, BFD: &BFDStatus{State: "Up", Since: time.Unix(2, 0)}})
 	registry := prometheus.NewPedanticRegistry()
 	registry.MustRegister(collected{n, out})
 	close(out)
@@ -106,6 +108,9 @@ func TestNumbersAreDescribed(t *testing.T) {
 		"fairway_bgp_session_last_error":                "bfd-down",
 		"fairway_bfd_session_up":                        "fe80::1%eth0",
 		"fairway_borrowed_blocks":                       "value:1",
+		"fairway_learned_routes_refused":                "value:1",
+		"fairway_bgp_prefix_limit":                      "value:10",
+		"fairway_bgp_family_prefixes":                   `value:"filtered"`,
 	} {
 		if !strings.Contains(got[name], want) {
 			t.Errorf("%s is %q, want %s in it", name, got[name], want)

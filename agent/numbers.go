@@ -48,6 +48,7 @@ func (n *numbers) Collect(out chan<- prometheus.Metric) {
 	put(metricAnnounced, float64(s.Routes))
 	put(metricOpenRequests, float64(len(s.Requests)))
 	put(metricBlocksLent, float64(len(s.Loans)))
+	put.learned(s)
 	put.blocks(s.Blocks)
 	for _, p := range s.Pools {
 		put.pool(p)
@@ -92,6 +93,9 @@ func (put put) peer(p PeerStatus) {
 	put(metricPrefixesSent, float64(p.Advertised), peer, address)
 	put(metricPrefixesGot, float64(p.Received), peer, address)
 	put(metricPrefixesTaken, float64(p.Accepted), peer, address)
+	for _, f := range p.Families {
+		put.family(peer, address, f)
+	}
 	if p.Reason != "" {
 		put(metricSessionError, 1, peer, address, p.Reason)
 	}
