@@ -133,7 +133,7 @@ func closest(word string, known []string) string {
 
 // fold makes one of all ways to write a key: my-asn, my_asn, myASN.
 func fold(key string) string {
-	return strings.ToLower(strings.NewReplacer("-", "", "_", "").Replace(key))
+	return strings.ToLower(strings.ReplaceAll(strings.ReplaceAll(key, "-", ""), "_", ""))
 }
 
 // edits is the Levenshtein distance of two short words.

@@ -120,6 +120,10 @@ func run(ctx context.Context, args []string) error {
 	if os.Getenv(inside) == "" {
 		return enterNamespace(ctx, args)
 	}
+	// Agents would look for what it may mean to them.
+	if err := os.Unsetenv(inside); err != nil {
+		return err
+	}
 	b, err := newBench(ctx, o)
 	if err != nil {
 		return err
