@@ -346,11 +346,11 @@ func (w *want) cell(n *Node, pool *pools.Pool, v *view) (netip.Prefix, bool) {
 // nothing is free: others may have something to spare.
 func (w *want) nothing(n *Node, pool *pools.Pool) {
 	w.err = fmt.Errorf("%w: no free block of %v in pool %q (%d addresses)", pools.ErrExhausted, w.Family, w.Pool, pool.Size(w.Family))
+	n.poor[w.Lack] = n.now.Add(aheadAgain)
 	switch {
 	case n.returning(w.Lack):
 		w.rest(n)
 	case w.ahead:
-		n.poor[w.Lack] = n.now.Add(aheadAgain)
 		n.end(w)
 	case !n.Shared:
 		w.giveUp(n, w.err)
