@@ -9,8 +9,8 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,8 +24,8 @@ const bulkPrefixes = 10_000
 // a router's (FRR's) table, and out of it again: with Fairway's speaker, which is
 // called, and with daemons that learn them from the kernel, as they have to.
 func bulk(ctx context.Context, b *bench, out io.Writer) error {
-	tellers := []teller{{"fairway", b.tellWithFairway}, {"BIRD", b.tellWithBIRD}, {"FRR", b.tellWithFRR}}
-	told, withdrawn := make(map[string][]time.Duration), make(map[string][]time.Duration)
+	tellers := b.tellers()
+	told, withdrawn := make(map[string][]span), make(map[string][]span)
 	rounds := max(b.rounds/60, 3)
 	for n := range rounds {
 		for i := range tellers {
@@ -37,18 +37,46 @@ func bulk(ctx context.Context, b *bench, out io.Writer) error {
 			told[t.name], withdrawn[t.name] = append(told[t.name], in), append(withdrawn[t.name], gone)
 		}
 	}
-	fmt.Fprintf(out, "\n### Announcing in bulk\n\n%d prefixes over a session that is up, from the first call until FRR has them all, and until it has none; BIRD and FRR learn them from the kernel, the first call being `ip -batch`. FRR is asked without a pause, which takes it some milliseconds. Medians of %d runs, in turn.\n\n", bulkPrefixes, rounds)
+	fmt.Fprintf(out, "\n### Announcing in bulk\n\n%d prefixes over a session that is up, from the first call until FRR has them all, and until it has none; BIRD and FRR learn them from the kernel, the first call being `ip -batch`. FRR is asked every %v. Medians of %d runs, in turn. Processor time is that of the daemon's processes, and of the router, in the same span.\n\n", bulkPrefixes, askEvery, rounds)
 	fmt.Fprint(out, "| | fairway | BIRD | FRR | fairway / BIRD | fairway / FRR |\n| --- | --- | --- | --- | --- | --- |\n")
 	for _, row := range []struct {
 		name          string
-		took          map[string][]time.Duration
+		took          map[string][]span
+		of            func(span) time.Duration
 		ofBIRD, ofFRR float64
-	}{{"announced", told, 0.8, 0.6}, {"withdrawn", withdrawn, 1, 0}} {
-		m := func(name string) time.Duration { return median(row.took[name]) }
+	}{
+		{"announced", told, span.elapsed, 0.8, 0.6},
+		{"its processor time", told, span.daemonTime, 0, 0},
+		{"the router's", told, span.routerTime, 0, 0},
+		{"withdrawn", withdrawn, span.elapsed, 1, 0},
+		{"its processor time", withdrawn, span.daemonTime, 0, 0},
+		{"the router's", withdrawn, span.routerTime, 0, 0},
+	} {
+		m := func(name string) time.Duration {
+			var sample []time.Duration
+			for _, s := range row.took[name] {
+				sample = append(sample, row.of(s))
+			}
+			return median(sample)
+		}
 		fmt.Fprintf(out, "| %s | %s ms | %s ms | %s ms | %s | %s |\n", row.name, ms(m("fairway")), ms(m("BIRD")), ms(m("FRR")),
 			verdict(ratio(m("fairway"), m("BIRD")), row.ofBIRD, true), verdict(ratio(m("fairway"), m("FRR")), row.ofFRR, true))
 	}
 	return nil
+}
+
+// span is one way of a run.
+type span struct {
+	took           time.Duration
+	daemon, router time.Duration // of the processor, meanwhile
+}
+
+func (s span) elapsed() time.Duration    { return s.took }
+func (s span) daemonTime() time.Duration { return s.daemon }
+func (s span) routerTime() time.Duration { return s.router }
+
+func (b *bench) tellers() []teller {
+	return []teller{{"fairway", b.tellWithFairway}, {"BIRD", b.tellWithBIRD}, {"FRR", b.tellWithFRR}}
 }
 
 // teller is a daemon on the node that announces.
@@ -59,54 +87,124 @@ type teller struct {
 
 // telling is one that runs.
 type telling struct {
-	announce, withdraw func(ctx context.Context) error
+	announce, withdraw func(ctx context.Context) error // of all
+	one                func(ctx context.Context, p netip.Prefix, announced bool) error
 	stop               func()
 }
 
-// tell is one run: a node and a router in namespaces of their own.
-func (b *bench) tell(ctx context.Context, t teller) (told, withdrawn time.Duration, err error) {
+// tell is one run.
+func (b *bench) tell(ctx context.Context, t teller) (told, withdrawn span, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	dir, err := os.MkdirTemp(b.dir, "tell-")
+	m, err := b.meet(ctx, t)
 	if err != nil {
-		return 0, 0, err
+		return told, withdrawn, err
 	}
-	node, endNode, err := namespace(ctx)
-	if err != nil {
-		return 0, 0, err
+	defer m.end()
+	if told, err = m.after(ctx, m.announce, bulkPrefixes); err != nil {
+		return told, withdrawn, err
 	}
-	defer endNode()
-	tor, endTor, err := namespace(ctx)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer endTor()
-	if err := linkBoth(ctx, node, tor); err != nil {
-		return 0, 0, err
-	}
-	r, err := startReceiver(ctx, tor, filepath.Join(dir, "tor"))
-	if err != nil {
-		return 0, 0, err
-	}
-	defer r.stop()
-	running, err := t.start(ctx, node, dir)
-	if err != nil {
-		return 0, 0, err
-	}
-	defer running.stop()
-	if err := r.await(ctx, 0); err != nil {
-		return 0, 0, err
-	}
-	if told, err = r.after(ctx, running.announce, bulkPrefixes); err != nil {
-		return 0, 0, err
-	}
-	withdrawn, err = r.after(ctx, running.withdraw, 0)
+	withdrawn, err = m.after(ctx, m.withdraw, 0)
 	return told, withdrawn, err
 }
 
+// meeting is a node's daemon and a router (FRR) with a session.
+type meeting struct {
+	pair
+	receiver
+	telling
+}
+
+// meet starts both, each in a namespace of its own, and waits for the session.
+func (b *bench) meet(ctx context.Context, t teller) (m meeting, err error) {
+	defer func() {
+		if err != nil {
+			m.end()
+		}
+	}()
+	if m.pair, err = b.newPair(ctx); err != nil {
+		return m, err
+	}
+	if m.receiver, err = startReceiver(ctx, m.tor, filepath.Join(m.dir, "tor")); err != nil {
+		return m, err
+	}
+	m.ends = append(m.ends, m.receiver.stop)
+	if m.telling, err = t.start(ctx, m.node, m.dir); err != nil {
+		return m, err
+	}
+	m.ends = append(m.ends, m.telling.stop)
+	return m, m.await(ctx, 0)
+}
+
+// pair is a node and a router with a link, and a folder for their files.
+type pair struct {
+	node, tor int // processes that hold their network namespaces
+	dir       string
+	ends      []func()
+}
+
+func (b *bench) newPair(ctx context.Context) (p pair, err error) {
+	defer func() {
+		if err != nil {
+			p.end()
+		}
+	}()
+	if p.dir, err = os.MkdirTemp(b.dir, "pair-"); err != nil {
+		return p, err
+	}
+	for _, pid := range []*int{&p.node, &p.tor} {
+		var end func()
+		if *pid, end, err = namespace(ctx); err != nil {
+			return p, err
+		}
+		p.ends = append(p.ends, end)
+	}
+	return p, errors.Join(os.Chmod(p.dir, 0o755), linkBoth(ctx, p.node, p.tor)) // FRR has a user of its own
+}
+
+func (p pair) end() {
+	for _, end := range slices.Backward(p.ends) {
+		end()
+	}
+}
+
+// after is the span from the begin of a call until the router has n prefixes, which may
+// be before the call returns.
+func (m meeting) after(ctx context.Context, call func(context.Context) error, n int) (span, error) {
+	daemon, router, err := m.processors()
+	if err != nil {
+		return span{}, err
+	}
+	begun := time.Now()
+	called := make(chan error, 1)
+	go func() { called <- call(ctx) }()
+	err = m.await(ctx, n)
+	s := span{took: time.Since(begun)}
+	daemonNow, routerNow, err2 := m.processors()
+	s.daemon, s.router = daemonNow-daemon, routerNow-router
+	return s, errors.Join(err, err2, <-called)
+}
+
+// processors is what the daemons of both sides have taken of the processor.
+func (p pair) processors() (node, tor time.Duration, err error) {
+	node, errNode := processorTime(daemonsIn(p.node))
+	tor, errTor := processorTime(daemonsIn(p.tor))
+	return node, tor, errors.Join(errNode, errTor)
+}
+
+// daemonsIn are the processes in a namespace but for those that only tell the kernel.
+func daemonsIn(pid int) []int {
+	return slices.DeleteFunc(inNamespace(pid), func(p int) bool {
+		return slices.Contains([]string{"ip", "nsenter"}, readLine(fmt.Sprintf("/proc/%d/comm", p)))
+	})
+}
+
+// askEvery is how often the router is asked.
+const askEvery = 2 * time.Millisecond
+
 // receiver is FRR's bgpd as the router, without a kernel.
 type receiver struct {
-	dir  string
+	vty  *vty
 	stop func()
 }
 
@@ -124,14 +222,19 @@ func startReceiver(ctx context.Context, tor int, dir string) (receiver, error) {
 		stop()
 		return receiver{}, err
 	}
-	return receiver{dir, stop}, nil
+	v, err := dialVTY(ctx, dir, "bgpd")
+	if err != nil {
+		stop()
+		return receiver{}, err
+	}
+	return receiver{v, func() { _ = v.conn.Close(); stop() }}, nil
 }
 
 // has is the number of prefixes in the router's table, and whether the session is up.
 func (r receiver) has(ctx context.Context) (n int, up bool, err error) {
-	said, err := exec.CommandContext(ctx, "vtysh", "--vty_socket", r.dir, "-d", "bgpd", "-c", "show bgp ipv4 unicast summary json").CombinedOutput()
+	said, err := r.vty.ask(ctx, "show bgp ipv4 unicast summary json")
 	if err != nil {
-		return 0, false, fmt.Errorf("ask FRR: %w: %s", err, said)
+		return 0, false, fmt.Errorf("ask FRR: %w", err)
 	}
 	var summary struct {
 		Peers map[string]struct {
@@ -139,7 +242,7 @@ func (r receiver) has(ctx context.Context) (n int, up bool, err error) {
 			State  string
 		}
 	}
-	if err := json.Unmarshal(said, &summary); err != nil {
+	if err := json.Unmarshal([]byte(said), &summary); err != nil {
 		return 0, false, fmt.Errorf("FRR's summary: %w: %s", err, said)
 	}
 	p := summary.Peers["192.0.2.2"]
@@ -149,6 +252,8 @@ func (r receiver) has(ctx context.Context) (n int, up bool, err error) {
 // await waits until the router has n prefixes over a session that is up.
 func (r receiver) await(ctx context.Context, n int) error {
 	said := "nothing"
+	tick := time.NewTicker(askEvery)
+	defer tick.Stop()
 	for {
 		has, up, err := r.has(ctx)
 		switch {
@@ -160,18 +265,11 @@ func (r receiver) await(ctx context.Context, n int) error {
 			return nil
 		}
 		said = fmt.Sprintf("%d, session up %v", has, up)
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+		}
 	}
-}
-
-// after is the time from the begin of a call until the router has n prefixes, which may
-// be before the call returns.
-func (r receiver) after(ctx context.Context, call func(context.Context) error, n int) (time.Duration, error) {
-	begun := time.Now()
-	called := make(chan error, 1)
-	go func() { called <- call(ctx) }()
-	err := r.await(ctx, n)
-	took := time.Since(begun)
-	return took, errors.Join(err, <-called)
 }
 
 func bulkPrefix(n int) netip.Prefix {
@@ -179,32 +277,57 @@ func bulkPrefix(n int) netip.Prefix {
 }
 
 func (b *bench) tellWithFairway(ctx context.Context, node int, dir string) (telling, error) {
-	log, err := os.Create(filepath.Join(dir, "fairway.log"))
+	f, err := b.newFairwayTeller(node, dir)
 	if err != nil {
 		return telling{}, err
+	}
+	all := make([]netip.Prefix, bulkPrefixes)
+	for n := range all {
+		all[n] = bulkPrefix(n)
+	}
+	return telling{
+		announce: func(ctx context.Context) error { return f.set(ctx, all...) },
+		withdraw: func(ctx context.Context) error { return f.set(ctx) },
+		one: func(ctx context.Context, p netip.Prefix, announced bool) error {
+			if announced {
+				return f.set(ctx, p)
+			}
+			return f.set(ctx)
+		},
+		stop: f.stop,
+	}, f.set(ctx)
+}
+
+// fairwayTeller is the speaker as an agent has it.
+type fairwayTeller struct {
+	child *speaker.Child
+	stop  func()
+}
+
+func (b *bench) newFairwayTeller(node int, dir string) (fairwayTeller, error) {
+	log, err := os.Create(filepath.Join(dir, "fairway.log"))
+	if err != nil {
+		return fairwayTeller{}, err
 	}
 	c := speaker.NewChild(speaker.Spawn{
 		Path: "nsenter", Args: []string{fmt.Sprintf("--net=/proc/%d/ns/net", node), "--", b.speaker},
 		Log: slog.New(slog.NewTextHandler(log, nil)),
 	})
-	d := speaker.Desired{
+	return fairwayTeller{c, func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		_ = errors.Join(c.Close(ctx, speaker.Forward), log.Close())
+	}}, nil
+}
+
+// set announces these prefixes and no others.
+func (f fairwayTeller) set(ctx context.Context, prefixes ...netip.Prefix) error {
+	return f.child.Set(ctx, speaker.Desired{
 		Local: speaker.Local{ASN: 64512, RouterID: netip.MustParseAddr("192.0.2.2"),
 			GracefulRestart: speaker.GracefulRestart{Enabled: true, Time: 2 * time.Minute, Deferral: 10 * time.Second}},
-		Peers: []speaker.Peer{{Name: "tor", Address: netip.MustParseAddr("192.0.2.1"), ASN: 65001}},
-	}
-	full := d
-	for n := range bulkPrefixes {
-		full.Announcements = append(full.Announcements, speaker.Announcement{Prefix: bulkPrefix(n)})
-	}
-	return telling{
-		announce: func(ctx context.Context) error { return c.Set(ctx, full) },
-		withdraw: func(ctx context.Context) error { return c.Set(ctx, d) },
-		stop: func() {
-			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-			defer cancel()
-			_ = errors.Join(c.Close(ctx, speaker.Forward), log.Close())
-		},
-	}, c.Set(ctx, d)
+		Peers:         []speaker.Peer{{Name: "tor", Address: netip.MustParseAddr("192.0.2.1"), ASN: 65001}},
+		Announcements: speaker.Plainly(prefixes...),
+	})
 }
 
 // byKernel is a daemon that is told by routes of the kernel.
@@ -219,11 +342,12 @@ func byKernel(node int, dir string, stop func()) (telling, error) {
 	}
 	announce, err := run("add")
 	withdraw, err2 := run("del")
-	if err := errors.Join(err, err2); err != nil {
+	kernel, err3 := openKernel(node)
+	if err := errors.Join(err, err2, err3); err != nil {
 		stop()
 		return telling{}, err
 	}
-	return telling{announce, withdraw, stop}, nil
+	return telling{announce: announce, withdraw: withdraw, one: kernel.blackhole, stop: func() { kernel.Close(); stop() }}, nil
 }
 
 // tellWithBIRD gives BIRD room for all events of the kernel: what it misses it sees a

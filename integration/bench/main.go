@@ -90,7 +90,11 @@ func sections() []section {
 		{"request", request},
 		{"restart", restart},
 		{"rest", rest},
+		{"announce", announceOne},
 		{"bulk", bulk},
+		{"session", sessionUp},
+		{"speaker-memory", speakerMemory},
+		{"fib-events", fibEvents},
 		{"learned", learnedKernel},
 		{"kube-pods", kubePods},
 		{"kube-claims", kubeClaims},
@@ -146,16 +150,17 @@ type part struct {
 // parts are one for the node alone, and one for each section on routes and on
 // Kubernetes, which take long: each can be made anew for itself.
 func parts() []part {
+	alone := []string{"alone", "together", "request", "restart", "rest"}
 	node := part{mark: "bench"}
-	var kube []part
+	var others []part
 	for _, s := range sections() {
-		if strings.HasPrefix(s.name, "kube-") || s.name == "learned" || s.name == "bulk" {
-			kube = append(kube, part{"bench " + s.name, []section{s}})
-		} else {
+		if slices.Contains(alone, s.name) {
 			node.sections = append(node.sections, s)
+		} else {
+			others = append(others, part{"bench " + s.name, []section{s}})
 		}
 	}
-	return append([]part{node}, kube...)
+	return append([]part{node}, others...)
 }
 
 // report runs those of the part's sections that were chosen, if any.
