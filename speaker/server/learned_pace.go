@@ -35,7 +35,7 @@ func (p *pace) handed(n int, now time.Time) {
 	}
 }
 
-// rest says when to call it again, or zero for not at all.
+// rest ends a row that is over, and says when to call it again, or zero for not at all.
 func (p *pace) rest(now time.Time) time.Time {
 	switch over := p.last.Add(bulkPause); {
 	case p.routes == 0:
