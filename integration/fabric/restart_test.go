@@ -92,37 +92,45 @@ func disturbances() []disturbance {
 				return strings.Contains(f.Log(f.t), "the changed configuration is in force")
 			})
 		}},
-		{name: "what is said of the routes is reloaded", rewrites: true, keeps: true, do: func(f *fabric) {
-			for _, c := range []struct {
-				rule string
-				has  [2]bool // communities 64512:1 and 64512:2
-			}{
-				{`{communities: ["64512:1"]}`, [2]bool{true, false}},
-				{`{peers: [tor4, tor6], communities: ["64512:2"], largeCommunities: ["64512:1:2"], med: 7, prepend: 2}`, [2]bool{false, true}},
-				{"", [2]bool{false, false}},
-			} {
-				f.rule(c.rule)
-				for i, has := range c.has {
-					f.tagged(4, 64512, uint16(i+1), has)
-					f.tagged(6, 64512, uint16(i+1), has)
-				}
-			}
-		}},
+		{name: "what is said of the routes is reloaded", rewrites: true, keeps: true, do: (*fabric).retell},
 		{name: "aggregation is reloaded", rewrites: true, keeps: true, do: (*fabric).aggregate},
-		{name: "maintenance", rewrites: true, do: func(f *fabric) {
-			f.Run(f.t, "agent", "maintenance", "on")
-			f.avoided(true, true)
-			f.End(f.t, "agent", syscall.SIGKILL) // which ends no maintenance
-			f.again()
-			f.fresh()
-			f.avoided(true, true)
-			f.Run(f.t, "agent", "maintenance", "off")
-			f.avoided(false, false)
-			f.Run(f.t, "agent", "maintenance", "on", "--peer", "tor6")
-			f.avoided(false, true)
-			f.Run(f.t, "agent", "maintenance", "off", "--peer", "tor6")
-			f.avoided(false, false)
-		}},
+		{name: "maintenance", rewrites: true, do: (*fabric).maintain},
+	}
+}
+
+// maintain asks the router to prefer other ways, for both sessions and for one.
+func (f *fabric) maintain() {
+	f.t.Helper()
+	f.Run(f.t, "agent", "maintenance", "on")
+	f.avoided(true, true)
+	f.End(f.t, "agent", syscall.SIGKILL) // which ends no maintenance
+	f.again()
+	f.fresh()
+	f.avoided(true, true)
+	f.Run(f.t, "agent", "maintenance", "off")
+	f.avoided(false, false)
+	f.Run(f.t, "agent", "maintenance", "on", "--peer", "tor6")
+	f.avoided(false, true)
+	f.Run(f.t, "agent", "maintenance", "off", "--peer", "tor6")
+	f.avoided(false, false)
+}
+
+// retell says other things of the routes.
+func (f *fabric) retell() {
+	f.t.Helper()
+	for _, c := range []struct {
+		rule string
+		has  [2]bool // communities 64512:1 and 64512:2
+	}{
+		{`{communities: ["64512:1"]}`, [2]bool{true, false}},
+		{`{peers: [tor4, tor6], communities: ["64512:2"], largeCommunities: ["64512:1:2"], med: 7, prepend: 2}`, [2]bool{false, true}},
+		{"", [2]bool{false, false}},
+	} {
+		f.rule(c.rule)
+		for i, has := range c.has {
+			f.tagged(4, 64512, uint16(i+1), has)
+			f.tagged(6, 64512, uint16(i+1), has)
+		}
 	}
 }
 
