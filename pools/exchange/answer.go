@@ -137,8 +137,9 @@ func (a *answer) grant(n *Node) {
 		n.regainAll(a)
 		return
 	}
-	if !a.tried {
-		n.trim(a)
+	if !a.tried && !n.trim(a) {
+		n.again(&a.pace)
+		return
 	}
 	r, ok := n.with(a)
 	if !ok {
@@ -176,8 +177,10 @@ func (a *answer) grant(n *Node) {
 }
 
 // trim has back what the request does not lack any more, and what is in no block
-// that is held.
-func (n *Node) trim(a *answer) {
+// that is held. It says whether the journal took that: more than is lacking is not to
+// be granted.
+func (n *Node) trim(a *answer) (whole bool) {
+	whole = true
 	room, grants := a.request.Lacks(), MostGrants-len(a.request.Grants)
 	for _, l := range slices.Clone(a.loans) {
 		if size := sizeOf(l.Prefix); size <= room && grants > 0 && n.outer(l) != nil {
@@ -186,7 +189,9 @@ func (n *Node) trim(a *answer) {
 			continue
 		}
 		n.regain(l)
+		whole = whole && l.answer == nil
 	}
+	return whole
 }
 
 // outer is the block that l is a part of, if it is held.

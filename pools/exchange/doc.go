@@ -17,15 +17,15 @@
 //
 // # Loans
 //
-// A node that finds no free cell makes a Request. One that has addresses to
-// spare sets them aside, in its journal too, has the network lead them away no
-// more, and answers with a Grant: one compare-and-swap, so that one of many
-// answers counts. The asker then makes the lent block in its own name, and only
-// then reads the request and the block that it was lent out of: if both still
-// stand, whoever comes to own the space around later finds the lent block
-// there, and if one does not, the asker uses nothing of it. Last, it removes the
-// request. The lender, when the request is gone, looks for the lent block: it
-// is there for as long as the addresses are lent.
+// A node that finds no free cell makes a Request. Those that have addresses to
+// spare set some aside, in their journals too, have the network lead them away no
+// more, and answer with Grants: each by a compare-and-swap of the request, until there
+// are as many as it asks for. The asker then makes the lent blocks in its own name,
+// removes the request, and reads the blocks that they were lent out of: where it was
+// this removal that counted, and the block around stands as the grant says, whoever
+// comes to own the space around later finds the lent block there; else the asker uses
+// nothing of it. A lender, when the request is gone, looks for the lent block: it is
+// there for as long as the addresses are lent.
 //
 // A lent block is used by the node that drew it and by no other life of that
 // node: one that is found and not remembered is returned.

@@ -448,6 +448,7 @@ func (n *Node) regain(l *loan) {
 	n.leave(l)
 	delete(n.loans, l.Prefix)
 	n.changes++
+	n.regained = true
 }
 
 // refOf takes apart what a record of a loan says of its request.

@@ -79,6 +79,7 @@ type Node struct {
 	expected map[Lack]expected
 	lapse    time.Time          // when those expected last are not any more
 	ripe     time.Time          // when a block can be returned that was too fresh for it
+	regained bool               // something that was set aside is free again, and was offered to nobody yet
 	poor     map[Lack]time.Time // until when no claim ahead of need is tried, since there was no cell
 	failed   map[Lack]error     // why the want of somebody who waits was given up
 	audit    audit
@@ -110,6 +111,7 @@ func (n *Node) Advance(now time.Time) (ops []*Op, next time.Time) {
 	n.at(now)
 	n.closeUnused()
 	n.claimAhead()
+	n.regained = false
 	n.serve()
 	n.disownUnwanted()
 	for _, e := range n.errands() {
@@ -128,6 +130,9 @@ func (n *Node) Advance(now time.Time) (ops []*Op, next time.Time) {
 	}
 	next = earlier(next, earlier(n.nextAnswer(), n.nextFree()))
 	next = earlier(next, n.nextOrders())
+	if n.regained && len(n.asked) > 0 {
+		next = now // another one may wait for it
+	}
 	ops, n.out = n.out, nil
 	return ops, next
 }
