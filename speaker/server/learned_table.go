@@ -70,6 +70,7 @@ type entry struct {
 	put   []netip.Addr
 	dirty bool // it is in the table's list of such
 	late  bool // it is among the postponed
+	stood bool // put is of before the start, or another's doing
 }
 
 // report is a way to a prefix as told by one router. Its number tells several of one router
@@ -89,7 +90,7 @@ func newLessons() *lessons {
 // begin forgets all that routers said.
 func (t *lessons) begin(local speaker.Local, now time.Time) {
 	for _, e := range t.entries {
-		e.paths = nil
+		e.paths, e.stood = nil, len(e.put) > 0
 		t.mark(e)
 	}
 	clear(t.teachers)
@@ -373,7 +374,7 @@ func (t *lessons) holds(list []routes.Route) {
 	}
 	for _, r := range list {
 		e := t.entry(r.Prefix)
-		e.put = r.Via
+		e.put, e.stood = r.Via, e.stood || !slices.Equal(r.Via, was[r.Prefix])
 		if len(r.Via) == 0 { // not of our making: to be replaced or removed
 			e.put = []netip.Addr{{}}
 		}
@@ -427,7 +428,7 @@ func (t *lessons) takeOne(c *routes.Change, e *entry) {
 	case len(e.put) == 0:
 		c.Add = append(c.Add, routes.Route{Prefix: p, Via: want})
 		t.installed++
-	case t.waiting && !t.own.contain(p):
+	case t.waiting && e.stood && !t.own.contain(p):
 		if !e.late {
 			e.late = true
 			t.postponed = append(t.postponed, e)
@@ -439,7 +440,7 @@ func (t *lessons) takeOne(c *routes.Change, e *entry) {
 	default:
 		c.Replace = append(c.Replace, routes.Route{Prefix: p, Via: want})
 	}
-	e.put = want
+	e.put, e.stood = want, false
 }
 
 // nets is a set of prefixes.

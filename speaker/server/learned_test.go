@@ -186,6 +186,59 @@ func TestLessonsAgainstHistory(t *testing.T) {
 	}
 }
 
+// After a start what stood is left alone until all routers have told what they know,
+// and what came since is not.
+func TestOnlyWhatStoodWaits(t *testing.T) {
+	now := time.Unix(1, 0)
+	table := newLessons()
+	local := speaker.Local{ASN: nodeASN, GracefulRestart: speaker.GracefulRestart{Enabled: true, Time: time.Minute, Deferral: time.Second}}
+	peers := make(map[netip.Addr]speaker.Peer)
+	for i := range byte(2) {
+		a := netip.AddrFrom4([4]byte{192, 0, 2, i + 1})
+		peers[a] = peerWithDefaults(speaker.Peer{Name: a.String(), Address: a, ASN: 65001, Accept: everything()})
+	}
+	have := map[netip.Prefix][]netip.Addr{netip.MustParsePrefix("10.0.0.0/24"): {netip.MustParseAddr("192.0.2.2")}}
+	begin := func() {
+		table.begin(local, now)
+		table.configure(peers, nil, nil)
+		var stood []routes.Route
+		for p, via := range have {
+			stood = append(stood, routes.Route{Prefix: p, Via: via})
+		}
+		table.holds(stood)
+	}
+	says := func(router string, l lesson) {
+		if r := table.teacher(router); !r.up {
+			table.up(r, now)
+		}
+		table.update(router, l, now)
+		table.settle(now)
+		change, _ := table.take(1000)
+		applyTo(t, have, change)
+	}
+	expect := func(want string) {
+		t.Helper()
+		if got := fmt.Sprint(have); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+	nlri := []*bgp.IPAddrPrefix{bgp.NewIPAddrPrefix(24, "10.0.0.0"), bgp.NewIPAddrPrefix(24, "10.0.9.0")}
+	tells := func(router string) lesson { return lesson{nlri: nlri, attributes: attributesOf(router, 65001)} }
+	begin()
+	says("192.0.2.1", tells("192.0.2.1"))
+	expect("map[10.0.0.0/24:[192.0.2.2] 10.0.9.0/24:[192.0.2.1]]")
+	says("192.0.2.2", tells("192.0.2.2"))
+	expect("map[10.0.0.0/24:[192.0.2.2] 10.0.9.0/24:[192.0.2.1 192.0.2.2]]")
+	says("192.0.2.1", lesson{withdrawn: nlri[1:]})
+	expect("map[10.0.0.0/24:[192.0.2.2] 10.0.9.0/24:[192.0.2.2]]")
+	begin() // all that is there now stood before
+	says("192.0.2.1", tells("192.0.2.1"))
+	expect("map[10.0.0.0/24:[192.0.2.2] 10.0.9.0/24:[192.0.2.2]]")
+	now = now.Add(time.Minute)
+	says("192.0.2.1", tells("192.0.2.1"))
+	expect("map[10.0.0.0/24:[192.0.2.1] 10.0.9.0/24:[192.0.2.1]]")
+}
+
 func applyTo(t *testing.T, have map[netip.Prefix][]netip.Addr, c routes.Change) {
 	t.Helper()
 	for _, r := range c.Add {
