@@ -128,7 +128,29 @@ func (c real) deletedUnseen(t *testing.T) {
 	if n := reads(); n != 1 {
 		t.Errorf("%d reads of the pool for two claims after a lost connection, want 1", n)
 	}
-	if _, err := c.Kubectl(t.Context(), "delete", "addresspool", "fleeting"); err != nil {
+	c.claimsNothingOfADeletedPool(t, l, claim)
+}
+
+// claimsNothingOfADeletedPool has the pool deleted unseen, and kept by a finalizer: it may
+// go at any moment.
+func (c real) claimsNothingOfADeletedPool(t *testing.T, l *line, claim func(string) error) {
+	t.Helper()
+	finalizers := func(list string) {
+		t.Helper()
+		if _, err := c.Kubectl(t.Context(), "patch", "addresspool", "fleeting", "--type=merge", "-p", `{"metadata":{"finalizers":`+list+`}}`); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.sever()
+	l.late.Store(true)
+	finalizers(`["fairway.network/test"]`)
+	if _, err := c.Kubectl(t.Context(), "delete", "addresspool", "fleeting", "--wait=false"); err != nil {
 		t.Fatal(err)
 	}
+	l.cut.Store(false)
+	if err := claim("10.78.0.128/26"); err == nil || !strings.Contains(err.Error(), "being deleted") {
+		t.Errorf("a claim in a pool that is about to go: %v", err)
+	}
+	finalizers(`[]`)
+	l.late.Store(false)
 }

@@ -123,7 +123,7 @@ func (w *Watcher) Run(ctx context.Context, s Sight) error {
 		_ = w.pods.follow(ctx, outlines(w.podsMeta(metav1.NamespaceAll), "spec.nodeName="+w.node), outline("v1", "Pod"), then(w.around.wake, func() { close(listed) }))
 	})
 	watches.Go(func() {
-		_ = w.pools.follow(ctx, every(w.own, v1alpha1.AddressPools), &v1alpha1.AddressPool{}, then(shown(s.Pools, w.Pools), func() {
+		_ = w.pools.follow(ctx, w.standing.heedful(every(w.own, v1alpha1.AddressPools)), &v1alpha1.AddressPool{}, then(shown(s.Pools, w.Pools), func() {
 			w.standing.listed(began)
 			missing.Done()
 		}))
