@@ -3,9 +3,9 @@
 //
 // A caller hands over whole desired states and reads back what is; there are
 // no add and remove calls to keep in step. BGP runs in a child process (Child),
-// because GoBGP ends the process that it runs in over one malformed header from
-// a peer, and because the agent need not link it. Package server is the same
-// contract inside one process, and what the child runs.
+// because GoBGP has no bound on what it buffers for a peer and ends the process that
+// it runs in over what it did not expect, and because the agent need not link it.
+// Package server is the same contract inside one process, and what the child runs.
 package speaker
 
 import (

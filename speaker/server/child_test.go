@@ -155,34 +155,57 @@ func TestChildFallsBack(t *testing.T) {
 	r.has(t, "10.2.0.0/26")
 }
 
-// A header of unknown type ends GoBGP's process, and so do a second OPEN and what
-// another protocol says: the child is started again, and the prefixes are back.
+// Messages over which GoBGP ends its process: the router that sends one is told what was
+// wrong with it, its own session ends, and the process and the session with another
+// router go on.
 func TestDeadlyMessages(t *testing.T) {
 	t.Parallel()
-	for name, c := range map[string]struct {
-		good, evil string
-		message    []byte
-	}{
-		"unknown type": {"127.0.0.4", "127.0.0.5", header(99)},
-		"second OPEN":  {"127.0.0.86", "127.0.0.87", framed(bgp.BGP_MSG_OPEN, 4, 0, 1, 0, 90, 1, 2, 3, 4, 0)},
-		"HTTP":         {"127.0.0.17", "127.0.0.18", []byte(strings.Repeat("GET / HTTP/1.1\r\n", 4096))},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			good := startRouter(t, c.good, routerASN)
-			good.accept(t, "127.0.0.1", "")
-			evil := startRaw(t, "evil", c.evil)
-			child := newTestChild(t)
-			d := speaker.Desired{Local: local(), Peers: []speaker.Peer{good.peer("good"), evil.peer}, Announcements: announce("10.1.0.0/26")}
-			must(t, child.Set(t.Context(), d))
-			must(t, child.Flush(within(t, soon), d.Prefixes()))
-			first := child.pid()
-			_, _ = (<-evil.sessions).Write(c.message) // cut short by the death
-			eventually(t, "the child dies", func() bool { return child.pid() != first })
-			must(t, child.Set(t.Context(), d))
-			must(t, child.Flush(within(t, soon), d.Prefixes()))
-			good.has(t, "10.1.0.0/26")
+	update := func(attribute ...byte) []byte {
+		return framed(bgp.BGP_MSG_UPDATE, append([]byte{0, 0, 0, byte(len(attribute))}, attribute...)...)
+	}
+	type misfit struct {
+		message       []byte
+		code, subcode uint8
+		says          string
+	}
+	misfits := map[string]misfit{
+		"type 99":        {header(99), 1, 3, "bad message type"},
+		"second OPEN":    {framed(bgp.BGP_MSG_OPEN, 4, 0, 1, 0, 90, 1, 2, 3, 4, 0), 5, 3, "unexpected message in established"},
+		"HTTP":           {[]byte(strings.Repeat("GET / HTTP/1.1\r\n", 4096)), 1, 1, "connection not synchronized"},
+		"short MP_REACH": {update(0x80, 14, 3, 0, 2, 1), 3, 9, "cannot be read"},
+		"VPN routes":     {update(0x80, 15, 7, 0, 1, 128, 0x5b, 0x96, 0x5c, 0x33), 3, 9, "cannot be read"},
+	}
+	good := startRaw(t, "good", "127.0.0.4")
+	child := newTestChild(t)
+	d := speaker.Desired{Local: local(), Peers: []speaker.Peer{good.peer}, Announcements: announce("10.1.0.0/26")}
+	evil := make(map[string]*raw, len(misfits))
+	for name := range misfits {
+		evil[name] = startRaw(t, name, fmt.Sprintf("127.0.6.%d", len(evil)+1))
+		d.Peers = append(d.Peers, evil[name].peer)
+	}
+	must(t, child.Set(t.Context(), d))
+	must(t, child.Flush(within(t, soon), d.Prefixes()))
+	comesUp(t, child, "good")
+	before, pid := stateOf(t, child, "good"), child.pid()
+	for name, m := range misfits {
+		_, _ = (<-evil[name].sessions).Write(m.message) // may be cut short
+		var note *bgp.BGPNotification
+		select {
+		case note = <-evil[name].notes:
+		case <-within(t, soon).Done():
+			t.Fatalf("%s: it was sent no NOTIFICATION", name)
+		}
+		if note.ErrorCode != m.code || note.ErrorSubcode != m.subcode {
+			t.Errorf("%s: it was sent the NOTIFICATION %d/%d, want %d/%d", name, note.ErrorCode, note.ErrorSubcode, m.code, m.subcode)
+		}
+		eventually(t, fmt.Sprintf("%s: %q in the state", name, m.says), func() bool {
+			return strings.Contains(stateOf(t, child, name).LastError, m.says)
 		})
+		t.Logf("%s: %s", name, stateOf(t, child, name).LastError)
+	}
+	undisturbed(t, child, before)
+	if now := child.pid(); now != pid {
+		t.Errorf("process %d died, and %d follows it", pid, now)
 	}
 }
 

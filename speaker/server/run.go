@@ -121,11 +121,15 @@ func (s *Server) start(ctx context.Context, local speaker.Local, ends *endpoints
 	local.Restarting = local.Restarting && !s.later
 	l := newLedger(local.GracefulRestart)
 	l.inherited, l.asn = s.holders, local.ASN
-	options := append(ends.options(), gobgp.LoggerOption(tap{log: s.log, ledger: l, learned: s.learned}))
+	g := newGuards()
+	options := append(ends.options(), gobgp.LoggerOption(tap{log: s.log, ledger: l, learned: s.learned, guards: g}))
 	r := &run{
 		local: local, peers: make(map[netip.Addr]speaker.Peer), told: make(map[netip.Addr]*api.Peer),
 		ranges: make(map[string]speaker.Range), ceased: make(map[netip.Addr]bool),
 		bgp: gobgp.NewBgpServer(options...), ledger: l, ends: ends, begun: time.Now(),
+	}
+	if err := g.attach(r.bgp); err != nil {
+		return nil, errors.Join(err, ends.close())
 	}
 	s.learned.begin(local, time.Now())
 	go r.bgp.Serve()

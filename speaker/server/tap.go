@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +24,7 @@ type tap struct {
 	log     *slog.Logger
 	ledger  *ledger
 	learned *learned // is told of what routers say
+	guards  *guards  // of the connections
 }
 
 // The lines of GoBGP that the ledger is kept by.
@@ -39,6 +41,7 @@ const (
 	lineAnyASN       = "skipped asn negotiation"
 	lineWelcome      = "Accepted a new dynamic neighbor"
 	lineAPIFailed    = "failed to listen grpc port"
+	lineBadHeader    = "Session will be reset due to malformed BGP Header"
 )
 
 func (t tap) Panic(msg string, f log.Fields) { panic("gobgp: " + msg + " " + fmt.Sprint(f)) }
@@ -64,10 +67,12 @@ func (t tap) Warn(msg string, f log.Fields) {
 	switch msg {
 	case lineSentNote:
 		level = slog.LevelDebug // the end of the session says the same
-		t.ledger.note(address, "sent "+notificationWords(f))
+		t.ledger.note(address, "sent "+cmp.Or(t.guards.fault(address), notificationWords(f)))
 	case lineGotNote:
 		level = slog.LevelDebug
 		t.ledger.note(address, "received "+notificationWords(f))
+	case lineBadHeader:
+		level = slog.LevelDebug // of the guard's making
 	case "Closed an accepted connection", "accepted conn is closed to avoid be blocked", "active conn is closed to avoid being blocked":
 		level = slog.LevelDebug // both sides dialled
 	case "No matching path for withdraw found, may be path was not installed into table":
@@ -108,6 +113,7 @@ func (t tap) Debug(msg string, f log.Fields) {
 			t.log.Warn("no BGP session", "address", keyOf(f), "reason", refused)
 		}
 	case lineFreed:
+		t.guards.drop(keyOf(f))
 		t.ledger.gone(keyOf(f))
 	}
 }
@@ -177,9 +183,11 @@ func (t tap) stateChanged(f log.Fields) {
 			t.log.Info("BGP session established", transition(p, was, is)...)
 		}
 	case is == bgp.BGP_FSM_OPENSENT.String():
+		t.guards.put(keyOf(f))
 		t.ledger.opens(keyOf(f))
 	case is != bgp.BGP_FSM_IDLE.String() || was == is:
 	default:
+		t.guards.drop(keyOf(f))
 		p, why, wasUp, news := t.ledger.down(keyOf(f), reasonWords(fmt.Sprint(f["reason"]), was))
 		switch {
 		case wasUp:

@@ -55,15 +55,22 @@ func misdeeds() map[string]misdeed {
 	huge := header(bgp.BGP_MSG_UPDATE)
 	huge[16], huge[17] = 0xff, 0xff
 	return map[string]misdeed{
-		"speaks HTTP":  {do: func(c net.Conn) { _, _ = c.Write([]byte("HTTP/1.1 400 Bad Request\r\nServer: nginx\r\n\r\n")) }},
-		"says nothing": {do: func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }},
-		"hangs up":     {do: func(net.Conn) {}, says: "closed by the peer"},
-		"flaps":        {do: func(c net.Conn) { shakeHands(c, 90) }, says: "closed by the peer"},
-		"falls silent": {do: after(nil), says: "hold timer expired"},
-		// GoBGP waits for the end of what is longer than a message may be.
-		"long message":       {do: after(huge), says: "hold timer expired"},
-		"short message":      {do: after(append(header(bgp.BGP_MSG_KEEPALIVE)[:17], 18, 4)), says: "bad message length"},
-		"cut off UPDATE":     {do: after(framed(bgp.BGP_MSG_UPDATE, 0, 9, 0)), says: "malformed attribute list"},
+		"speaks HTTP":    {do: func(c net.Conn) { _, _ = c.Write([]byte("HTTP/1.1 400 Bad Request\r\nServer: nginx\r\n\r\n")) }},
+		"says nothing":   {do: func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }},
+		"hangs up":       {do: func(net.Conn) {}, says: "closed by the peer"},
+		"flaps":          {do: func(c net.Conn) { shakeHands(c, 90) }, says: "closed by the peer"},
+		"falls silent":   {do: after(nil), says: "hold timer expired"},
+		"long message":   {do: after(huge), says: "bad message length"},
+		"short message":  {do: after(append(header(bgp.BGP_MSG_KEEPALIVE)[:17], 18, 4)), says: "bad message length"},
+		"cut off UPDATE": {do: after(framed(bgp.BGP_MSG_UPDATE, 0, 9, 0, 0)), says: "malformed attribute list"},
+		"unknown message at once": {do: func(c net.Conn) {
+			_, _ = c.Write(header(99))
+			_, _ = io.Copy(io.Discard, c)
+		}, says: "code 1(header) subcode 3(bad message type): a message of type 99"},
+		"KEEPALIVE for an OPEN": {do: func(c net.Conn) {
+			_, _ = c.Write(header(bgp.BGP_MSG_KEEPALIVE))
+			_, _ = io.Copy(io.Discard, c)
+		}, says: "unexpected message in opensent"},
 		"short NOTIFICATION": {do: after(framed(bgp.BGP_MSG_NOTIFICATION, 6)), says: "bad message length"},
 		// RFC 7606: withdrawn, and the session lasts.
 		"nonsense attributes": {do: func(c net.Conn) {

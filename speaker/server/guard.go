@@ -1,0 +1,263 @@
+package server
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"net"
+	"sync/atomic"
+
+	"github.com/osrg/gobgp/v3/pkg/packet/bgp"
+)
+
+// guard stands between a router and GoBGP. GoBGP ends the process over messages of
+// unknown type, over a second OPEN, and over attributes and families that it reads
+// beyond their end. A guard hands it whole messages, and none that it would not
+// survive: in the place of such a one it hands over a header that GoBGP refuses, and
+// makes of GoBGP's NOTIFICATION the one that is due (RFC 4271, section 6; RFC 6608).
+// So it is this session that ends, in GoBGP's own order of things, and no other.
+//
+// One goroutine at a time reads. A write may come from any.
+type guard struct {
+	net.Conn
+	in *bufio.Reader
+	// agreed is how UPDATEs of this session are to be read, as far as the OPENs say.
+	agreed func() *bgp.MarshallingOption
+	heard  int // messages, up to established
+	left   int // bytes of the message that GoBGP is reading
+	fault  atomic.Pointer[fault]
+}
+
+// fault is what is wrong with a message: the NOTIFICATION that is due, and in words.
+type fault struct {
+	code, subcode uint8
+	data          []byte
+	words         string
+}
+
+// The messages that come first, see guard.heard.
+const (
+	openSent = iota
+	openConfirm
+	established
+)
+
+// Lengths of whole messages (RFC 4271, section 4).
+const (
+	minOpen         = 29
+	minUpdate       = 23
+	minNotification = 21
+)
+
+func newGuard(conn net.Conn, agreed func() *bgp.MarshallingOption) *guard {
+	return &guard{Conn: conn, in: bufio.NewReaderSize(conn, 2*bgp.BGP_MAX_MESSAGE_LENGTH), agreed: agreed}
+}
+
+// Read gives what the router says, as long as GoBGP can bear it.
+func (g *guard) Read(b []byte) (int, error) {
+	if g.left == 0 {
+		if err := g.next(); err != nil {
+			return 0, err
+		}
+	}
+	n, err := g.in.Read(b[:min(len(b), g.left)])
+	g.left -= n
+	return n, err
+}
+
+// next waits for a whole message and lets it in, or what GoBGP refuses in its place.
+func (g *guard) next() error {
+	header, err := g.in.Peek(bgp.BGP_HEADER_LENGTH)
+	if err != nil {
+		return err
+	}
+	f := checkHeader(header, g.heard)
+	length := int(binary.BigEndian.Uint16(header[16:]))
+	if f == nil {
+		message, err := g.in.Peek(length)
+		if err != nil {
+			return err
+		}
+		f = g.checkBody(message[:length:length]) // what lies behind it is not GoBGP's to read
+	}
+	if f != nil {
+		g.fault.Store(f)
+		g.in.Reset(bytes.NewReader(make([]byte, bgp.BGP_HEADER_LENGTH))) // a message of no length
+		length = bgp.BGP_HEADER_LENGTH
+	}
+	g.left, g.heard = length, min(g.heard+1, established)
+	return nil
+}
+
+// Write writes GoBGP's messages, and what is due in the place of its NOTIFICATION.
+func (g *guard) Write(b []byte) (int, error) {
+	f := g.fault.Load()
+	if f == nil || len(b) < bgp.BGP_HEADER_LENGTH || b[18] != bgp.BGP_MSG_NOTIFICATION {
+		return g.Conn.Write(b)
+	}
+	due, err := bgp.NewBGPNotificationMessage(f.code, f.subcode, f.data).Serialize()
+	if err != nil {
+		return 0, err
+	}
+	if _, err := g.Conn.Write(due); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+// checkHeader says what is wrong with the header of a message after so many others
+// of the session.
+func checkHeader(header []byte, heard int) *fault {
+	for _, b := range header[:16] {
+		if b != 0xff {
+			return &fault{bgp.BGP_ERROR_MESSAGE_HEADER_ERROR, bgp.BGP_ERROR_SUB_CONNECTION_NOT_SYNCHRONIZED, nil, "what came is not BGP"}
+		}
+	}
+	kind, length := header[18], binary.BigEndian.Uint16(header[16:])
+	least, most := bgp.BGP_HEADER_LENGTH, bgp.BGP_MAX_MESSAGE_LENGTH
+	switch kind {
+	case bgp.BGP_MSG_OPEN:
+		least = minOpen
+	case bgp.BGP_MSG_UPDATE:
+		least = minUpdate
+	case bgp.BGP_MSG_NOTIFICATION:
+		least = minNotification
+	case bgp.BGP_MSG_KEEPALIVE:
+		most = bgp.BGP_HEADER_LENGTH
+	case bgp.BGP_MSG_ROUTE_REFRESH: // RFC 7313 has errors of its own for it
+	default:
+		return &fault{bgp.BGP_ERROR_MESSAGE_HEADER_ERROR, bgp.BGP_ERROR_SUB_BAD_MESSAGE_TYPE, []byte{kind},
+			fmt.Sprintf("a message of type %d came", kind)}
+	}
+	if int(length) < least || int(length) > most {
+		return &fault{bgp.BGP_ERROR_MESSAGE_HEADER_ERROR, bgp.BGP_ERROR_SUB_BAD_MESSAGE_LENGTH, bytes.Clone(header[16:18]),
+			fmt.Sprintf("a message of type %d came with %d bytes, and has %d to %d", kind, length, least, most)}
+	}
+	return checkTurn(kind, heard)
+}
+
+// checkTurn says whether a message may come after so many others (RFC 4271, section
+// 8.2.2; RFC 6608 for the answers).
+func checkTurn(kind uint8, heard int) *fault {
+	awaited := kind != bgp.BGP_MSG_OPEN
+	switch heard {
+	case openSent:
+		awaited = kind == bgp.BGP_MSG_OPEN || kind == bgp.BGP_MSG_NOTIFICATION
+	case openConfirm:
+		awaited = kind == bgp.BGP_MSG_KEEPALIVE || kind == bgp.BGP_MSG_NOTIFICATION
+	}
+	if awaited {
+		return nil
+	}
+	return &fault{bgp.BGP_ERROR_FSM_ERROR, uint8(heard) + 1, []byte{kind}, fmt.Sprintf("a message of type %d came out of turn", kind)}
+}
+
+// checkBody says whether GoBGP survives a message with a good header.
+func (g *guard) checkBody(message []byte) *fault {
+	kind := message[18]
+	switch {
+	case kind == bgp.BGP_MSG_KEEPALIVE, kind == bgp.BGP_MSG_UPDATE && ordinary(message[bgp.BGP_HEADER_LENGTH:]):
+		return nil
+	}
+	var agreed *bgp.MarshallingOption
+	if g.heard == established {
+		agreed = g.agreed()
+	}
+	err := tryParse(message, agreed)
+	if err == nil {
+		return nil
+	}
+	f := &fault{words: fmt.Sprintf("a message of type %d came that cannot be read: %v", kind, err)}
+	switch kind {
+	case bgp.BGP_MSG_OPEN:
+		f.code = bgp.BGP_ERROR_OPEN_MESSAGE_ERROR
+	case bgp.BGP_MSG_UPDATE: // the attribute is none of ordinary's
+		f.code, f.subcode = bgp.BGP_ERROR_UPDATE_MESSAGE_ERROR, bgp.BGP_ERROR_SUB_OPTIONAL_ATTRIBUTE_ERROR
+	case bgp.BGP_MSG_ROUTE_REFRESH:
+		f.code, f.subcode, f.data = bgp.BGP_ERROR_ROUTE_REFRESH_MESSAGE_ERROR, bgp.BGP_ERROR_SUB_INVALID_MESSAGE_LENGTH, bytes.Clone(message)
+	default:
+		f.code, f.subcode = bgp.BGP_ERROR_MESSAGE_HEADER_ERROR, bgp.BGP_ERROR_SUB_BAD_MESSAGE_LENGTH
+	}
+	return f
+}
+
+// tryParse says whether GoBGP's parser panics over a message, or fails with an error
+// that GoBGP takes for its own mistake. What else it finds wrong it can answer.
+func tryParse(message []byte, agreed *bgp.MarshallingOption) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%v", r)
+		}
+	}()
+	m, err := bgp.ParseBGPMessage(message, agreed)
+	if _, known := err.(*bgp.MessageError); known { // as GoBGP asks
+		return nil
+	}
+	if err == nil {
+		_ = bgp.ValidateBGPMessage(m) // GoBGP does not look at what it says either
+	}
+	return err
+}
+
+// ordinary says whether the body of an UPDATE holds nothing but the attributes and
+// the families of a fabric. GoBGP's parser bears these, whatever is wrong with them,
+// and the many are not to be parsed twice.
+func ordinary(body []byte) bool {
+	_, rest, whole := counted(body)
+	attributes, _, fits := counted(rest)
+	if !whole || !fits {
+		return false
+	}
+	for len(attributes) > 0 {
+		kind, value, rest, ok := attribute(attributes)
+		if !ok || !ordinaryAttribute(kind, value) {
+			return false
+		}
+		attributes = rest
+	}
+	return true
+}
+
+// counted cuts off what two bytes give the length of.
+func counted(b []byte) (inside, rest []byte, ok bool) {
+	if len(b) < 2 {
+		return nil, nil, false
+	}
+	n := int(binary.BigEndian.Uint16(b)) + 2
+	if len(b) < n {
+		return nil, nil, false
+	}
+	return b[2:n], b[n:], true
+}
+
+// attribute cuts off the first path attribute (RFC 4271, section 4.3).
+func attribute(b []byte) (kind bgp.BGPAttrType, value, rest []byte, ok bool) {
+	if len(b) < 3 {
+		return 0, nil, nil, false
+	}
+	if kind = bgp.BGPAttrType(b[1]); bgp.BGPAttrFlag(b[0])&bgp.BGP_ATTR_FLAG_EXTENDED_LENGTH != 0 {
+		value, rest, ok = counted(b[2:])
+		return kind, value, rest, ok
+	}
+	n := int(b[2]) + 3
+	if len(b) < n {
+		return 0, nil, nil, false
+	}
+	return kind, b[3:n], b[n:], true
+}
+
+func ordinaryAttribute(kind bgp.BGPAttrType, value []byte) bool {
+	switch kind {
+	case bgp.BGP_ATTR_TYPE_MP_REACH_NLRI, bgp.BGP_ATTR_TYPE_MP_UNREACH_NLRI:
+		const head = 5 // family, length of the next hop, a byte that is reserved
+		if kind == bgp.BGP_ATTR_TYPE_MP_REACH_NLRI && len(value) < head || len(value) < 3 {
+			return false
+		}
+		f := bgp.AfiSafiToRouteFamily(binary.BigEndian.Uint16(value), value[2])
+		return f == bgp.RF_IPv4_UC || f == bgp.RF_IPv6_UC
+	case bgp.BGP_ATTR_TYPE_LARGE_COMMUNITY:
+		return true
+	}
+	return kind >= bgp.BGP_ATTR_TYPE_ORIGIN && kind <= bgp.BGP_ATTR_TYPE_CLUSTER_LIST
+}

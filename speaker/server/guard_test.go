@@ -1,0 +1,150 @@
+package server
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"testing"
+
+	"github.com/osrg/gobgp/v3/pkg/packet/bgp"
+)
+
+// said is a connection on which something is said, and what is written is kept.
+type said struct {
+	net.Conn
+	in    io.Reader
+	wrote bytes.Buffer
+}
+
+func (s *said) Read(b []byte) (int, error)  { return s.in.Read(b) }
+func (s *said) Write(b []byte) (int, error) { return s.wrote.Write(b) }
+
+// greeting is what a router says before anything of interest.
+func greeting() []byte {
+	return append(framed(bgp.BGP_MSG_OPEN, 4, 0, 1, 0, 90, 1, 2, 3, 4, 0), header(bgp.BGP_MSG_KEEPALIVE)...)
+}
+
+// guarded is a guard on a connection on which a router says something after its
+// greeting, which was read.
+func guarded(t testing.TB, agreed *bgp.MarshallingOption, saying []byte) (*guard, *said) {
+	t.Helper()
+	conn := &said{in: bytes.NewReader(append(greeting(), saying...))}
+	g := newGuard(conn, func() *bgp.MarshallingOption { return agreed })
+	got := make([]byte, len(greeting()))
+	if _, err := io.ReadFull(g, got); err != nil || !bytes.Equal(got, greeting()) {
+		t.Fatalf("read %x of the greeting %x: %v", got, greeting(), err)
+	}
+	return g, conn
+}
+
+// What is good goes through as it came, piece by piece.
+func TestGuardLetsIn(t *testing.T) {
+	update, err := bgp.NewTestBGPUpdateMessage().Serialize()
+	must(t, err)
+	saying := bytes.Join([][]byte{header(bgp.BGP_MSG_KEEPALIVE), update, framed(bgp.BGP_MSG_ROUTE_REFRESH, 0, 1, 0, 1), framed(bgp.BGP_MSG_NOTIFICATION, 6, 2)}, nil)
+	g, conn := guarded(t, nil, saying)
+	got, err := io.ReadAll(g)
+	if err != nil || !bytes.Equal(got, saying) {
+		t.Errorf("read %x, %v, want %x", got, err, saying)
+	}
+	for _, b := range [][]byte{header(bgp.BGP_MSG_KEEPALIVE), framed(bgp.BGP_MSG_NOTIFICATION, 6, 4)} {
+		if n, err := g.Write(b); n != len(b) || err != nil {
+			t.Errorf("Write: %d, %v", n, err)
+		}
+	}
+	if want := append(header(bgp.BGP_MSG_KEEPALIVE), framed(bgp.BGP_MSG_NOTIFICATION, 6, 4)...); !bytes.Equal(conn.wrote.Bytes(), want) {
+		t.Errorf("wrote %x, want %x", conn.wrote.Bytes(), want)
+	}
+}
+
+// In the place of a message that GoBGP would not survive comes one that it refuses,
+// nothing comes after it, and GoBGP's answer is made the one that is due.
+func TestGuardRefuses(t *testing.T) {
+	unsynchronised := header(bgp.BGP_MSG_KEEPALIVE)
+	unsynchronised[3] = 0
+	short := header(bgp.BGP_MSG_KEEPALIVE)
+	short[17] = 18
+	for name, c := range map[string]struct{ message, answer []byte }{
+		"marker":         {unsynchronised, framed(bgp.BGP_MSG_NOTIFICATION, 1, 1)},
+		"length":         {short, framed(bgp.BGP_MSG_NOTIFICATION, 1, 2, 0, 18)},
+		"type":           {header(6), framed(bgp.BGP_MSG_NOTIFICATION, 1, 3, 6)},
+		"second OPEN":    {framed(bgp.BGP_MSG_OPEN, 4, 0, 1, 0, 90, 1, 2, 3, 4, 0), framed(bgp.BGP_MSG_NOTIFICATION, 5, 3, 1)},
+		"VPN routes":     {framed(bgp.BGP_MSG_UPDATE, 0, 0, 0, 10, 0x80, 15, 7, 0, 1, 128, 0x5b, 0x96, 0x5c, 0x33), framed(bgp.BGP_MSG_NOTIFICATION, 3, 9)},
+		"short MP_REACH": {framed(bgp.BGP_MSG_UPDATE, 0, 0, 0, 6, 0x80, 14, 3, 0, 2, 1), framed(bgp.BGP_MSG_NOTIFICATION, 3, 9)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g, conn := guarded(t, nil, append(c.message, header(bgp.BGP_MSG_KEEPALIVE)...))
+			got, err := io.ReadAll(g)
+			if err != nil || len(got) != bgp.BGP_HEADER_LENGTH || new(bgp.BGPHeader).DecodeFromBytes(got) == nil {
+				t.Fatalf("read %x, %v, want a header that is refused", got, err)
+			}
+			if n, err := g.Write(framed(bgp.BGP_MSG_NOTIFICATION, 1, 2)); n != 21 || err != nil {
+				t.Errorf("Write: %d, %v", n, err)
+			}
+			if !bytes.Equal(conn.wrote.Bytes(), c.answer) {
+				t.Errorf("answered %x, want %x", conn.wrote.Bytes(), c.answer)
+			}
+		})
+	}
+}
+
+// What a guard lets in, GoBGP's parser survives, whatever was agreed on, and finds
+// nothing wrong with it that GoBGP could not answer.
+func FuzzGuard(f *testing.F) {
+	some, err := bgp.NewTestBGPUpdateMessage().Serialize()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(some, false)
+	f.Add(header(bgp.BGP_MSG_KEEPALIVE), true)
+	f.Add(framed(bgp.BGP_MSG_UPDATE, 0, 4, 24, 10, 9, 0, 0, 14, 0x40, 1, 1, 0, 0x40, 2, 0, 0x40, 3, 4, 10, 0, 0, 2, 24, 10, 1, 0), true)
+	f.Add(framed(bgp.BGP_MSG_UPDATE, 0, 0, 0, 6, 0x80, 14, 3, 0, 2, 1), false)
+	f.Add(framed(bgp.BGP_MSG_UPDATE, 0, 0, 0, 10, 0x80, 15, 7, 0, 1, 128, 0x5b, 0x96, 0x5c, 0x33), true)
+	f.Add(framed(bgp.BGP_MSG_OPEN, 4, 0, 1, 0, 90, 1, 2, 3, 4, 8, 2, 6, 1, 4, 0, 1, 0, 1), false)
+	f.Add(framed(bgp.BGP_MSG_ROUTE_REFRESH, 0, 1, 0, 1), false)
+	paths := &bgp.MarshallingOption{AddPath: map[bgp.RouteFamily]bgp.BGPAddPathMode{
+		bgp.RF_IPv4_UC: bgp.BGP_ADD_PATH_RECEIVE, bgp.RF_IPv6_UC: bgp.BGP_ADD_PATH_RECEIVE}}
+	f.Fuzz(func(t *testing.T, saying []byte, addPath bool) {
+		var agreed *bgp.MarshallingOption
+		if addPath {
+			agreed = paths
+		}
+		g, _ := guarded(t, agreed, saying)
+		for {
+			message, err := readOne(g)
+			if errors.Is(err, errCutShort) {
+				t.Fatal(err)
+			}
+			if err != nil {
+				return
+			}
+			m, err := bgp.ParseBGPMessage(message, agreed)
+			if _, known := err.(*bgp.MessageError); err != nil && !known {
+				t.Fatalf("%x: %v, which GoBGP has no answer to", message, err)
+			}
+			if err == nil {
+				_ = bgp.ValidateBGPMessage(m)
+			}
+		}
+	})
+}
+
+// readOne reads one message that GoBGP takes for one.
+func readOne(r io.Reader) ([]byte, error) {
+	head := make([]byte, bgp.BGP_HEADER_LENGTH)
+	if _, err := io.ReadFull(r, head); err != nil {
+		return nil, err
+	}
+	h := new(bgp.BGPHeader)
+	if err := h.DecodeFromBytes(head); err != nil {
+		return nil, err
+	}
+	body := make([]byte, int(h.Len)-len(head))
+	if _, err := io.ReadFull(r, body); err != nil {
+		return nil, errors.Join(errCutShort, err)
+	}
+	return append(head, body...), nil
+}
+
+var errCutShort = errors.New("a message was cut short")

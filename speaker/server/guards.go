@@ -1,0 +1,113 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"reflect"
+	"sync"
+
+	"github.com/osrg/gobgp/v3/pkg/packet/bgp"
+	gobgp "github.com/osrg/gobgp/v3/pkg/server"
+)
+
+// guards puts a guard on each connection of GoBGP, which makes its connections itself
+// and has no hook for it. It has lines of its log, though: the one before a session is
+// begun comes between the connection and the first byte that is read of it, on the
+// goroutine that all routers' records belong to and with the lock of this one's held.
+// That is when the guard takes the connection's place in the record, by reflection.
+type guards struct {
+	server *gobgp.BgpServer
+
+	mu sync.Mutex
+	on map[string]*guard // by the router's address as GoBGP writes it
+}
+
+func newGuards() *guards { return &guards{on: make(map[string]*guard)} }
+
+// The fields of GoBGP that matter: BgpServer.neighborMap[address].fsm.conn, and what
+// the OPENs agreed on for UPDATEs beside it.
+const (
+	fieldRouters = "neighborMap"
+	fieldMachine = "fsm"
+	fieldConn    = "conn"
+	fieldAgreed  = "marshallingOptions"
+)
+
+// attach makes the guards those of a server that does not run yet. The error says that
+// GoBGP is not the one that this package was written for.
+func (gs *guards) attach(server *gobgp.BgpServer) error {
+	gs.server = server
+	routers, ok := reflect.TypeFor[gobgp.BgpServer]().FieldByName(fieldRouters)
+	if !ok || routers.Type.Kind() != reflect.Map || routers.Type.Key().Kind() != reflect.String {
+		return unknownLayout(fieldRouters)
+	}
+	machine, ok := fieldBehind(routers.Type.Elem(), fieldMachine)
+	if !ok {
+		return unknownLayout(fieldMachine)
+	}
+	if conn, ok := fieldBehind(machine, fieldConn); !ok || conn != reflect.TypeFor[net.Conn]() {
+		return unknownLayout(fieldConn)
+	}
+	if agreed, ok := fieldBehind(machine, fieldAgreed); !ok || agreed != reflect.TypeFor[*bgp.MarshallingOption]() {
+		return unknownLayout(fieldAgreed)
+	}
+	return nil
+}
+
+// fieldBehind is the type of a field of what a pointer type points to.
+func fieldBehind(pointer reflect.Type, name string) (reflect.Type, bool) {
+	if pointer.Kind() != reflect.Pointer || pointer.Elem().Kind() != reflect.Struct {
+		return nil, false
+	}
+	f, ok := pointer.Elem().FieldByName(name)
+	return f.Type, ok
+}
+
+var errLayout = errors.New("GoBGP is of another version than this program was made for: build it with the one in go.mod")
+
+func unknownLayout(field string) error {
+	return fmt.Errorf("guard connections by %s: %w", field, errLayout)
+}
+
+// put puts a guard on the connection with a router. Only the line of GoBGP's log that
+// says that a session with it is begun may call it.
+func (gs *guards) put(address string) {
+	router := reflect.ValueOf(gs.server).Elem().FieldByName(fieldRouters).MapIndex(reflect.ValueOf(address))
+	if !router.IsValid() {
+		return
+	}
+	machine := router.Elem().FieldByName(fieldMachine).Elem()
+	conn := (*net.Conn)(machine.FieldByName(fieldConn).Addr().UnsafePointer())
+	agreed := (**bgp.MarshallingOption)(machine.FieldByName(fieldAgreed).Addr().UnsafePointer())
+	if *conn == nil {
+		return
+	}
+	g := newGuard(*conn, func() *bgp.MarshallingOption { return *agreed })
+	*conn = g
+	gs.mu.Lock()
+	defer gs.mu.Unlock()
+	gs.on[address] = g
+}
+
+// drop lets go of a connection that has ended.
+func (gs *guards) drop(address string) {
+	gs.mu.Lock()
+	defer gs.mu.Unlock()
+	delete(gs.on, address)
+}
+
+// fault is what the guard of a router has found; empty for nothing.
+func (gs *guards) fault(address string) string {
+	gs.mu.Lock()
+	defer gs.mu.Unlock()
+	g := gs.on[address]
+	if g == nil {
+		return ""
+	}
+	f := g.fault.Load()
+	if f == nil {
+		return ""
+	}
+	return fmt.Sprintf("NOTIFICATION %s: %s", ceaseWords(f.code, f.subcode, f.data), f.words)
+}
