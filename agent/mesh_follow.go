@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/fairway-network/fairway/speaker"
@@ -35,7 +36,10 @@ type mesh struct {
 	self   *MeshNode // as the others are to find this node; nil for not at all
 	kept   string    // what the file holds, as far as known
 	many   bool      // it was said that there are
+	peers  []string  // the names of its peers
 	turned chan struct{}
+	// woven is when there were last other peers, in nanoseconds.
+	woven atomic.Int64
 }
 
 // meshRecord is what the next agent of a boot needs while the API server is away.
@@ -103,6 +107,7 @@ func (a *Agent) weave(s *Settings) {
 	s.Peers, s.BFD, s.Unmet, s.Awaited = s.apart.peers, s.apart.bfd, s.apart.unmet, s.apart.awaited
 	if s.Mesh == nil || a.Cluster == nil {
 		a.present(nil)
+		a.mesh.weave(nil)
 		return
 	}
 	state := a.Cluster.State()
@@ -118,6 +123,19 @@ func (a *Agent) weave(s *Settings) {
 		s.Awaited = append(slices.Clip(s.Awaited), speaker.Peer{Name: MeshPeers, Session: speaker.Session{Families: s.Mesh.families()}})
 	}
 	s.add(peers)
+	a.mesh.weave(peers)
+}
+
+// weave notes when peers come or go.
+func (m *mesh) weave(peers []speaker.Peer) {
+	names := make([]string, len(peers))
+	for i, p := range peers {
+		names[i] = p.Name
+	}
+	if !slices.Equal(names, m.peers) {
+		m.peers = names
+		m.woven.Store(time.Now().UnixNano())
+	}
 }
 
 // meshPeers are those of the mesh, and why there are not more.
@@ -290,5 +308,5 @@ func (a *Agent) followMesh(ctx context.Context) {
 // not about to come: there is nobody to tell of a new block, and this node's pods reach
 // each other.
 func (a *Agent) isSettled(now time.Time) bool {
-	return now.Sub(time.Unix(0, a.servingSince.Load())) > settleTime
+	return now.Sub(time.Unix(0, max(a.servingSince.Load(), a.mesh.woven.Load()))) > settleTime
 }

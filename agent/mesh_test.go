@@ -292,7 +292,11 @@ func TestLastOfAMeshServes(t *testing.T) {
 	h.established = false
 	a := h.startInWith(c, never(), meshSettings(t))
 	h.await("n2 is a peer", func() bool { return h.names() == "mesh/n2/ipv4" })
+	if a.isSettled(time.Now()) {
+		t.Error("n2 is not waited for")
+	}
 	a.servingSince.Store(time.Now().Add(-settleTime).UnixNano())
+	a.mesh.woven.Store(time.Now().Add(-settleTime).UnixNano())
 	if _, err := a.leases().Lease(t.Context(), podRequest(1)); err != nil {
 		t.Errorf("without a session to anybody: %v", err)
 	}
@@ -313,6 +317,38 @@ func TestLastOfAMeshServes(t *testing.T) {
 	})
 	if _, err := a.leases().Lease(t.Context(), podRequest(2)); err == nil {
 		t.Error("with a router that is away a pod was served")
+	}
+}
+
+// A mesh that comes to a node which has served for long is waited for like that of a
+// node that has just started.
+func TestAMeshThatComesIsWaitedFor(t *testing.T) {
+	c := newCluster(pool(t, "web", 4, "10.1.0.0/24"))
+	c.state.Addresses = meshNode("", 0, 0, "192.0.2.1").Addresses
+	self, two, three := meshNode("n1", 1, 64512, "192.0.2.1"), meshNode("n2", 2, 64512, "192.0.2.2"), meshNode("n3", 3, 64512, "192.0.2.3")
+	c.mesh = []MeshNode{self, two}
+	h := newHost(t)
+	s := meshSettings(t)
+	s.Mesh = nil
+	a := h.startInWith(c, never(), s)
+	<-a.Started()
+	long := func() int64 { return time.Now().Add(-2 * settleTime).UnixNano() }
+	a.servingSince.Store(long())
+	if !a.isSettled(time.Now()) {
+		t.Error("there is no mesh to wait for")
+	}
+	if err := a.Reload(meshSettings(t)); err != nil {
+		t.Fatal(err)
+	}
+	h.await("n2 is a peer", func() bool { return h.names() == "mesh/n2/ipv4" })
+	if a.isSettled(time.Now()) {
+		t.Error("n2 is not waited for")
+	}
+	a.mesh.woven.Store(long())
+	c.update(func() { c.mesh = []MeshNode{self, two, three} })
+	h.await("n3 is one, too", func() bool { return h.names() == "mesh/n2/ipv4 mesh/n3/ipv4" })
+	if a.isSettled(time.Now()) {
+		t.Error("n3 is not waited for")
 	}
 }
 
