@@ -33,6 +33,7 @@ type fakeCluster struct {
 	asked   int              // calls of Gone
 	said    []string
 	reports []Report
+	deaf    int        // reports that fail first
 	mesh    []MeshNode // nil is not shown
 }
 
@@ -93,8 +94,16 @@ func (c *fakeCluster) Warn(_ context.Context, o pools.Owner, reason, message str
 }
 
 func (c *fakeCluster) Report(_ context.Context, r Report) error {
-	c.update(func() { c.reports = append(c.reports, r) })
-	return nil
+	var err error
+	c.update(func() {
+		if c.deaf > 0 {
+			c.deaf--
+			err = errors.New("try again later")
+			return
+		}
+		c.reports = append(c.reports, r)
+	})
+	return err
 }
 
 func (c *fakeCluster) WatchMesh(ctx context.Context, changed func([]MeshNode)) error {
@@ -405,6 +414,18 @@ func TestReportIsMadeWhenASessionChanges(t *testing.T) {
 	if n := len(reports()); n > 4 {
 		t.Errorf("%d reports of two states", n)
 	}
+}
+
+// The controller waits for what was heeded: a report that fails is made again soon.
+func TestAReportThatFailsIsMadeAgain(t *testing.T) {
+	c := newCluster(pool(t, "web", 4, "10.1.0.0/24"))
+	c.state.Orders = "o/1"
+	c.deaf = 1
+	a := newHost(t).startIn(c, never())
+	a.hurryReport()
+	eventually(t, "there is a report", func() bool {
+		return locked(c, func() bool { return len(c.reports) > 0 && c.deaf == 0 })
+	})
 }
 
 func TestMemory(t *testing.T) {

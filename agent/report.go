@@ -11,11 +11,13 @@ const oldReport = 10 * time.Minute
 
 // report tells the cluster of this node's sessions, when they have changed and
 // not often, and of orders that were heeded and of where the speaker is for a mesh,
-// until ctx ends.
+// until ctx ends. One that fails is made again sooner: the controller may wait for it.
 func (a *Agent) report(ctx context.Context) {
 	var last string
 	var at time.Time
-	for wait := around(a.every.report / 2); a.awaitReport(ctx, wait); wait = a.every.report {
+	var failed setbacks
+	for wait := around(a.every.report / 2); a.awaitReport(ctx, wait); {
+		wait = a.every.report
 		r, err := a.reportNow(ctx)
 		if err != nil {
 			continue // the next one will say
@@ -27,9 +29,11 @@ func (a *Agent) report(ctx context.Context) {
 		err = a.Cluster.Report(ctx, r)
 		a.metrics.reported(err)
 		if err != nil {
-			a.Log.Debug("no report was made", "err", err)
+			again, _ := failed.count(err, 0)
+			wait = min(wait, around(again))
+			a.Log.Debug("no report was made", "err", err, "again", wait)
 		} else {
-			last, at = digest, time.Now()
+			last, at, failed = digest, time.Now(), setbacks{}
 		}
 	}
 }
