@@ -423,7 +423,8 @@ func (t *lessons) take(most int) (c routes.Change, more bool) {
 func (t *lessons) takeOne(c *routes.Change, e *entry) {
 	p, want := e.prefix, t.want(e.prefix, e)
 	switch {
-	case len(e.put) == 0 && len(want) == 0, slices.Equal(e.put, want):
+	case slices.Equal(e.put, want):
+		e.stood = false // routers have said it again, and what they say now counts at once
 		return
 	case len(e.put) == 0:
 		c.Add = append(c.Add, routes.Route{Prefix: p, Via: want})

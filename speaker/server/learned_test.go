@@ -237,6 +237,10 @@ func TestOnlyWhatStoodWaits(t *testing.T) {
 	now = now.Add(time.Minute)
 	says("192.0.2.1", tells("192.0.2.1"))
 	expect("map[10.0.0.0/24:[192.0.2.1] 10.0.9.0/24:[192.0.2.1]]")
+	begin()
+	says("192.0.2.1", tells("192.0.2.1")) // as they stood
+	says("192.0.2.1", lesson{withdrawn: nlri[1:]})
+	expect("map[10.0.0.0/24:[192.0.2.1]]")
 }
 
 func applyTo(t *testing.T, have map[netip.Prefix][]netip.Addr, c routes.Change) {
