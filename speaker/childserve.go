@@ -24,6 +24,9 @@ const (
 // ErrParentGone: the process that this speaker works for ended.
 var ErrParentGone = errors.New("the agent that started this BGP speaker is gone")
 
+// errVersions: the two processes do not understand each other.
+var errVersions = errors.New("the agent and this BGP speaker are of different versions: install both from one release, and restart the agent")
+
 // Serve is the whole of the process that a Child starts: it steers the speaker that
 // open makes as the parent says, and logs to stderr for the parent to pass on. It
 // returns nil when the parent closed the speaker, and ErrParentGone when the parent
@@ -66,14 +69,16 @@ func serveLink(ctx context.Context, conn io.ReadWriteCloser, s Speaker) error {
 	defer stop()
 	c := &child{speaker: s, encoder: json.NewEncoder(conn), cancels: make(map[uint64]context.CancelFunc)}
 	closed := make(chan error, 1)
-	for d := json.NewDecoder(conn); ; {
+	d := json.NewDecoder(conn)
+	d.DisallowUnknownFields() // a setting that is passed over would be one that does not hold
+	for {
 		var r request
 		if err := d.Decode(&r); err != nil {
 			select {
 			case answerErr := <-closed:
 				return answerErr
 			default:
-				return fmt.Errorf("%w: %w", ErrParentGone, err)
+				return linkError(err)
 			}
 		}
 		switch r.Op {
@@ -93,6 +98,15 @@ func serveLink(ctx context.Context, conn io.ReadWriteCloser, s Speaker) error {
 			}()
 		}
 	}
+}
+
+// linkError says why nothing more can be read of the parent.
+func linkError(err error) error {
+	var network net.Error
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) || errors.As(err, &network) {
+		return fmt.Errorf("%w: %w", ErrParentGone, err)
+	}
+	return fmt.Errorf("%w: %w", errVersions, err)
 }
 
 func (c *child) begin(ctx context.Context, r request) context.Context {
@@ -139,7 +153,7 @@ func (c *child) do(ctx context.Context, r request) (a answer) {
 	case opClose:
 		a.setError(c.speaker.Close(ctx, r.Stop))
 	default:
-		a.setError(fmt.Errorf("unknown request %q: agent and speaker process are of different versions", r.Op))
+		a.setError(fmt.Errorf("%w: unknown request %q", errVersions, r.Op))
 	}
 	return a
 }
