@@ -24,9 +24,12 @@ type guard struct {
 	in *bufio.Reader
 	// agreed is how UPDATEs of this session are to be read, as far as the OPENs say.
 	agreed func() *bgp.MarshallingOption
-	heard  int // messages, up to established
-	left   int // bytes of the message that GoBGP is reading
-	fault  atomic.Pointer[fault]
+	// forwards says that this node went on forwarding for the router, which its OPEN is
+	// to say where GoBGP does not, see forwarding.
+	forwards bool
+	heard    int // messages, up to established
+	left     int // bytes of the message that GoBGP is reading
+	fault    atomic.Pointer[fault]
 }
 
 // fault is what is wrong with a message: the NOTIFICATION that is due, and in words.
@@ -90,13 +93,20 @@ func (g *guard) next() error {
 	return nil
 }
 
-// Write writes GoBGP's messages, and what is due in the place of its NOTIFICATION.
+// Write writes GoBGP's messages, one a call, and what is due in the place of its OPEN and
+// of its NOTIFICATION.
 func (g *guard) Write(b []byte) (int, error) {
-	f := g.fault.Load()
-	if f == nil || len(b) < bgp.BGP_HEADER_LENGTH || b[18] != bgp.BGP_MSG_NOTIFICATION {
+	if len(b) < bgp.BGP_HEADER_LENGTH {
 		return g.Conn.Write(b)
 	}
-	due, err := bgp.NewBGPNotificationMessage(f.code, f.subcode, f.data).Serialize()
+	due, f := b, g.fault.Load()
+	var err error
+	switch {
+	case b[18] == bgp.BGP_MSG_OPEN && g.forwards:
+		due, err = forwarding(b)
+	case b[18] == bgp.BGP_MSG_NOTIFICATION && f != nil:
+		due, err = bgp.NewBGPNotificationMessage(f.code, f.subcode, f.data).Serialize()
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -104,6 +114,45 @@ func (g *guard) Write(b []byte) (int, error) {
 		return 0, err
 	}
 	return len(b), nil
+}
+
+// The bits of RFC 4724, section 3, and RFC 9494, section 3.1, in GoBGP's form.
+const (
+	restartState   = 0x08
+	forwardingKept = 0x80
+)
+
+// forwarding is an OPEN of this node with the restart bit, and with forwarding kept for
+// every family: the router goes on with the routes that it holds until fresh ones came.
+func forwarding(open []byte) ([]byte, error) {
+	m, err := bgp.ParseBGPMessage(open)
+	if err != nil {
+		return nil, fmt.Errorf("this node's own OPEN: %w", err)
+	}
+	for _, p := range m.Body.(*bgp.BGPOpen).OptParams {
+		p, is := p.(*bgp.OptionParameterCapability)
+		if !is {
+			continue
+		}
+		for _, c := range p.Capability {
+			keepForwarding(c)
+		}
+	}
+	return m.Serialize()
+}
+
+func keepForwarding(c bgp.ParameterCapabilityInterface) {
+	switch c := c.(type) {
+	case *bgp.CapGracefulRestart:
+		c.Flags |= restartState
+		for _, t := range c.Tuples {
+			t.Flags |= forwardingKept
+		}
+	case *bgp.CapLongLivedGracefulRestart:
+		for _, t := range c.Tuples {
+			t.Flags |= forwardingKept
+		}
+	}
 }
 
 // checkHeader says what is wrong with the header of a message after so many others

@@ -6,7 +6,9 @@ import (
 	"net"
 	"reflect"
 	"sync"
+	"time"
 
+	"github.com/fairway-network/fairway/speaker"
 	"github.com/osrg/gobgp/v3/pkg/packet/bgp"
 	gobgp "github.com/osrg/gobgp/v3/pkg/server"
 )
@@ -18,12 +20,21 @@ import (
 // That is when the guard takes the connection's place in the record, by reflection.
 type guards struct {
 	server *gobgp.BgpServer
+	// restart is until when routers may hold routes of this node's life before this run.
+	restart time.Time
 
 	mu sync.Mutex
 	on map[string]*guard // by the router's address as GoBGP writes it
 }
 
-func newGuards() *guards { return &guards{on: make(map[string]*guard)} }
+// newGuards are those of a run that begins now.
+func newGuards(g speaker.GracefulRestart) *guards {
+	gs := &guards{on: make(map[string]*guard)}
+	if g.Enabled && g.Restarting {
+		gs.restart = time.Now().Add(g.Kept())
+	}
+	return gs
+}
 
 // The fields of GoBGP that matter: BgpServer.neighborMap[address].fsm.conn, and what
 // the OPENs agreed on for UPDATEs beside it.
@@ -70,9 +81,10 @@ func unknownLayout(field string) error {
 	return fmt.Errorf("guard connections by %s: %w", field, errLayout)
 }
 
-// put puts a guard on the connection with a router. Only the line of GoBGP's log that
+// put puts a guard on the connection with a router for which this node went on
+// forwarding, or did not. Only the line of GoBGP's log that
 // says that a session with it is begun may call it.
-func (gs *guards) put(address string) {
+func (gs *guards) put(address string, forwards bool) {
 	router := reflect.ValueOf(gs.server).Elem().FieldByName(fieldRouters).MapIndex(reflect.ValueOf(address))
 	if !router.IsValid() {
 		return
@@ -84,6 +96,7 @@ func (gs *guards) put(address string) {
 		return
 	}
 	g := newGuard(*conn, func() *bgp.MarshallingOption { return *agreed })
+	g.forwards = forwards
 	*conn = g
 	gs.mu.Lock()
 	defer gs.mu.Unlock()

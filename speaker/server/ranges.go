@@ -99,8 +99,8 @@ func memberOf(rg speaker.Range, a netip.Addr) speaker.Peer {
 // groupName is the name of GoBGP's peer group.
 func groupName(rg speaker.Range) string { return "range " + rg.Name }
 
-// groupOf is GoBGP's form of rg. Its dynamic neighbours never have the restart bit
-// of RFC 4724, for which GoBGP has no setting.
+// groupOf is GoBGP's form of rg. GoBGP has no setting for the restart bit of RFC 4724
+// of its dynamic neighbours: see forwardsTo.
 func groupOf(rg speaker.Range, l speaker.Local) *api.PeerGroup {
 	p := peerOf(memberOf(rg, rg.Network.Addr()), l, false)
 	return &api.PeerGroup{
@@ -302,6 +302,24 @@ func (l *ledger) welcome(address string) (refused string) {
 	}
 	l.refusals[rg.Name] = time.Now()
 	return fmt.Sprintf("range %s has its %d sessions already", rg.Name, mostSessions(rg))
+}
+
+// forwardsTo says whether the OPEN to a router is to say that this node went on
+// forwarding where GoBGP does not say it, which can do so of a peer that it was just told
+// of, and has forgotten the routes of: to the routers of a range, which may hold
+// routes of this node's life before this run until restart, and to those and the ones of
+// which routes are accepted after a session that was lost.
+func (l *ledger) forwardsTo(address string, restart time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s, now := l.sessions[address], time.Now()
+	switch {
+	case s == nil:
+		return false
+	case s.within != "" && !s.came && now.Before(restart):
+		return true
+	}
+	return (s.within != "" || len(s.peer.Accept.Prefixes) > 0) && s.mayHold(now)
 }
 
 // rangeOf is the range of the longest network that an address is in. The lock is

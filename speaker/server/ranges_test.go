@@ -66,7 +66,7 @@ func TestRange(t *testing.T) {
 }
 
 // The speaker's process is killed: the routers of its range, which help with graceful
-// restart, keep the routes until they have a session again, and have fresh ones then.
+// restart, have the routes whenever they are asked, and fresh ones in the end.
 func TestRangeAfterCrash(t *testing.T) {
 	t.Parallel()
 	table := interop.Open(t)
@@ -87,7 +87,7 @@ func TestRangeAfterCrash(t *testing.T) {
 			pid := s.signal(t, syscall.SIGKILL)
 			routers.Await(t, "the routers have sessions with the next process", soon, func() error {
 				for _, prefix := range []string{ours4, ours6} {
-					if _, has := f.tor.Route(t, prefix); !has && s.pid() == pid {
+					if _, has := f.tor.Route(t, prefix); !has {
 						t.Fatalf("%s went with the process", prefix)
 					}
 				}
@@ -105,6 +105,42 @@ func TestRangeAfterCrash(t *testing.T) {
 					t.Errorf("%s is stale yet", prefix)
 				}
 			}
+		})
+	}
+}
+
+// A router that comes by a range reads in the OPEN whether this node went on forwarding:
+// after a restart, and after a session that was lost, but not at a first start.
+func TestRestartBitOfRange(t *testing.T) {
+	t.Parallel()
+	for i, restarting := range []bool{false, true} {
+		t.Run(fmt.Sprintf("restarting %v", restarting), func(t *testing.T) {
+			t.Parallel()
+			node := netip.AddrPortFrom(netip.MustParseAddr(fmt.Sprintf("127.0.7.%d", i+1)), nodePort)
+			r := newRaw(t, "", fmt.Sprintf("127.0.8.%d", i+1))
+			r.helps = true
+			close(r.gate)
+			s := newTestServer(t)
+			d := speaker.Desired{Local: local(), Announcements: announce("10.1.0.0/26"), Ranges: []speaker.Range{
+				{Name: "rack", Network: netip.PrefixFrom(r.peer.Address, 32), ASN: routerASN}}}
+			d.Local.Listen, d.Local.Port, d.Local.Restarting = []netip.Addr{node.Addr()}, node.Port(), restarting
+			must(t, s.Set(t.Context(), d))
+			conn := r.dial(t, node)
+			if got := restartBit(r.nextOpen(t)); got != restarting {
+				t.Errorf("restart bit of the first OPEN: %v", got)
+			}
+			name := "rack/" + r.peer.Address.String()
+			comesUp(t, s, name)
+			must(t, s.Flush(within(t, soon), d.Prefixes()))
+			must(t, conn.Close())
+			eventually(t, "the session is lost", func() bool { return !stateOf(t, s, name).Established() })
+			eventually(t, "the speaker takes connections again", func() bool { return stateOf(t, s, name).Session == "Active" })
+			r.dial(t, node)
+			if !restartBit(r.nextOpen(t)) {
+				t.Error("no restart bit after a session that was lost")
+			}
+			comesUp(t, s, name)
+			must(t, s.Close(within(t, soon), speaker.Withdraw)) // as long as the connection lasts
 		})
 	}
 }

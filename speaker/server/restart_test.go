@@ -265,7 +265,7 @@ func TestRestartBitAfterLostSession(t *testing.T) {
 	}{
 		"helper":             {address: "127.0.0.60", helps: true, want: true},
 		"no helper":          {address: "127.0.0.61"},
-		"helper with routes": {address: "127.0.0.62", helps: true, accepts: []speaker.PrefixRule{{Network: netip.MustParsePrefix("0.0.0.0/0")}}},
+		"helper with routes": {address: "127.0.0.62", helps: true, accepts: []speaker.PrefixRule{{Network: netip.MustParsePrefix("0.0.0.0/0")}}, want: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -121,7 +121,7 @@ func (s *Server) start(ctx context.Context, local speaker.Local, ends *endpoints
 	local.Restarting = local.Restarting && !s.later
 	l := newLedger(local.GracefulRestart)
 	l.inherited, l.asn = s.holders, local.ASN
-	g := newGuards()
+	g := newGuards(local.GracefulRestart)
 	options := append(ends.options(), gobgp.LoggerOption(tap{log: s.log, ledger: l, learned: s.learned, guards: g}))
 	r := &run{
 		local: local, peers: make(map[netip.Addr]speaker.Peer), told: make(map[netip.Addr]*api.Peer),

@@ -183,7 +183,7 @@ func (t tap) stateChanged(f log.Fields) {
 			t.log.Info("BGP session established", transition(p, was, is)...)
 		}
 	case is == bgp.BGP_FSM_OPENSENT.String():
-		t.guards.put(keyOf(f))
+		t.guards.put(keyOf(f), t.ledger.forwardsTo(keyOf(f), t.guards.restart))
 		t.ledger.opens(keyOf(f))
 	case is != bgp.BGP_FSM_IDLE.String() || was == is:
 	default:
