@@ -36,7 +36,7 @@ type lessons struct {
 	// is left as it is until they have, or until the time.
 	waiting    bool
 	until      time.Time
-	configured bool // since the start
+	configured bool // by some configure, of this start or of one before
 }
 
 // teacher is a router.
@@ -98,7 +98,7 @@ func (t *lessons) begin(local speaker.Local, now time.Time) {
 	if local.GracefulRestart.Enabled {
 		t.keeps, t.deferral = local.GracefulRestart.Time, local.Deferral
 	}
-	t.waiting, t.until, t.configured = true, now.Add(t.keeps), false
+	t.waiting, t.until = true, now.Add(t.keeps)
 }
 
 func (t *lessons) configure(peers map[netip.Addr]speaker.Peer, ranges map[string]speaker.Range, own []netip.Prefix) {

@@ -2,8 +2,10 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -529,4 +531,32 @@ func TestSinkIsLookedAt(t *testing.T) {
 	sink.has(t, "172.16.1.0/24 10.0.0.4", "172.16.2.0/24 10.0.0.4")
 	must(t, s.Close(within(t, soon), speaker.Withdraw))
 	sink.has(t)
+}
+
+// Settings that fail at the start alone bring the old ones back, and of what stood the
+// routes go that no router tells again then.
+func TestLearnedAfterFailedRestart(t *testing.T) {
+	t.Parallel()
+	const port = 1795
+	tor := startRaw(t, "tor", "127.0.3.20")
+	tor.peer.Accept = everything()
+	taken, err := net.Listen("tcp", "127.0.3.21:1795")
+	must(t, err)
+	t.Cleanup(func() { _ = taken.Close() })
+	sink := newMemorySink()
+	s := newTestServer(t)
+	s.Learn(sink.open)
+	d := speaker.Desired{Local: local(), Peers: []speaker.Peer{tor.peer}}
+	d.Local.Listen, d.Local.Port = []netip.Addr{netip.MustParseAddr("127.0.3.22")}, port
+	d.Local.GracefulRestart = speaker.GracefulRestart{Enabled: true, Time: time.Second, Deferral: time.Second}
+	must(t, s.Set(within(t, soon), d))
+	must(t, writeMessage(<-tor.sessions, announcement(0, 2)))
+	sink.has(t, "100.64.0.0/32 127.0.0.7", "100.64.0.1/32 127.0.0.7")
+	d.Local.Listen = []netip.Addr{netip.IPv4Unspecified()}
+	if err := s.Set(within(t, soon), d); !errors.Is(err, speaker.ErrLocal) {
+		t.Errorf("Set of a listen address that is taken in part: %v", err)
+	}
+	comesUp(t, s, "tor")
+	must(t, writeMessage(<-tor.sessions, announcement(0, 1)))
+	sink.has(t, "100.64.0.0/32 127.0.0.7")
 }
