@@ -131,6 +131,21 @@ func (s troubledSpeaker) State(ctx context.Context) (speaker.State, error) {
 	return st, err
 }
 
+// While the speaker's process does not answer, nobody says that it does, nor how many
+// learned routes there are.
+func TestSilentSpeakerIsDown(t *testing.T) {
+	h := newHost(t)
+	parts, store := h.parts()
+	parts.Speaker = statedSpeaker{parts.Speaker, speaker.State{Silent: "speaker restarting: it exited"}}
+	a := h.startWith(parts, store, settings(t, pool(t, "web", 4, "10.1.0.0/24")))
+	<-a.Started()
+	text := scrape(t, a.metrics)
+	wants(t, text, "fairway_speaker_up 0")
+	if strings.Contains(text, "\nfairway_learned_routes") {
+		t.Errorf("learned routes that nobody counts:\n%s", ours(text))
+	}
+}
+
 // A loop that does not come back is no agent that lives; a start that waits is.
 func TestStuck(t *testing.T) {
 	a := &Agent{metrics: newMetrics(""), serving: make(chan struct{}), stop: make(chan struct{})}

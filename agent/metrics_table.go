@@ -65,7 +65,7 @@ func readMetrics() []metric {
 	return append([]metric{
 		{metricReady, prometheus.GaugeValue, nil, "Whether the agent is ready, as /readyz has it: 1 or 0."},
 		{metricTroubled, prometheus.GaugeValue, nil, "Whether something does not work that fairway status names: 1 or 0."},
-		{metricSpeakerUp, prometheus.GaugeValue, nil, "Whether the BGP speaker's process answers: 1 or 0. Without it the sessions' numbers are missing."},
+		{metricSpeakerUp, prometheus.GaugeValue, nil, "Whether the BGP speaker answers: 1 or 0; while its process is started again it does not. Without it the sessions are down, and the numbers of learned routes missing."},
 		{metricUnderMaintained, prometheus.GaugeValue, nil, "Whether the node is under maintenance by command: 1 or 0."},
 		{metricAnnounced, prometheus.GaugeValue, nil, "Prefixes that the node is to announce."},
 		{metricBlocksHeld, prometheus.GaugeValue, []string{"state"}, "Blocks of this node that are ready, waiting (the network has not been told yet) or returning."},

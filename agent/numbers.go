@@ -42,13 +42,16 @@ func (n *numbers) Collect(out chan<- prometheus.Metric) {
 		return
 	}
 	s, err := n.agent.status(context.Background())
-	put(metricSpeakerUp, truth(err == nil))
+	spoken := err == nil && s.Silent == ""
+	put(metricSpeakerUp, truth(spoken))
 	put(metricTroubled, truth(s.Trouble != ""))
 	put(metricUnderMaintained, truth(s.Upkeep.Maintenance.Node))
 	put(metricAnnounced, float64(s.Routes))
 	put(metricOpenRequests, float64(len(s.Requests)))
 	put(metricBlocksLent, float64(len(s.Loans)))
-	put.learned(s)
+	if spoken {
+		put.learned(s)
+	}
 	put.blocks(s.Blocks)
 	for _, p := range s.Pools {
 		put.pool(p)

@@ -59,6 +59,9 @@ type Status struct {
 	Peers    []PeerStatus    `json:"peers"`
 	// Routes is how many prefixes are to be announced.
 	Routes int `json:"routes"`
+	// Silent is why the speaker can't be asked; what is said of its sessions and of
+	// learned routes is then not known. Empty if it can.
+	Silent string `json:"silent,omitempty"`
 	// Learned is how many routes of routers are in the kernel, and LearnedRefused how
 	// many it does not take.
 	Learned        int `json:"learned"`
@@ -172,7 +175,7 @@ func (a *Agent) status(ctx context.Context) (Status, error) {
 	if bgp.LearnedTrouble != "" {
 		s.Trouble = strings.TrimPrefix(s.Trouble+"\nlearned routes: "+bgp.LearnedTrouble, "\n")
 	}
-	s.Learned, s.LearnedRefused = bgp.Learned, bgp.LearnedRefused
+	s.Silent, s.Learned, s.LearnedRefused = bgp.Silent, bgp.Learned, bgp.LearnedRefused
 	watched := a.paths.states()
 	for _, p := range bgp.Peers {
 		s.Peers = append(s.Peers, peerStatus(p, watched[p.Name]))

@@ -450,10 +450,10 @@ func leaving(ctx context.Context, d time.Duration) (context.Context, context.Can
 
 // idle is the state of a speaker whose process can't be asked.
 func idle(want *Desired, why string) State {
-	var st State
 	if want == nil {
-		return st
+		return State{} // nobody was to speak yet
 	}
+	st := State{Silent: why}
 	for _, p := range want.Peers {
 		st.Peers = append(st.Peers, PeerState{Name: p.Name, Address: p.Address, Interface: p.Interface, ASN: p.ASN, Session: "Idle", LastError: why})
 	}

@@ -32,9 +32,14 @@ func TestChildThatIsNone(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	go func() { c.awaitDeath(ctx); cancel() }()
-	err := c.Set(ctx, Desired{})
+	d := Desired{Peers: []Peer{{Name: "tor"}}}
+	err := c.Set(ctx, d)
 	if err == nil || !strings.Contains(err.Error(), "exit status 3") || !strings.Contains(err.Error(), "no such command") {
 		t.Errorf("Set of a program that is no speaker: %v", err)
+	}
+	st, err := c.State(t.Context())
+	if err != nil || !strings.Contains(st.Silent, "exit status 3") || len(st.Peers) != 1 || st.Peers[0].LastError != st.Silent {
+		t.Errorf("the state is %+v, %v", st, err)
 	}
 	if err := c.Close(context.Background(), Forward); err != nil {
 		t.Error(err)

@@ -90,8 +90,11 @@ const (
 
 // State is what a speaker really does.
 type State struct {
-	Peers    []PeerState // by name
-	Prefixes int         // announced by this node
+	Peers []PeerState // by name
+	// Silent is why the speaker can't be asked, as while its process is started again;
+	// empty if it can. Its peers are then Idle, and nothing else is known.
+	Silent   string
+	Prefixes int // announced by this node
 	// Learned is how many routes of routers are in force, LearnedRefused how many
 	// the kernel does not take, and LearnedTrouble why routes that are accepted, or
 	// would be, are not in force; empty if all are.
