@@ -146,5 +146,18 @@ func (s *Server) endFloods(ctx context.Context, r *run) {
 func (r *run) endFlood(ctx context.Context, f flood, one session) error {
 	// GoBGP's own stands in for this one on a connection that takes nothing more.
 	_ = r.sayCease(one.peer, bgp.BGP_ERROR_SUB_MAXIMUM_NUMBER_OF_PREFIXES_REACHED, one.hard, f.notice())
-	return r.bgp.DisablePeer(ctx, &api.DisablePeerRequest{Address: f.address})
+	if err := r.bgp.DisablePeer(ctx, &api.DisablePeerRequest{Address: f.address}); err != nil || !r.ledger.isFresh(f.address) {
+		return err
+	}
+	return r.bgp.EnablePeer(ctx, &api.EnablePeerRequest{Address: f.address})
+}
+
+// isFresh says whether a peer that is to have a session is not known for too many
+// prefixes: a Set may have put it in the place of the one that was, for which
+// Server.tend has no reason to open it.
+func (l *ledger) isFresh(address string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.sessions[address]
+	return s != nil && s.within == "" && !s.peer.Down && s.limited.IsZero()
 }

@@ -108,6 +108,23 @@ func TestTooMuch(t *testing.T) {
 	step("too many sent back", tell(maxEchoes, 1, 65009, nodeASN), flood{a.String(), speaker.IPv4, maxEchoes, true})
 }
 
+// A session that takes the place of one that sent too much, as with other settings, is
+// not shut with it: nobody would open it again.
+func TestFloodOfSessionBefore(t *testing.T) {
+	t.Parallel()
+	tor := startRaw(t, "tor", "127.0.3.23")
+	s := newTestServer(t)
+	must(t, s.Set(t.Context(), speaker.Desired{Local: local(), Peers: []speaker.Peer{tor.peer}}))
+	comesUp(t, s, "tor")
+	was := stateOf(t, s, "tor").Since
+	late := flood{address: tor.peer.Address.String(), family: speaker.IPv4, most: 1}
+	must(t, s.run.Load().endFlood(t.Context(), late, session{peer: peerWithDefaults(tor.peer)}))
+	eventually(t, "there is a session again", func() bool {
+		p := stateOf(t, s, "tor")
+		return p.Established() && p.Since != was
+	})
+}
+
 // A router that sent too much reads so in the NOTIFICATION, with the bound (RFC
 // 4486), and as a hard reset where it would keep this node's routes over it.
 func TestFloodNotification(t *testing.T) {
