@@ -1,10 +1,14 @@
 package server
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net"
 	"net/netip"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -168,6 +172,39 @@ func TestFloodNotification(t *testing.T) {
 			if st, err := s.State(t.Context()); err != nil || st.LearnedTrouble != want {
 				t.Errorf("the trouble is %q, %v", st.LearnedTrouble, err)
 			}
+		})
+	}
+}
+
+// A router of a range that sent too much gets no session for a while either, however
+// often it dials.
+func TestFloodFromRange(t *testing.T) {
+	t.Parallel()
+	node := netip.AddrPortFrom(netip.MustParseAddr("127.0.7.9"), nodePort)
+	r := newRaw(t, "", "127.0.8.9")
+	close(r.gate)
+	s := newTestServer(t)
+	d := speaker.Desired{Local: local(), Ranges: []speaker.Range{
+		{Name: "rack", Network: netip.PrefixFrom(r.peer.Address, 32), ASN: routerASN, Accept: speaker.Accept{Max: 2}}}}
+	d.Local.Listen, d.Local.Port = []netip.Addr{node.Addr()}, node.Port()
+	must(t, s.Set(t.Context(), d))
+	r.dial(t, node)
+	name := "rack/" + r.peer.Address.String()
+	comesUp(t, s, name)
+	must(t, writeMessage(<-r.sessions, announcement(0, 3)))
+	eventually(t, "the session is shut", func() bool { return !stateOf(t, s, name).Established() })
+	since := stateOf(t, s, name).Since
+	for range 3 {
+		conn, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: r.peer.Address.AsSlice()}}).Dial("tcp", node.String())
+		must(t, err)
+		must(t, conn.SetDeadline(time.Now().Add(soon)))
+		if _, err := io.Copy(io.Discard, conn); err != nil && !errors.Is(err, syscall.ECONNRESET) {
+			t.Fatalf("it is not sent away: %v", err)
+		}
+		_ = conn.Close()
+		eventually(t, "the state says why", func() bool {
+			p := stateOf(t, s, name)
+			return !p.Established() && p.Since.Equal(since) && p.Reason() == speaker.ReasonMaxPrefixes
 		})
 	}
 }

@@ -69,10 +69,13 @@ type session struct {
 	negotiated map[speaker.Family]bool
 	out        map[speaker.Family]*outbox
 
-	within  string // the name of the Range that the peer came by; empty for a Peer
-	came    bool   // there was a session since it came
-	failed  bool   // an attempt at one came to nothing
-	excess  bool   // it is one too many for the Range
+	within string // the name of the Range that the peer came by; empty for a Peer
+	came   bool   // there was a session since it came
+	failed bool   // an attempt at one came to nothing
+	excess bool   // it is one too many for the Range
+	// barred is the session of before that was shut for too many prefixes: this one is
+	// in excess for that, and the other's record stays.
+	barred  *session
 	flaps   int    // sessions that were lost
 	verdict string // why this node ends the session, whatever GoBGP says of it
 	shut    bool   // and told the peer to keep nothing

@@ -288,16 +288,20 @@ func (l *ledger) welcome(address string) (refused string) {
 		s.since, s.ended, s.flaps, s.limited = old.since, old.ended, old.flaps, old.limited
 		if old.freed != nil {
 			close(old.freed)
+			old.freed = nil
+		}
+		if s.barred = old.barred; old.tooMuch != "" {
+			s.barred = old
 		}
 	}
-	s.excess = l.busy(rg.Name, address) >= mostSessions(rg)
+	s.excess = s.barred != nil || l.busy(rg.Name, address) >= mostSessions(rg)
 	l.sessions[address] = s
 	l.wake()
 	if !s.excess {
 		return ""
 	}
 	l.callTend()
-	if time.Since(l.refusals[rg.Name]) < refusalTime {
+	if s.barred != nil || time.Since(l.refusals[rg.Name]) < refusalTime {
 		return ""
 	}
 	l.refusals[rg.Name] = time.Now()
@@ -347,16 +351,28 @@ func (l *ledger) busy(name, but string) int {
 
 // spent takes the routers of ranges whose connections came to nothing or are too
 // many: GoBGP would wait for them for ever.
-func (l *ledger) spent() []speaker.Peer {
+func (l *ledger) spent() []session {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var peers []speaker.Peer
+	var list []session
 	for _, s := range l.sessions {
 		if s.within != "" && s.freed == nil && (s.excess || s.failed && !s.came) {
-			peers = append(peers, s.peer)
+			list = append(list, *s)
 		}
 	}
-	return peers
+	return list
+}
+
+// bar keeps the record of a router's session that was shut for too many prefixes, in
+// place of one that was in excess for that and is gone; nil is none.
+func (l *ledger) bar(s *session) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s == nil || l.sessions[s.peer.Address.String()] != nil {
+		return
+	}
+	l.sessions[s.peer.Address.String()] = s
+	l.wake()
 }
 
 // forgetLost drops the records of routers of ranges that have been gone for long.

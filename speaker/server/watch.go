@@ -186,10 +186,11 @@ func (s *Server) tendOnce(ctx context.Context, r *run) {
 			s.log.Warn("cannot use the new password", "error", err)
 		}
 	}
-	for _, p := range r.ledger.spent() {
-		if err := r.removeMember(ctx, p); err != nil {
+	for _, one := range r.ledger.spent() {
+		if err := r.removeMember(ctx, one.peer); err != nil {
 			s.log.Warn("cannot let go of a router of a range", "error", err)
 		}
+		r.ledger.bar(one.barred)
 	}
 	r.ledger.forgetLost(time.Now())
 	for _, p := range r.ledger.limitsOver(time.Now().Add(-s.limitRetry)) {
