@@ -497,16 +497,19 @@ func (c *Child) closing() bool {
 	return true
 }
 
-// Untold is the error of a Close with Withdraw about peers that could not be told, and
-// may go on sending traffic here.
-func Untold(peers []Peer, cause error) error {
+// Untold is the error of a Close with Withdraw about peers of d, and routers of its
+// ranges, that could not be told, and may go on sending traffic here.
+func Untold(d Desired, cause error) error {
 	var list []string
-	for _, p := range peers {
+	for _, p := range d.Peers {
 		place := p.Interface
 		if p.Address.IsValid() {
 			place = p.Address.String()
 		}
 		list = append(list, fmt.Sprintf("%s (%s)", p.Name, place))
+	}
+	for _, r := range d.Ranges {
+		list = append(list, fmt.Sprintf("%s (%s)", r.Name, r.Network))
 	}
 	slices.Sort(list)
 	return fmt.Errorf("peer %s: not told that the prefixes are withdrawn, may hold routes to this node until graceful restart or hold time ends: %w",
@@ -532,17 +535,17 @@ func (c *Child) withdraw(ctx context.Context) error {
 		return nil
 	}
 	last := *c.want
-	c.want = &Desired{Local: last.Local, Peers: last.Peers} // for a process yet to be started
+	c.want = &Desired{Local: last.Local, Peers: last.Peers, Ranges: last.Ranges} // for a process yet to be started
 	mayHold := c.spoke || last.Local.Restarting
 	c.mu.Unlock()
 	_, err := c.call(ctx, func() request { return request{Op: opClose, Stop: Withdraw} }, true)
 	if !errors.Is(err, errNoProcess) && !errors.Is(err, errSilent) {
 		return err
 	}
-	if !mayHold || len(last.Peers) == 0 {
+	if !mayHold || len(last.Peers)+len(last.Ranges) == 0 {
 		return nil
 	}
-	return Untold(last.Peers, err)
+	return Untold(last, err)
 }
 
 // kill ends the process if there is one.

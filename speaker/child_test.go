@@ -3,6 +3,7 @@ package speaker
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -43,5 +44,24 @@ func TestChildThatIsNone(t *testing.T) {
 	}
 	if err := c.Close(context.Background(), Forward); err != nil {
 		t.Error(err)
+	}
+}
+
+// Routers of a range may hold routes like peers: a Withdraw that no process could carry
+// out says so.
+func TestWithdrawWithoutProcess(t *testing.T) {
+	t.Parallel()
+	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	c := NewChild(Spawn{Path: "/bin/false", Log: log})
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	go func() { c.awaitDeath(ctx); cancel() }()
+	d := Desired{Ranges: []Range{{Name: "rack", Network: netip.MustParsePrefix("192.0.2.0/24")}}}
+	d.Local.Restarting = true
+	if err := c.Set(ctx, d); err == nil {
+		t.Error("Set of a program that is no speaker succeeds")
+	}
+	if err := c.Close(ctx, Withdraw); err == nil || !strings.Contains(err.Error(), "peer rack (192.0.2.0/24): not told") {
+		t.Errorf("Close: %v", err)
 	}
 }

@@ -43,7 +43,7 @@ func untoldError(peers []speaker.Peer, cause error) error {
 			peers[i].Address = netip.Addr{}
 		}
 	}
-	return speaker.Untold(peers, cause)
+	return speaker.Untold(speaker.Desired{Peers: peers}, cause)
 }
 
 // negotiate asks GoBGP for the families of the sessions that came up since.
