@@ -50,7 +50,11 @@ func (g Grant) around() Grant {
 func (w *want) drawNews(n *Node) {
 	for _, g := range w.request.Grants[len(w.draws):] {
 		d := &draw{Grant: g, want: w, progress: void, renewal: n.renewals}
-		if w.sound(g) && !n.has(g.Prefix) && !n.drawing(g.Prefix) {
+		switch {
+		case !w.sound(g) || n.has(g.Prefix) || n.drawing(g.Prefix):
+		case n.takesForOwn(w.Pool, g.Prefix):
+			n.Audit()
+		default:
 			d.progress = making
 			d.block = Stored{Block: pools.Block{Prefix: g.Prefix, Pool: w.Pool, Node: n.Name, Machine: n.Machine, Lender: g.Lender, Created: n.now}}
 		}
@@ -61,6 +65,14 @@ func (w *want) drawNews(n *Node) {
 		w.gathering = n.now.Add(min(max(n.now.Sub(w.asked), gather), mostGather))
 		w.dry = time.Time{}
 	}
+}
+
+// takesForOwn says whether p, which another node lends, lies in a block held and is lent
+// to nobody: that block is this node's no more. Its pods may not keep by a loan what
+// others have had meanwhile.
+func (n *Node) takesForOwn(pool string, p netip.Prefix) bool {
+	h := n.held[n.ledger.BlockAround(pool, p)]
+	return h != nil && !h.final && !n.lentOut(p.Addr())
 }
 
 // sound says whether a grant is one that can be drawn.

@@ -718,6 +718,8 @@ func (n *Node) forfeit(h *holding) error {
 	delete(n.held, h.Prefix)
 	n.forfeits++
 	n.changes++
+	// It may stand still, vacant or another's: a cell of this node around it stays as long.
+	n.notOurs(Stored{Block: pools.Block{Prefix: h.Prefix, Pool: h.Pool, UID: h.UID}})
 	return nil
 }
 

@@ -84,3 +84,74 @@ func TestLostBlockAroundWhatWasBorrowedBack(t *testing.T) {
 		t.Errorf("it leases %v, and all others are leased, or lent: %v", a, lent.Prefix)
 	}
 }
+
+// A node that is lent a part of what it takes for its own has lost that: the pods that
+// have addresses of it are not to keep them by the loan, for others have had them.
+func TestAGrantInAnOwnBlockIsASignOfItsLoss(t *testing.T) {
+	s := newScene(t)
+	a := s.enter(t, "a", "a.1")
+	a.holds("10.0.0.4/30", 4)
+	a.holds("10.0.0.0/30", 4)
+	i, _ := s.store.find(netip.MustParsePrefix("10.0.0.0/30"))
+	lost, err := s.store.vacate(s.store.blocks[i])
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost.Node, lost.Machine = "b", "b.1"
+	if lost, err = s.store.take("b", lost); err != nil {
+		t.Fatal(err)
+	}
+	a.needs(1)
+	a.does("List a")
+	a.answered()
+	a.does("Ask " + requestOf("a"))
+	a.answered()
+	r := s.store.requests[0]
+	r.Grants = []Grant{{Lender: "b", Prefix: netip.MustParsePrefix("10.0.0.1/32"), Outer: lost.Prefix, OuterUID: lost.UID, OuterTenure: lost.Tenure}}
+	if _, err := s.store.grant("b", r); err != nil {
+		t.Fatal(err)
+	}
+	a.sees()
+	a.does("Retract " + requestOf("a"))
+	a.answered()
+	a.does("Own")
+	a.answered()
+	a.has("10.0.0.4/30")
+	if n := a.ledger.Leases("a", pools.IPv4); n != 4 {
+		t.Errorf("%d leases stand, want 4", n)
+	}
+}
+
+// A node that has lost a lent block in a cell of its own keeps the cell for as long as
+// that block is there, vacant perhaps: whoever claims a cell does not look inside.
+func TestACellStaysAroundALostBlock(t *testing.T) {
+	s := newScene(t)
+	a := s.enter(t, "a", "a.1")
+	a.holds("10.0.0.0/30", 0)
+	a.holds("10.0.0.1/32", 0)
+	i, _ := s.store.find(netip.MustParsePrefix("10.0.0.1/32"))
+	lost, err := s.store.vacate(s.store.blocks[i])
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.Audit()
+	a.does("Own")
+	a.answered()
+	a.has("10.0.0.0/30")
+	s.now = s.now.Add(time.Second)
+	a.CloseEmpty(s.now)
+	if parting := a.Parting(); len(parting) > 0 {
+		t.Errorf("a parts with %v", parting)
+	}
+	if i, _ := s.store.find(lost.Prefix); s.store.blocks[i].UID == lost.UID {
+		s.store.blocks = slices.Delete(s.store.blocks, i, i+1)
+	}
+	s.now = s.now.Add(time.Minute)
+	a.does("Block 10.0.0.1/32")
+	a.answered()
+	a.does()
+	a.CloseEmpty(s.now)
+	if parting := a.Parting(); len(parting) != 1 {
+		t.Errorf("a parts with %v", parting)
+	}
+}
