@@ -286,9 +286,12 @@ func (l *ledger) welcome(address string) (refused string) {
 	old := l.sessions[address]
 	if old != nil {
 		s.since, s.ended, s.flaps, s.limited = old.since, old.ended, old.flaps, old.limited
-		if old.freed != nil {
+		switch {
+		case old.freed != nil: // it was sent a Cease
 			close(old.freed)
 			old.freed = nil
+		case old.holds.After(s.holds):
+			s.holds = old.holds
 		}
 		if s.barred = old.barred; old.tooMuch != "" {
 			s.barred = old

@@ -359,3 +359,23 @@ func TestRefusedRanges(t *testing.T) {
 		t.Errorf("Set: %v", err)
 	}
 }
+
+// A router of a range that comes back may hold what it held when it was lost, until it is
+// told anew.
+func TestWelcomeOfHolder(t *testing.T) {
+	t.Parallel()
+	const address = "192.0.2.9"
+	now := time.Now()
+	l := newLedger(speaker.GracefulRestart{Enabled: true, Time: time.Minute})
+	l.open(speaker.Range{Name: "rack", Network: netip.MustParsePrefix("192.0.2.0/24"), Session: speaker.Session{HoldTime: 3 * time.Second}})
+	l.welcome(address)
+	s := l.sessions[address]
+	if s.mayHold(now) {
+		t.Error("a router that was never here holds something")
+	}
+	s.holds = l.holdsFromNow(s)
+	l.welcome(address)
+	if s := l.sessions[address]; !s.mayHold(now) || s.mayHold(now.Add(time.Hour)) {
+		t.Errorf("it holds until %v, was lost at %v", s.holds, now)
+	}
+}
