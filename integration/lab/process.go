@@ -28,10 +28,11 @@ type Process struct {
 
 // stat is what of /proc/PID/stat is used here.
 type stat struct {
-	comm   string
-	state  byte
-	parent int
-	start  uint64
+	comm    string
+	state   byte
+	parent  int
+	threads int
+	start   uint64
 }
 
 func readStat(pid int) (stat, error) {
@@ -51,6 +52,9 @@ func readStat(pid int) (stat, error) {
 	if s.parent, err = strconv.Atoi(rest[1]); err != nil {
 		return stat{}, fmt.Errorf("/proc/%d/stat: %w", pid, err)
 	}
+	if s.threads, err = strconv.Atoi(rest[17]); err != nil {
+		return stat{}, fmt.Errorf("/proc/%d/stat: %w", pid, err)
+	}
 	if s.start, err = strconv.ParseUint(rest[19], 10, 64); err != nil {
 		return stat{}, fmt.Errorf("/proc/%d/stat: %w", pid, err)
 	}
@@ -63,10 +67,11 @@ func identify(pid int) (Process, error) {
 	return Process{PID: pid, Start: s.start}, err
 }
 
-// Alive says whether the process still runs; a zombie does not.
+// Alive says whether the process still runs; a zombie does not, but for threads that
+// end after the first one: until the last of them has, its files are open and locked.
 func (p Process) Alive() bool {
 	s, err := readStat(p.PID)
-	return err == nil && s.start == p.Start && s.state != 'Z' && s.state != 'X'
+	return err == nil && s.start == p.Start && (s.threads > 1 || s.state != 'Z' && s.state != 'X')
 }
 
 // exists says whether the process still has its number, as a zombie too.

@@ -243,8 +243,10 @@ func TestTTLs(t *testing.T) {
 				f.tor.Has(t, ours4, ours6)
 				return
 			}
-			// Long enough for a session that there should not be.
-			if err := s.Flush(within(t, 8*time.Second), d.Prefixes()); !errors.Is(err, speaker.ErrNoPeer) {
+			// Long enough for a session that there should not be. A router that is slow takes an
+			// OPEN before it has told its socket what to check, and answers; then it hears no more.
+			err := s.Flush(within(t, 8*time.Second), d.Prefixes())
+			if !errors.Is(err, speaker.ErrNoPeer) && (err != nil || name != "router checks") {
 				t.Errorf("Flush: %v", err)
 			}
 			f.tor.Has(t)
