@@ -62,7 +62,7 @@ soak: setup ## run the simulation of the exchange for SOAKTIME (10m)
 	SOAKTIME=$${SOAKTIME:-10m} $(GO) test -count=1 -timeout 0 -v -run '^TestSimulation$$' ./pools/exchange
 
 .PHONY: mutate
-mutate: setup ## break the rules of the exchange one by one; its simulation, or else another of its tests, must notice each (5 min)
+mutate: setup ## break the rules of the exchange one by one; its simulation, or else another of its tests, must notice each (10 min)
 	$(GO) run ./scripts/mutate
 
 .PHONY: clean

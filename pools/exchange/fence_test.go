@@ -6,16 +6,18 @@ import (
 )
 
 // does has the reaper make one call, of that kind, and answers it.
-func (d *deathbed) does(k Kind, res Result) {
+func (d *deathbed) does(k Kind, res Result) *Op {
 	d.Helper()
 	ops, _ := d.reaper.Advance(d.now)
 	if len(ops) != 1 || ops[0].Kind != k {
 		d.Fatalf("it does %v, not %v", ops, k)
 	}
 	d.reaper.Done(ops[0], res, d.now)
+	return ops[0]
 }
 
-// A fence comes off in two steps, of which the second one waits for the agent.
+// A fence comes off in two steps, of which the second one waits for the agent; each
+// at the version that was read.
 func TestAFenceIsLiftedBeforeItComesOff(t *testing.T) {
 	d := newDeathbed(t)
 	d.see(true)
@@ -30,7 +32,9 @@ func TestAFenceIsLiftedBeforeItComesOff(t *testing.T) {
 	isBack(true)
 	stands := Fence{Node: "n1", Stands: true, Version: "1", Generation: 1, Heeded: 1}
 	d.does(LookFence, Result{Fence: stands})
-	d.does(LiftFence, Result{})
+	if op := d.does(LiftFence, Result{}); op.Fence != stands {
+		t.Errorf("%+v is lifted, not %+v", op.Fence, stands)
+	}
 	d.waits(0)
 	lifting := stands
 	lifting.Version, lifting.Generation, lifting.Lifting = "2", 2, true
@@ -44,7 +48,9 @@ func TestAFenceIsLiftedBeforeItComesOff(t *testing.T) {
 	d.waits(heedTime)
 	isBack(true)
 	d.does(LookFence, Result{Fence: lifting})
-	d.does(RemoveFence, Result{})
+	if op := d.does(RemoveFence, Result{}); op.Fence != lifting {
+		t.Errorf("%+v comes off, not %+v", op.Fence, lifting)
+	}
 	d.waits(heedTime)
 }
 
