@@ -150,12 +150,15 @@ func (l *ledger) leaveFlush(f *flush) {
 // held.
 func (l *ledger) carried(family speaker.Family) bool {
 	for _, s := range l.sessions {
-		if s.up && s.carries(family) {
+		if s.up && !s.isEnding() && s.carries(family) {
 			return true
 		}
 	}
 	return false
 }
+
+// isEnding says whether this node is about to shut the session.
+func (s *session) isEnding() bool { return s.unwanted || !s.limited.IsZero() }
 
 // lack is what of a prefix has not reached a peer.
 type lack struct {

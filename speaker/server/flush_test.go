@@ -258,3 +258,21 @@ func TestFRRDropsStale(t *testing.T) {
 		return len(routes) == 1
 	})
 }
+
+// A session that this node is about to end is none that anything can be told in.
+func TestFlushPastUnwantedSession(t *testing.T) {
+	t.Parallel()
+	l := newLedger(speaker.GracefulRestart{})
+	l.asn = nodeASN
+	p := peerWithDefaults(speaker.Peer{Name: "tor", Address: netip.MustParseAddr("192.0.2.1")})
+	_, err := l.add(p, false)
+	must(t, err)
+	l.introduce(p.Address.String(), nodeASN)
+	l.established(p.Address.String())
+	if l.carried(speaker.IPv4) {
+		t.Error("it counts before it is shut")
+	}
+	if l.takeUnwanted(); l.carried(speaker.IPv4) {
+		t.Error("it counts while it is shut")
+	}
+}

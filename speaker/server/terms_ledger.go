@@ -197,7 +197,7 @@ func (l *ledger) unheard(f *flush) (p netip.Prefix, configured bool) {
 			continue
 		}
 		for _, s := range l.sessions {
-			if _, told := l.tells(s, c); told && s.up && s.carries(c.family) {
+			if _, told := l.tells(s, c); told && s.up && !s.isEnding() && s.carries(c.family) {
 				heard[c] = true
 			}
 		}
