@@ -455,6 +455,9 @@ func TestSpeakerAndAgentDie(t *testing.T) {
 		one := startTor(t, i, 1, prefixes...)
 		two := startTor(t, i, 2, prefixes...)
 		d := desired(one.peers(rules("10.0.0.0/8 24", "2001:db8::/32 48")), two.peers(rules("10.0.0.0/8 24", "2001:db8::/32 48")))
+		// A GoBGP rests for five seconds and more after a session was lost, some sessions longer
+		// than others: all are to be waited for.
+		d.Local.GracefulRestart.Time, d.Local.GracefulRestart.Deferral = 25*time.Second, 24*time.Second
 		agent := startAgent(t, d)
 		want := []string{"10.1.0.0/16 192.0.1.1 192.0.2.1", "10.2.0.0/16 192.0.1.1 192.0.2.1", "2001:db8:9::/48 2001:db8:1::1 2001:db8:2::1"}
 		expect(t, want...)
