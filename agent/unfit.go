@@ -132,5 +132,8 @@ func (d *desk) history() []pools.Record {
 		}
 		out = append(out, d.node.History()...)
 	}
+	if len(out) == 0 {
+		return d.ledger.History(now) // which may be long
+	}
 	return append(out, d.ledger.History(now)...)
 }

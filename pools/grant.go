@@ -246,16 +246,22 @@ func (l *Ledger) rest(rec Record) {
 // stands, and when each other address was last given back. Which blocks are
 // closed is not part of it.
 func (l *Ledger) History(now time.Time) []Record {
-	var rested []Record
+	out := make([]Record, 0, 2*len(l.grants)) // of what rests there are as many as a rule
 	for name, s := range l.shares {
 		for _, lot := range s.lots {
 			lot.advance(now)
 			for _, b := range lot.blocks {
-				rested = b.rested(name, rested)
+				out = b.rested(name, out)
 			}
 		}
 	}
-	return append(inOrder(rested), l.Grants()...)
+	inOrder(out)
+	rested := len(out)
+	for _, g := range l.grants {
+		out = append(out, g.clone())
+	}
+	inOrder(out[rested:])
+	return out
 }
 
 // rested appends a record for each address of b that was given back and not

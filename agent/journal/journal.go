@@ -40,6 +40,7 @@ type Journal struct {
 	// broken is set when a failed append could not be undone: the file may
 	// then end in half a record, and nothing may be written behind it.
 	broken error
+	line   []byte // the last one written: room for the next
 }
 
 // Opened is what Open found.
@@ -103,7 +104,8 @@ func (j *Journal) Append(rec pools.Record) error {
 			return fmt.Errorf("lease journal %s: make it one of version %d: %w", j.path, version, err)
 		}
 	}
-	return j.append(appendRecord(nil, rec))
+	j.line = appendRecord(j.line[:0], rec)
+	return j.append(j.line)
 }
 
 // raise gives the file, as it is, the header of a higher version, which an

@@ -338,10 +338,13 @@ type decoded struct {
 	whole   int64 // length of what was read whole and stays, header included
 }
 
+// usual is how long a line is, in bytes.
+const usual = 128
+
 // encode makes a journal of records, of which the first body bytes are the
 // header. The error is about a record that could not be read again.
 func encode(records []pools.Record, boot string) (data []byte, body int, err error) {
-	data = appendHeader(nil, versionOf(records), boot)
+	data = appendHeader(make([]byte, 0, (1+len(records))*usual), versionOf(records), boot)
 	body = len(data)
 	for i := range records {
 		rec := &records[i]
@@ -362,7 +365,6 @@ func decode(data []byte, boot string) (decoded, error) {
 		return decoded{}, errors.New("line 1: no end")
 	}
 	d := decoded{Opened: Opened{Torn: len(data) - whole}, whole: int64(whole)}
-	const usual = 128 // bytes of a line
 	d.Records = make([]pools.Record, 0, len(data)/usual)
 	for n, rest := 1, data[:whole]; len(rest) > 0; n++ {
 		end := bytes.IndexByte(rest, '\n')
