@@ -89,7 +89,8 @@ func (n *Node) takeInto(st Stored, lent []Stored) error {
 			return err
 		}
 	}
-	if err := n.Keep(pools.Record{Op: pools.Claimed, Pool: st.Pool, At: n.now, Block: &st.Block}); err != nil {
+	block := st.Block // so that st, which is larger, need not be on the heap
+	if err := n.Keep(pools.Record{Op: pools.Claimed, Pool: st.Pool, At: n.now, Block: &block}); err != nil {
 		return err
 	}
 	for _, b := range lent {

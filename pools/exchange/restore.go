@@ -3,6 +3,7 @@ package exchange
 import (
 	"cmp"
 	"errors"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -85,6 +86,9 @@ func (n *Node) Found(requests []Request, own []Stored, now time.Time) (unfit []S
 	n.at(now)
 	n.duty.read = now
 	n.Disown(requests)
+	if len(n.held) == 0 {
+		n.held = make(map[netip.Prefix]*holding, len(own))
+	}
 	var errs []error
 	for _, st := range own {
 		if n.Shared {
