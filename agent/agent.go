@@ -27,6 +27,7 @@ import (
 	"github.com/fairway-network/fairway/pools/exchange"
 	"github.com/fairway-network/fairway/routes"
 	"github.com/fairway-network/fairway/speaker"
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // partTime bounds each step of the agent's end.
@@ -135,7 +136,7 @@ func New(ctx context.Context, parts Parts, s Settings) (*Agent, error) {
 		metrics: newMetrics(parts.Version), serving: make(chan struct{}),
 	}
 	a.Kernel = countedKernel{parts.Kernel, a.metrics}
-	a.metrics.registry.MustRegister(newNumbers(a))
+	a.metrics.numbers = func() prometheus.Collector { return newNumbers(a) }
 	lockPath := filepath.Join(a.RunDir, "agent.lock")
 	if _, err := os.Stat(lockPath); errors.Is(err, fs.ErrNotExist) {
 		a.began = a.Booted // this is the first agent of the boot

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -19,7 +20,10 @@ import (
 // metrics are the numbers of an agent that are counted as things happen. The others
 // are read when somebody asks, see numbers.
 type metrics struct {
-	registry *prometheus.Registry
+	// registry is made when somebody asks first: a start has others waiting for it.
+	registry func() *prometheus.Registry
+	// numbers are those that are read when somebody asks.
+	numbers  func() prometheus.Collector
 	requests *prometheus.HistogramVec
 	calls    *prometheus.CounterVec
 	reports  *prometheus.CounterVec
@@ -30,7 +34,8 @@ type metrics struct {
 }
 
 func newMetrics(version string) *metrics {
-	m := &metrics{registry: prometheus.NewRegistry()}
+	m := &metrics{}
+	var info *prometheus.GaugeVec
 	for _, of := range countedMetrics() {
 		switch of.name {
 		case metricCniRequests:
@@ -44,13 +49,16 @@ func newMetrics(version string) *metrics {
 		case metricKernelFailures:
 			m.failures = prometheus.NewCounter(prometheus.CounterOpts{Name: of.name, Help: of.help})
 		case metricBuildInfo:
-			info := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: of.name, Help: of.help}, of.labels)
+			info = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: of.name, Help: of.help}, of.labels)
 			info.WithLabelValues(version).Set(1)
-			m.registry.MustRegister(info)
 		}
 	}
-	m.registry.MustRegister(m.requests, m.calls, m.reports, m.routes, m.failures,
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.registry = sync.OnceValue(func() *prometheus.Registry {
+		r := prometheus.NewRegistry()
+		r.MustRegister(info, m.requests, m.calls, m.reports, m.routes, m.failures, m.numbers(),
+			collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+		return r
+	})
 	return m
 }
 
@@ -63,7 +71,7 @@ func requestTimes() []float64 {
 
 // ServeHTTP gives the numbers in the format that the client asks for.
 func (m *metrics) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	families, err := m.registry.Gather()
+	families, err := m.registry().Gather()
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
