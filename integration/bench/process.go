@@ -53,9 +53,9 @@ func atLevels(ctx context.Context, b *bench, f func(l level, a *fairwayAgent, h 
 
 // alone measures one invocation at a time.
 func alone(ctx context.Context, b *bench, out io.Writer) error {
-	fmt.Fprintf(out, "\n### One at a time\n\nWhole process, from fork to wait; p50 / p99 in ms; %d invocations of each (at most 60 with 10,000 leases), in series of %d, taking turns. Ratios are of the medians.\n\n", b.rounds, b.series)
-	fmt.Fprintln(out, "| leases | empty Go program | fairway-ipam ADD | host-local ADD | static | ADD / host-local | ADD / static | ADD / empty |")
-	fmt.Fprintln(out, "| --- | --- | --- | --- | --- | --- | --- | --- |")
+	fmt.Fprintf(out, "\n### One at a time\n\nWhole process, from fork to wait; p50 / p99 in ms; %d invocations of each (at most 60 with 10,000 leases), in series of %d, taking turns; in the last column the two alone, taking turns after each invocation. Ratios are of the medians.\n\n", b.rounds, b.series)
+	fmt.Fprintln(out, "| leases | empty Go program | fairway-ipam ADD | host-local ADD | static | ADD / host-local | ADD / static | ADD / empty | the two alone |")
+	fmt.Fprintln(out, "| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
 	var dels []string
 	err := atLevels(ctx, b, func(l level, a *fairwayAgent, h hostLocals) error {
 		empty := contestant{name: "empty", path: b.empty, conf: a.conf}
@@ -67,7 +67,11 @@ func alone(ctx context.Context, b *bench, out io.Writer) error {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintln(out, addRow(l, took))
+		pair, err := takeTurns(ctx, rounds, 1, empty, a.contestant)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(out, addRow(l, took, pair))
 		dels = append(dels, delRow(l, took))
 		return nil
 	})
@@ -91,12 +95,13 @@ func (t times) cell(name string) string {
 
 func (t times) ratio(name, of string) float64 { return ratio(median(t[name]), median(t[of])) }
 
-func addRow(l level, t times) string {
-	return fmt.Sprintf("| %d | %s | %s | %s | %s | %s | %s | %s |", l.leases,
+func addRow(l level, t, pair times) string {
+	return fmt.Sprintf("| %d | %s | %s | %s | %s | %s | %s | %s | %s |", l.leases,
 		t.cell("empty ADD"), t.cell("fairway-ipam ADD"), t.cell("host-local ADD"), t.cell("host-local static ADD"),
 		verdict(t.ratio("fairway-ipam ADD", "host-local ADD"), l.wantRatio, true),
 		verdict(t.ratio("fairway-ipam ADD", "host-local static ADD"), l.wantRatio, true),
-		verdict(t.ratio("fairway-ipam ADD", "empty ADD"), wantEmpty, true))
+		verdict(t.ratio("fairway-ipam ADD", "empty ADD"), wantEmpty, true),
+		verdict(pair.ratio("fairway-ipam ADD", "empty ADD"), wantEmpty, true))
 }
 
 func delRow(l level, t times) string {
