@@ -17,6 +17,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/fairway-network/fairway/internal/deadline"
 )
 
 const (
@@ -420,7 +422,7 @@ func (c *Child) State(ctx context.Context) (State, error) {
 	if l == nil {
 		return idle(want, "speaker restarting: "+reason), nil
 	}
-	asking, cancel := leaving(ctx, graceTime)
+	asking, cancel := deadline.Before(ctx, graceTime)
 	defer cancel()
 	a, err := l.call(asking, request{Op: opState})
 	switch {
@@ -437,15 +439,6 @@ func (c *Child) State(ctx context.Context) (State, error) {
 		}
 	}
 	return *a.State, nil
-}
-
-// leaving is ctx less a time at its end, at most a quarter of what is left.
-func leaving(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
-	deadline, ok := ctx.Deadline()
-	if !ok {
-		return context.WithCancel(ctx)
-	}
-	return context.WithDeadline(ctx, deadline.Add(-min(d, max(time.Until(deadline), 0)/4)))
 }
 
 // idle is the state of a speaker whose process can't be asked.

@@ -193,15 +193,7 @@ func (r *run) removeMember(ctx context.Context, p speaker.Peer) error {
 		r.ledger.forget(address) // GoBGP has none
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, stopTime)
-	defer cancel()
-	select {
-	case <-freed:
-		return nil
-	case <-ctx.Done():
-		r.ledger.forget(address)
-		return fmt.Errorf("peer %s: the old session does not end: %w", p.Name, ctx.Err())
-	}
+	return r.awaitEnd(ctx, p, freed)
 }
 
 // takeOver makes a peer of a router that is in by a range. No range lets it in

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/fairway-network/fairway/internal/deadline"
 	"github.com/fairway-network/fairway/speaker"
 	api "github.com/osrg/gobgp/v3/api"
 	gobgp "github.com/osrg/gobgp/v3/pkg/server"
@@ -273,13 +274,19 @@ func (r *run) removePeer(ctx context.Context, p speaker.Peer) error {
 			return fmt.Errorf("peer %s (%s): %w", p.Name, p.Address, err)
 		}
 	}
+	return r.awaitEnd(ctx, p, freed)
+}
+
+// awaitEnd waits until the session with a peer that was removed has ended, which freed
+// says.
+func (r *run) awaitEnd(ctx context.Context, p speaker.Peer, freed <-chan struct{}) error {
 	ctx, cancel := context.WithTimeout(ctx, stopTime)
 	defer cancel()
 	select {
 	case <-freed:
 		return nil
 	case <-ctx.Done():
-		r.ledger.forget(address)
+		r.ledger.forget(p.Address.String())
 		return fmt.Errorf("peer %s (%s): the old session does not end: %w", p.Name, p.Address, ctx.Err())
 	}
 }
@@ -300,22 +307,13 @@ func (s *Server) Close(ctx context.Context, how speaker.Stop) error {
 		r.stop()
 		return errors.Join(s.learned.close(ctx, how), r.ends.close())
 	}
-	telling, cancel := leaving(ctx, lastWordsTime)
+	telling, cancel := deadline.Before(ctx, lastWordsTime)
 	defer cancel()
 	err := r.setAnnouncements(telling, announcements{}, r.peers, r.ranges)
 	if err == nil {
 		err = r.waitTold(telling)
 	}
 	return errors.Join(err, s.learned.close(ctx, how), s.stop(ctx, r))
-}
-
-// leaving is ctx less a time at its end, at most a quarter of what is left.
-func leaving(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
-	deadline, ok := ctx.Deadline()
-	if !ok {
-		return context.WithCancel(ctx)
-	}
-	return context.WithDeadline(ctx, deadline.Add(-min(d, max(time.Until(deadline), 0)/4)))
 }
 
 // current is the BGP server of the last Set, nil before it.
