@@ -36,13 +36,15 @@ func newGuards(g speaker.GracefulRestart) *guards {
 	return gs
 }
 
-// The fields of GoBGP that matter: BgpServer.neighborMap[address].fsm.conn, and what
-// the OPENs agreed on for UPDATEs beside it.
+// The fields of GoBGP that matter: BgpServer.neighborMap[address].fsm.conn, what the
+// OPENs agreed on for UPDATEs beside it, and fsm.peerInfo.Address, see call.
 const (
 	fieldRouters = "neighborMap"
 	fieldMachine = "fsm"
 	fieldConn    = "conn"
 	fieldAgreed  = "marshallingOptions"
+	fieldInfo    = "peerInfo"
+	fieldAddress = "Address"
 )
 
 // attach makes the guards those of a server that does not run yet. The error says that
@@ -62,6 +64,13 @@ func (gs *guards) attach(server *gobgp.BgpServer) error {
 	}
 	if agreed, ok := fieldBehind(machine, fieldAgreed); !ok || agreed != reflect.TypeFor[*bgp.MarshallingOption]() {
 		return unknownLayout(fieldAgreed)
+	}
+	info, ok := fieldBehind(machine, fieldInfo)
+	if !ok {
+		return unknownLayout(fieldInfo)
+	}
+	if address, ok := fieldBehind(info, fieldAddress); !ok || address != reflect.TypeFor[net.IP]() {
+		return unknownLayout(fieldAddress)
 	}
 	return nil
 }
@@ -85,11 +94,10 @@ func unknownLayout(field string) error {
 // forwarding, or did not. Only the line of GoBGP's log that
 // says that a session with it is begun may call it.
 func (gs *guards) put(address string, forwards bool) {
-	router := reflect.ValueOf(gs.server).Elem().FieldByName(fieldRouters).MapIndex(reflect.ValueOf(address))
-	if !router.IsValid() {
+	machine, ok := gs.machine(address)
+	if !ok {
 		return
 	}
-	machine := router.Elem().FieldByName(fieldMachine).Elem()
 	conn := (*net.Conn)(machine.FieldByName(fieldConn).Addr().UnsafePointer())
 	agreed := (**bgp.MarshallingOption)(machine.FieldByName(fieldAgreed).Addr().UnsafePointer())
 	if *conn == nil {
@@ -101,6 +109,15 @@ func (gs *guards) put(address string, forwards bool) {
 	gs.mu.Lock()
 	defer gs.mu.Unlock()
 	gs.on[address] = g
+}
+
+// machine is GoBGP's record of the sessions with a router.
+func (gs *guards) machine(address string) (reflect.Value, bool) {
+	router := reflect.ValueOf(gs.server).Elem().FieldByName(fieldRouters).MapIndex(reflect.ValueOf(address))
+	if !router.IsValid() {
+		return reflect.Value{}, false
+	}
+	return router.Elem().FieldByName(fieldMachine).Elem(), true
 }
 
 // drop lets go of a connection that has ended.

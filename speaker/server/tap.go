@@ -184,6 +184,7 @@ func (t tap) stateChanged(f log.Fields) {
 		}
 	case is == bgp.BGP_FSM_OPENSENT.String():
 		t.guards.put(keyOf(f), t.ledger.forwardsTo(keyOf(f), t.guards.restart))
+		t.guards.call(keyOf(f), t.ledger.calledAs(keyOf(f)))
 		t.ledger.opens(keyOf(f))
 	case is != bgp.BGP_FSM_IDLE.String() || was == is:
 	default:

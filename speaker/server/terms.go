@@ -74,45 +74,37 @@ func checkAttributes(a speaker.Attributes) error {
 // target is who can be told something else than others: a peer, or the routers
 // of a range.
 type target struct {
-	at       netip.Prefix // the peer's address, without its zone, or the range's network
-	names    []string     // more than one for link-local peers with one address on several links
-	asn      uint32       // this node's towards it
-	internal bool         // iBGP
+	at       netip.Prefix // whereabouts of the peer, or the range's network
+	name     string
+	asn      uint32 // this node's towards it
+	internal bool   // iBGP
 	families []speaker.Family
-	ranged   bool
 	down     bool
 }
 
 func (n target) carries(f speaker.Family) bool { return slices.Contains(n.families, f) }
 
-// whereabouts is the prefix that a peer's address is the only one of.
-func whereabouts(a netip.Addr) netip.Prefix {
-	return netip.PrefixFrom(a.WithZone(""), a.BitLen())
-}
-
 // targetsOf are peers, and after them ranges from the longest network to the
 // shortest: the first that an address is in is the one that counts.
 func targetsOf(l speaker.Local, peers map[netip.Addr]speaker.Peer, ranges map[string]speaker.Range) []target {
 	var list []target
-	add := func(p speaker.Peer, name string, at netip.Prefix, ranged bool) {
-		if i := slices.IndexFunc(list, func(n target) bool { return n.at == at }); i < 0 {
-			list = append(list, target{
-				at: at, names: []string{name}, asn: localASN(p.Session, l), internal: p.ASN == localASN(p.Session, l),
-				families: slices.Clone(p.Families), ranged: ranged, down: p.Down,
-			})
-		} else if !ranged {
-			n := &list[i]
-			n.names, n.families, n.down = append(n.names, name), append(n.families, p.Families...), n.down && p.Down
+	add := func(p speaker.Peer, name string, at netip.Prefix) {
+		if slices.ContainsFunc(list, func(n target) bool { return n.at == at }) {
+			return // a range of the one address that is a peer's
 		}
+		list = append(list, target{
+			at: at, name: name, asn: localASN(p.Session, l), internal: p.ASN == localASN(p.Session, l),
+			families: p.Families, down: p.Down,
+		})
 	}
 	for _, a := range slices.SortedFunc(maps.Keys(peers), netip.Addr.Compare) {
-		add(peers[a], peers[a].Name, whereabouts(a), false)
+		add(peers[a], peers[a].Name, whereabouts(a))
 	}
 	byLength := slices.SortedFunc(maps.Values(ranges), func(a, b speaker.Range) int {
 		return cmp.Or(b.Network.Bits()-a.Network.Bits(), a.Network.Addr().Compare(b.Network.Addr()))
 	})
 	for _, rg := range byLength {
-		add(memberOf(rg, rg.Network.Addr()), rg.Name, rg.Network, true)
+		add(memberOf(rg, rg.Network.Addr()), rg.Name, rg.Network)
 	}
 	return list
 }
@@ -210,30 +202,16 @@ type speech struct {
 	audience bool
 }
 
-// speechOf says what terms mean for prefixes of a family. Peers that GoBGP can't
-// tell apart are told the same or nothing.
-func speechOf(name string, t speaker.Terms, f speaker.Family, list []target) (speech, error) {
+// speechOf says what terms mean for prefixes of a family.
+func speechOf(t speaker.Terms, f speaker.Family, list []target) speech {
 	o := speech{told: make(map[netip.Prefix]variant)}
-	var errs []error
 	for _, n := range list {
-		var words []variant
-		for _, peer := range n.names {
-			if a, told := t[peer]; told && n.carries(f) {
-				words = append(words, variantOf(a, f, n.internal))
-			}
-		}
-		same := !slices.ContainsFunc(words, func(v variant) bool { return v != words[0] })
-		switch {
-		case len(words) == 0:
-		case same && len(words) == len(n.names):
-			o.told[n.at] = words[0]
+		if a, told := t[n.name]; told && n.carries(f) {
+			o.told[n.at] = variantOf(a, f, n.internal)
 			o.audience = o.audience || !n.down
-		default:
-			errs = append(errs, fmt.Errorf("terms %q: the peers %q have one address, %s, on several links and can't be told different things: none of them is told",
-				name, n.names, n.at.Addr()))
 		}
 	}
-	return o, errors.Join(errs...)
+	return o
 }
 
 // serves says whether c can say o: it does so already to all that have a session
@@ -256,7 +234,6 @@ type classifier struct {
 	last    uint32
 	taken   map[*class]speech
 	found   map[classKey]*class
-	errs    []error
 }
 
 type classKey struct {
@@ -270,8 +247,7 @@ func (k *classifier) find(name string, t speaker.Terms, f speaker.Family) *class
 	if c := k.found[key]; c != nil {
 		return c
 	}
-	o, err := speechOf(name, t, f, k.targets)
-	k.errs = append(k.errs, err)
+	o := speechOf(t, f, k.targets)
 	c := k.suitable(o, f)
 	if c == nil {
 		k.last++

@@ -218,13 +218,13 @@ func (c *class) least() bool {
 // any more. peers and ranges are those to be told, also where they come later.
 func (r *run) setAnnouncements(ctx context.Context, a announcements, peers map[netip.Addr]speaker.Peer, ranges map[string]speaker.Range) error {
 	r.asked = a
-	want, targetErr := r.classify(a, peers, ranges)
+	want := r.classify(a, peers, ranges)
 	if err := errors.Join(r.openGate(ctx), r.publish(ctx)); err != nil { // of a load that failed
 		return err
 	}
 	add, remove := r.ledger.diff(want)
-	add, loadErr := r.load(ctx, add, want)
-	errs := []error{targetErr, loadErr}
+	add, err := r.load(ctx, add, want)
+	errs := []error{err}
 	for _, p := range add {
 		if err := ctx.Err(); err != nil {
 			return errors.Join(append(errs, err)...)
@@ -244,7 +244,7 @@ func (r *run) setAnnouncements(ctx context.Context, a announcements, peers map[n
 }
 
 // classify gives the class of each prefix.
-func (r *run) classify(a announcements, peers map[netip.Addr]speaker.Peer, ranges map[string]speaker.Range) (map[netip.Prefix]*class, error) {
+func (r *run) classify(a announcements, peers map[netip.Addr]speaker.Peer, ranges map[string]speaker.Range) map[netip.Prefix]*class {
 	k := &classifier{
 		targets: targetsOf(r.local, peers, ranges), lasting: make(map[netip.Prefix]bool), known: r.classes,
 		last: r.lastClass, taken: make(map[*class]speech), found: make(map[classKey]*class),
@@ -271,7 +271,7 @@ func (r *run) classify(a announcements, peers map[netip.Addr]speaker.Peer, range
 	}
 	r.targets, r.classes, r.lastClass = k.targets, k.known, k.last
 	r.ledger.retell(k.taken)
-	return want, errors.Join(k.errs...)
+	return want
 }
 
 // tidy forgets the classes that no path is of any more.

@@ -340,29 +340,3 @@ func TestTermsRefused(t *testing.T) {
 		}
 	}
 }
-
-// Two peers that GoBGP can't tell apart are told the same, or nothing.
-func TestTermsOfTwins(t *testing.T) {
-	t.Parallel()
-	peers := make(map[netip.Addr]speaker.Peer)
-	for _, zone := range []string{"eth0", "eth1"} {
-		p := peerWithDefaults(speaker.Peer{Name: zone, Address: netip.MustParseAddr("fe80::1%" + zone), ASN: routerASN})
-		peers[p.Address] = p
-	}
-	list := targetsOf(local(), peers, nil)
-	for _, c := range []struct {
-		terms speaker.Terms
-		told  int
-		ok    bool
-	}{
-		{speaker.Terms{"eth0": {}, "eth1": {}}, 1, true},
-		{speaker.Terms{}, 0, true},
-		{speaker.Terms{"eth0": {}}, 0, false},
-		{speaker.Terms{"eth0": {}, "eth1": {Prepend: 1}}, 0, false},
-	} {
-		o, err := speechOf("x", c.terms, speaker.IPv6, list)
-		if len(o.told) != c.told || (err == nil) != c.ok {
-			t.Errorf("%v: %v, %v", c.terms, o, err)
-		}
-	}
-}

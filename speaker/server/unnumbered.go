@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"fmt"
-	"hash/fnv"
 	"maps"
 	"net/netip"
 	"slices"
@@ -23,13 +22,7 @@ type lookout struct {
 
 // nowhere stands for the address of a router that was not found yet on an interface:
 // one that no router has, and none of another interface.
-func nowhere(name string) netip.Addr {
-	a := netip.MustParseAddr("fe80:0:0:ffff::").As16()
-	h := fnv.New64a()
-	_, _ = h.Write([]byte(name))
-	copy(a[8:], h.Sum(nil))
-	return netip.AddrFrom16(a).WithZone(name)
-}
+func nowhere(name string) netip.Addr { return standIn(name).WithZone(name) }
 
 // isFound says whether the peer has an address to speak with.
 func isFound(p speaker.Peer) bool { return p.Interface == "" || p.Address != nowhere(p.Interface) }

@@ -177,3 +177,64 @@ func TestRefusedUnnumbered(t *testing.T) {
 		t.Errorf("two peers on one interface: %v", err)
 	}
 }
+
+// Two routers that are both fe80::1 are told other things, and their own sessions are
+// theirs alone: other terms, another limit, one that is shut, one whose rules change.
+func TestUnnumberedTwins(t *testing.T) {
+	t.Parallel()
+	one, two := climb(t, birdOn+birdAdvertises), climb(t, birdOn+birdAdvertises)
+	s := newTestChild(t)
+	d := speaker.Desired{Local: local(), Peers: []speaker.Peer{one.peer("one"), two.peer("two")}, Terms: map[string]speaker.Terms{
+		"both":   {"one": {MED: number(1), Communities: []speaker.Community{64512<<16 | 1}}, "two": {Prepend: 2}},
+		"second": {"two": {}},
+	}}
+	d.Announcements = []speaker.Announcement{{Prefix: prefixes(ours4)[0], Terms: "both"}, {Prefix: prefixes(ours6)[0], Terms: "second"}}
+	must(t, s.Set(t.Context(), d))
+	must(t, s.Flush(within(t, 20*time.Second), d.Prefixes()))
+	one.says(t, map[string]string{ours4: "[64512] [64512:1] [] 1"})
+	two.says(t, map[string]string{ours4: "[64512 64512 64512] [] [] -", ours6: "[64512] [] [] -"})
+	for _, name := range []string{"one", "two"} {
+		eventually(t, "the router's prefixes are received", func() bool { return stateOf(t, s, name).Received == 2 })
+	}
+	if a, b := stateOf(t, s, "one").Advertised, stateOf(t, s, "two").Advertised; a != 1 || b != 2 {
+		t.Errorf("%d and %d prefixes were advertised, want 1 and 2", a, b)
+	}
+
+	before := stateOf(t, s, "two")
+	d.Terms = map[string]speaker.Terms{"both": {"two": {Prepend: 2}}, "second": {"one": {MED: number(3)}, "two": {}}}
+	must(t, s.Set(t.Context(), d))
+	must(t, s.Flush(within(t, soon), d.Prefixes()))
+	one.says(t, map[string]string{ours6: "[64512] [] [] 3"})
+	two.says(t, map[string]string{ours4: "[64512 64512 64512] [] [] -", ours6: "[64512] [] [] -"})
+
+	d.Peers[0].Accept.Max = 1 // and each family of the router has one more than that
+	d.Announcements = append(d.Announcements, speaker.Announcement{Prefix: prefixes("10.2.0.0/24")[0], Terms: "both"})
+	one.tor.Config.Originates = prefixes(theirs4, "10.9.1.0/24", theirs6)
+	one.tor.Configure(t)
+	one.tor.Do(t, "configure")
+	must(t, s.Set(t.Context(), d))
+	eventually(t, "the flood of the one is noticed", func() bool {
+		p := stateOf(t, s, "one")
+		return !p.Established() && strings.Contains(p.LastError, "prefixes")
+	})
+	two.tor.Has(t, ours4, ours6, "10.2.0.0/24")
+	undisturbed(t, s, before)
+}
+
+// says waits until the router has exactly these routes in these words.
+func (r *rung) says(t *testing.T, want map[string]string) {
+	t.Helper()
+	routers.Await(t, fmt.Sprintf("the router has %v", want), soon, func() error {
+		got := make(map[string]string)
+		for _, route := range r.tor.Routes(t) {
+			if route.From.IsValid() {
+				words := shown(route)
+				got[route.Prefix.String()] = words[:strings.LastIndex(words, " ")] // less the next hop
+			}
+		}
+		if fmt.Sprint(got) != fmt.Sprint(want) {
+			return fmt.Errorf("it has %v", got)
+		}
+		return nil
+	})
+}
