@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -45,15 +44,11 @@ type world struct {
 // addresses.
 func TestOnAnAPIServer(t *testing.T) {
 	c := kube.Start(t, kube.Options{})
-	manifests, err := filepath.Glob("../deploy/crds/*.yaml")
-	if err != nil || len(manifests) == 0 {
-		t.Fatal(manifests, err)
-	}
-	manifests = append(manifests, "../deploy/kubernetes/00-namespace.yaml", "../deploy/kubernetes/rbac.yaml", "../deploy/kubernetes/admission.yaml", "../deploy/kubernetes/controller.yaml")
-	if err := c.ApplyFiles(t.Context(), manifests...); err != nil {
+	if err := c.Install(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	w := &world{T: t, cluster: c}
+	var err error
 	if w.admin, err = kubernetes.NewForConfig(c.Config()); err != nil {
 		t.Fatal(err)
 	}

@@ -181,11 +181,7 @@ routes: {kernel: {enabled: false, sysctls: "off"}}
 func TestConfigurationFollowsTheNode(t *testing.T) {
 	t.Parallel()
 	cluster := kube.Start(t, kube.Options{})
-	crds, err := filepath.Glob("../deploy/crds/*.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cluster.ApplyFiles(t.Context(), crds...); err != nil {
+	if err := cluster.InstallDefinitions(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	api, err := kubernetes.NewForConfig(cluster.Config())

@@ -48,14 +48,10 @@ type stage struct {
 func newStage(t *testing.T) *stage {
 	t.Helper()
 	s := &stage{Cluster: controlplane.Start(t, controlplane.Options{}), net: &network{announced: map[string][]netip.Prefix{}}}
-	files, err := filepath.Glob("../../deploy/crds/*.yaml")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no definitions in deploy/crds: %v", err)
-	}
-	files = append(files, "../../deploy/kubernetes/00-namespace.yaml", "../../deploy/kubernetes/rbac.yaml", "../../deploy/kubernetes/admission.yaml")
-	if err := s.ApplyFiles(t.Context(), files...); err != nil {
+	if err := s.Install(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	var err error
 	if s.admin, err = kubernetes.NewForConfig(s.Config()); err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +140,7 @@ type node struct {
 // that a user gives it.
 func (s *stage) node(t *testing.T, name string) *node {
 	t.Helper()
-	config, err := s.NodeAgentConfig(t.Context(), controlplane.Account{Namespace: "fairway-system", Name: "fairway-agent"}, name)
+	config, err := s.NodeAgentConfig(t.Context(), controlplane.AgentAccount(), name)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -16,7 +16,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/fairway-network/fairway/integration/fleet"
 	"github.com/fairway-network/fairway/integration/kube"
 	"github.com/fairway-network/fairway/pools"
 	store "github.com/fairway-network/fairway/pools/kube"
@@ -58,7 +57,7 @@ func kubeController(ctx context.Context, b *bench, out io.Writer) error {
 
 // firstBlock is the one that the others are copied from.
 func firstBlock(ctx context.Context, c *kube.Cluster) error {
-	config, err := c.NodeAgentConfig(ctx, fleet.Account(), "node-0")
+	config, err := c.NodeAgentConfig(ctx, kube.AgentAccount(), "node-0")
 	if err != nil {
 		return err
 	}
@@ -224,7 +223,7 @@ func awaitOK(ctx context.Context, url string) error {
 // many blocks.
 func callsOfAgents(ctx context.Context, c *kube.Cluster, out io.Writer) error {
 	const times = 20
-	config, err := c.NodeAgentConfig(ctx, fleet.Account(), "node-7")
+	config, err := c.NodeAgentConfig(ctx, kube.AgentAccount(), "node-7")
 	if err != nil {
 		return err
 	}

@@ -185,7 +185,7 @@ func (m *meter) claim(ctx context.Context, turn int) (time.Duration, error) {
 	stores := make([]*store.Store, writers)
 	for w := range stores {
 		node := fmt.Sprintf("claimer-%d", w)
-		config, err := m.c.NodeAgentConfig(ctx, fleet.Account(), node)
+		config, err := m.c.NodeAgentConfig(ctx, kube.AgentAccount(), node)
 		if err != nil {
 			return 0, err
 		}

@@ -25,7 +25,7 @@ func ground(ctx context.Context, use func(c *kube.Cluster) error) error {
 	if err != nil {
 		return err
 	}
-	err = fleet.Install(ctx, c)
+	err = c.Install(ctx)
 	if err == nil {
 		err = warmUp(ctx, c)
 	}

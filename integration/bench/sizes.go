@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/netip"
 
-	"github.com/fairway-network/fairway/integration/fleet"
 	"github.com/fairway-network/fairway/integration/kube"
 	"github.com/fairway-network/fairway/pools"
 	"github.com/fairway-network/fairway/pools/exchange"
@@ -35,7 +34,7 @@ func kubeSizes(ctx context.Context, _ *bench, out io.Writer) error {
 		if err := c.Apply(ctx, typical); err != nil {
 			return err
 		}
-		config, err := c.NodeAgentConfig(ctx, fleet.Account(), "node-1")
+		config, err := c.NodeAgentConfig(ctx, kube.AgentAccount(), "node-1")
 		if err != nil {
 			return err
 		}

@@ -238,7 +238,7 @@ func makeTokens(ctx context.Context, c *kube.Cluster, nodes int) ([]string, erro
 }
 
 func makeToken(ctx context.Context, admin kubernetes.Interface, node string) (string, error) {
-	v1, account := admin.CoreV1(), Account()
+	v1, account := admin.CoreV1(), kube.AgentAccount()
 	if _, err := v1.Nodes().Create(ctx, &core.Node{ObjectMeta: meta.ObjectMeta{Name: node}}, meta.CreateOptions{}); err != nil {
 		return "", err
 	}

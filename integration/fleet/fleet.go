@@ -83,7 +83,7 @@ func Start(ctx context.Context, c *kube.Cluster, o Options) (*Fleet, error) {
 		starts.Go(func() {
 			name := fmt.Sprintf("%s-%d", cmp.Or(o.Name, "node"), i+1)
 			var config *rest.Config
-			if config, errs[i] = c.NodeAgentConfig(ctx, Account(), name); errs[i] != nil {
+			if config, errs[i] = c.NodeAgentConfig(ctx, kube.AgentAccount(), name); errs[i] != nil {
 				return
 			}
 			f.Nodes[i], errs[i] = startNode(ctx, name, filepath.Join(f.dir, name), f.Calls.noted(config, name), o)

@@ -23,7 +23,7 @@ type ground struct{ *kube.Cluster }
 // TestRaces has one control plane for all: a start takes seconds.
 func TestRaces(t *testing.T) {
 	g := ground{kube.Start(t, kube.Options{})}
-	if err := Install(t.Context(), g.Cluster); err != nil {
+	if err := g.Install(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	t.Run("32 agents, 16 cells", g.fewCells)

@@ -284,22 +284,16 @@ func (c *Cluster) Config() *rest.Config { return c.As("admin", "system:masters")
 // ErrNotBuilt: the control plane's programs are not there.
 var ErrNotBuilt = errors.New("the control plane is not built; run: make kube")
 
-// programs returns the folder of the control plane's programs: bin/kube below
-// the folder of the workspace that this process was started in.
+// programs returns the folder of the control plane's programs, bin/kube of the
+// checkout.
 func programs() (string, error) {
-	dir, err := os.Getwd()
+	root, err := checkout()
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("control plane: %w", err)
 	}
-	for ; dir != filepath.Dir(dir); dir = filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, "go.work")); err != nil {
-			continue
-		}
-		bin := filepath.Join(dir, "bin", "kube")
-		if _, err := os.Stat(filepath.Join(bin, "kube-apiserver")); err != nil {
-			return "", fmt.Errorf("%w: %w", ErrNotBuilt, err)
-		}
-		return bin, nil
+	bin := filepath.Join(root, "bin", "kube")
+	if _, err := os.Stat(filepath.Join(bin, "kube-apiserver")); err != nil {
+		return "", fmt.Errorf("%w: %w", ErrNotBuilt, err)
 	}
-	return "", errors.New("control plane: no go.work in this folder or above it; start in the checkout")
+	return bin, nil
 }

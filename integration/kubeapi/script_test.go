@@ -76,19 +76,14 @@ const (
 func newStage(t *testing.T) *stage {
 	t.Helper()
 	s := &stage{Cluster: kube.Start(t, kube.Options{}), actors: map[string]dynamic.Interface{}}
-	files, err := filepath.Glob("../../deploy/crds/*.yaml")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no definitions: %v", err)
-	}
-	files = append(files, "../../deploy/kubernetes/00-namespace.yaml", "../../deploy/kubernetes/rbac.yaml", "../../deploy/kubernetes/admission.yaml")
-	if err := s.ApplyFiles(t.Context(), files...); err != nil {
+	if err := s.Install(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	s.enter(t, admin, s.Config())
 	s.enter(t, controller, s.impersonate("fairway-controller"))
 	s.enter(t, loose, s.impersonate("fairway-agent"))
 	for _, node := range []string{"n1", "n2"} {
-		config, err := s.NodeAgentConfig(t.Context(), kube.Account{Namespace: "fairway-system", Name: "fairway-agent"}, node)
+		config, err := s.NodeAgentConfig(t.Context(), kube.AgentAccount(), node)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -345,6 +340,7 @@ func TestScripts(t *testing.T) {
 	t.Run("ranges", func(t *testing.T) { ranges(t, s) })
 	t.Run("a full pool", func(t *testing.T) { fullPool(t, s) })
 	t.Run("every field", func(t *testing.T) { everyField(t, s) })
+	t.Run("queues", func(t *testing.T) { claimsHaveAQueueOfTheirOwn(t, s) })
 	t.Run("columns", func(t *testing.T) { columns(t, s) })
 	t.Run("agents of the version before", func(t *testing.T) { upgrade(t, s) })
 	t.Run("examples of the manual", func(t *testing.T) { examples(t, s) })

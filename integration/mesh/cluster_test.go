@@ -62,14 +62,10 @@ func newCluster(t *testing.T) *cluster {
 		t.Fatal(err)
 	}
 	c.Cluster = kube.Start(t, kube.Options{})
-	files, err := filepath.Glob("../../deploy/crds/*.yaml")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no definitions in deploy/crds: %v", err)
-	}
-	files = append(files, "../../deploy/kubernetes/00-namespace.yaml", "../../deploy/kubernetes/rbac.yaml", "../../deploy/kubernetes/admission.yaml")
-	if err := c.ApplyFiles(t.Context(), files...); err != nil {
+	if err := c.Install(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	var err error
 	if c.admin, err = kubernetes.NewForConfig(c.Config()); err != nil {
 		t.Fatal(err)
 	}
@@ -134,7 +130,7 @@ func (c *cluster) node(t *testing.T, number int) *node {
 	if _, err := c.admin.CoreV1().Nodes().UpdateStatus(t.Context(), o, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	config, err := c.NodeAgentConfig(t.Context(), kube.Account{Namespace: "fairway-system", Name: "fairway-agent"}, n.name)
+	config, err := c.NodeAgentConfig(t.Context(), kube.AgentAccount(), n.name)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/http"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -32,11 +31,7 @@ type real struct {
 // TestOnARealAPIServer has one control plane for all: a start takes seconds.
 func TestOnARealAPIServer(t *testing.T) {
 	c := real{Cluster: controlplane.Start(t, controlplane.Options{})}
-	files, err := filepath.Glob("../../deploy/crds/*.yaml")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no definitions in deploy/crds: %v", err)
-	}
-	if err := c.ApplyFiles(t.Context(), files...); err != nil {
+	if err := c.InstallDefinitions(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	c.admin = client(t, c.Config())

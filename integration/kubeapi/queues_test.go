@@ -1,4 +1,4 @@
-package fleet_test
+package kubeapi
 
 import (
 	"fmt"
@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/fairway-network/fairway/api/v1alpha1"
-	"github.com/fairway-network/fairway/integration/fleet"
 	"github.com/fairway-network/fairway/integration/kube"
 	flowcontrol "k8s.io/api/flowcontrol/v1"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -33,13 +32,10 @@ func (q *queues) RoundTrip(r *http.Request) (*http.Response, error) {
 	return answer, err
 }
 
-// What pods wait for does not stand in one queue with what agents do besides.
-func TestClaimsHaveAQueueOfTheirOwn(t *testing.T) {
-	c := kube.Start(t, kube.Options{})
-	if err := fleet.Install(t.Context(), c); err != nil {
-		t.Fatal(err)
-	}
-	admin, err := kubernetes.NewForConfig(c.Config())
+// claimsHaveAQueueOfTheirOwn: what pods wait for does not stand in one queue with
+// what agents do besides.
+func claimsHaveAQueueOfTheirOwn(t *testing.T, s *stage) {
+	admin, err := kubernetes.NewForConfig(s.Config())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,7 +48,7 @@ func TestClaimsHaveAQueueOfTheirOwn(t *testing.T) {
 		return string(f.UID)
 	}
 	claims, watches := uid("fairway-claims"), uid("fairway-watches")
-	config, err := c.NodeAgentConfig(t.Context(), fleet.Account(), "n1")
+	config, err := s.NodeAgentConfig(t.Context(), kube.AgentAccount(), "n1")
 	if err != nil {
 		t.Fatal(err)
 	}
