@@ -87,7 +87,10 @@ func show(out io.Writer, s agent.Status, now time.Time) error {
 	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
 	fmt.Fprintf(w, "NODE\t%s\n", s.Node)
 	if s.Trouble != "" {
-		fmt.Fprintf(w, "TROUBLE\t%s\n", strings.ReplaceAll(s.Trouble, "\n", "; "))
+		fmt.Fprintf(w, "TROUBLE\t%s\n", oneLine(s.Trouble))
+	}
+	if s.Silent != "" {
+		fmt.Fprintf(w, "SPEAKER\tcan't be asked for its sessions and routes: %s\n", oneLine(s.Silent))
 	}
 	if s.Cordoned {
 		fmt.Fprintf(w, "CORDONED\tno new block is claimed\n")
@@ -114,6 +117,9 @@ func show(out io.Writer, s agent.Status, now time.Time) error {
 	showPeers(w, s.Peers, now)
 	return w.Flush()
 }
+
+// oneLine is text that may be several errors, for a cell of a table.
+func oneLine(text string) string { return strings.ReplaceAll(text, "\n", "; ") }
 
 // showBlocks prints what the node holds, has lent and asks for. What there is
 // not gets no table.
