@@ -16,7 +16,7 @@ type Rule struct {
 	Attributes speaker.Attributes
 	// OwnNextHop has the peers send to this node's own address of the prefix's
 	// family, the first of Settings.Host, rather than to its end of the session.
-	// Attributes.NextHop goes before it, for its family.
+	// What Attributes.NextHops has of the family goes before it.
 	OwnNextHop bool
 	Aggregate  Aggregate
 }

@@ -37,7 +37,7 @@ func (t treatment) key() string {
 		return fmt.Sprint(*n)
 	}
 	a := t.attributes
-	return fmt.Sprint(t.withhold, a.Communities, a.LargeCommunities, number(a.LocalPreference), " ", number(a.MED), " ", a.Prepend, a.NextHop, t.ownHop, t.aggregate)
+	return fmt.Sprint(t.withhold, a.Communities, a.LargeCommunities, number(a.LocalPreference), " ", number(a.MED), " ", a.Prepend, a.NextHops, t.ownHop, t.aggregate)
 }
 
 // told is every peer and range that can be told something, by name.
@@ -74,15 +74,18 @@ func (s *Settings) treat(pool, peer string) treatment {
 	return t
 }
 
-// attributesOf are those for prefixes of a family.
-func (s *Settings) attributesOf(t treatment, f pools.Family) speaker.Attributes {
+// attributesOf are those of a treatment, with this node's own addresses where they are
+// the next hops.
+func (s *Settings) attributesOf(t treatment) speaker.Attributes {
 	a := t.attributes
-	if a.NextHop.IsValid() && pools.FamilyOf(a.NextHop) == f {
+	if !t.ownHop {
 		return a
 	}
-	a.NextHop = netip.Addr{}
-	if i := slices.IndexFunc(s.Host, func(h netip.Addr) bool { return pools.FamilyOf(h) == f }); t.ownHop && i >= 0 {
-		a.NextHop = s.Host[i]
+	for _, f := range []pools.Family{pools.IPv4, pools.IPv6} {
+		of := func(h netip.Addr) bool { return pools.FamilyOf(h) == f }
+		if i := slices.IndexFunc(s.Host, of); i >= 0 && !slices.ContainsFunc(a.NextHops, of) {
+			a.NextHops = append(slices.Clip(a.NextHops), s.Host[i])
+		}
 	}
 	return a
 }
@@ -158,19 +161,12 @@ func (t *telling) add(peer string) {
 		places[key] = append(places[key], i)
 	}
 	for key, how := range treatments {
-		first := len(t.words)
-		for _, f := range []pools.Family{pools.IPv4, pools.IPv6} {
-			a := t.settings.attributesOf(how, f)
-			plain := treatment{attributes: a}.key() == treatment{}.key()
-			t.words = append(t.words, word{peer, a, plain})
-		}
+		a := t.settings.attributesOf(how)
+		plain := treatment{attributes: a}.key() == treatment{}.key()
 		for _, p := range t.prefixes(how.aggregate, places[key]) {
-			n := first
-			if pools.FamilyOf(p.Addr()) == pools.IPv6 {
-				n++
-			}
-			t.said[p] = append(t.said[p], n)
+			t.said[p] = append(t.said[p], len(t.words))
 		}
+		t.words = append(t.words, word{peer, a, plain})
 	}
 }
 

@@ -52,7 +52,7 @@ func randomField(r *rand.Rand) field {
 	for range r.IntN(5) {
 		s.Rules = append(s.Rules, Rule{
 			Pools: some(), Peers: some(), Withhold: r.IntN(4) == 0, OwnNextHop: r.IntN(4) == 0,
-			Attributes: speaker.Attributes{Prepend: uint8(r.IntN(3)), Communities: make([]speaker.Community, r.IntN(2))},
+			Attributes: speaker.Attributes{NextHops: randomHops(r), Prepend: uint8(r.IntN(3)), Communities: make([]speaker.Community, r.IntN(2))},
 			Aggregate:  Aggregate{IPv4: r.IntN(33), IPv6: 124 - r.IntN(5)*r.IntN(20), Specifics: r.IntN(2) == 0},
 		})
 	}
@@ -62,6 +62,17 @@ func randomField(r *rand.Rand) field {
 		f.deal(r, family, names)
 	}
 	return f
+}
+
+// randomHops are addresses of no family, one or both.
+func randomHops(r *rand.Rand) []netip.Addr {
+	var out []netip.Addr
+	for _, a := range []string{"192.0.2.9", "2001:db8::9"} {
+		if r.IntN(4) == 0 {
+			out = append(out, netip.MustParseAddr(a))
+		}
+	}
+	return out
 }
 
 // deal gives cells of four addresses to pools, and holes and smaller blocks to them.
@@ -108,8 +119,8 @@ func (f field) mayTell(peer string, a netip.Addr) *speaker.Attributes {
 			if r.Withhold {
 				return nil
 			}
-			if out = r.Attributes; r.OwnNextHop {
-				out.NextHop = f.settings.Host[map[bool]int{true: 0, false: 1}[a.Is4()]]
+			if out = r.Attributes; r.OwnNextHop && !hopFor(out, a).IsValid() {
+				out.NextHops = f.settings.Host
 			}
 			break
 		}
@@ -138,7 +149,7 @@ func TestTellAgainstEachAddress(t *testing.T) {
 				}
 				for a := one.Prefix.Addr(); one.Prefix.Contains(a); a = a.Next() {
 					want := f.mayTell(peer, a)
-					if want == nil || fmt.Sprint(words(*want)) != fmt.Sprint(words(attributes)) {
+					if want == nil || fmt.Sprint(words(*want, a)) != fmt.Sprint(words(attributes, a)) {
 						t.Fatalf("seed %d: peer %s is told of %s with %v in %s: want %v", seed, peer, a, attributes, one.Prefix, want)
 					}
 					told[a] = true
@@ -155,9 +166,19 @@ func TestTellAgainstEachAddress(t *testing.T) {
 	}
 }
 
-// words are attributes as they compare.
-func words(a speaker.Attributes) []any {
-	return []any{len(a.Communities), a.Prepend, a.NextHop, a.LocalPreference != nil}
+// words are attributes as they compare, for one address.
+func words(a speaker.Attributes, of netip.Addr) []any {
+	return []any{len(a.Communities), a.Prepend, hopFor(a, of), a.LocalPreference != nil}
+}
+
+// hopFor is the next hop that attributes give to prefixes of an address's family.
+func hopFor(a speaker.Attributes, of netip.Addr) netip.Addr {
+	for _, hop := range a.NextHops {
+		if hop.Is4() == of.Is4() {
+			return hop
+		}
+	}
+	return netip.Addr{}
 }
 
 func prefixesOf(list ...string) []netip.Prefix {

@@ -25,8 +25,9 @@ type Announcement struct {
 	Prepend uint8 `key:"prepend" limits:"1..20" otherwise:"none"`
 	// Where the peer sends packets to: `self` is this node's end of the session,
 	// `unchanged` this node's own address, and an address counts for prefixes of
-	// its family.
-	NextHop NextHop `key:"nextHop" default:"self"`
+	// its family. A list has an address of each family, such as
+	// `[192.0.2.9, "2001:db8::9"]`.
+	NextHop []NextHop `key:"nextHop" default:"self" lone:"true"`
 	// Which of this node's blocks are told as one prefix.
 	Aggregate Aggregate `key:"aggregate"`
 }
@@ -51,13 +52,25 @@ type LargeCommunity struct{ Global, Local1, Local2 uint32 }
 // NextHop is a word or an address.
 type NextHop string
 
+// The words, each of which stands alone.
+const (
+	NextHopSelf      NextHop = "self"
+	NextHopUnchanged NextHop = "unchanged"
+)
+
 // Address is the one that n names; the zero Addr for a word.
 func (n NextHop) Address() netip.Addr {
 	a, _ := netip.ParseAddr(string(n))
 	return a
 }
 
-const (
-	NextHopSelf      NextHop = "self"
-	NextHopUnchanged NextHop = "unchanged"
-)
+// NextHops are the addresses that a peer sends packets to, at most one of each family.
+func (a Announcement) NextHops() []netip.Addr {
+	var out []netip.Addr
+	for _, n := range a.NextHop {
+		if hop := n.Address(); hop.IsValid() {
+			out = append(out, hop)
+		}
+	}
+	return out
+}

@@ -18,6 +18,7 @@ func (c *Config) checkAnnouncements(s *source) {
 			c.checkNames(s, key+"pools", a.Pools, nil)
 		}
 		a.check(s, key)
+		a.checkNextHops(s, key+"nextHop")
 		c.checkPreference(s, key, a)
 		if whole >= 0 {
 			s.warn(fmt.Sprintf("announcements[%d]", i), "nothing is left for it: the entry in line %d is about all pools and all peers: put it before that one", s.line(fmt.Sprintf("announcements[%d]", whole)))
@@ -69,6 +70,25 @@ func (a *Announcement) check(s *source, key string) {
 	for _, k := range []string{"communities", "largeCommunities", "localPreference", "med", "prepend", "nextHop", "aggregate"} {
 		if s.lines[key+k] > 0 {
 			s.fail(key+k, "the peers are told nothing (announce: false), so nothing goes with it: remove one of the two")
+		}
+	}
+}
+
+// checkNextHops holds a list of next hops to one of each family.
+func (a *Announcement) checkNextHops(s *source, key string) {
+	if s.bad[key] {
+		return
+	}
+	if len(a.NextHop) == 0 {
+		s.fail(key, "the list is empty: write an address of each family, or remove the line")
+	}
+	for i, n := range a.NextHop {
+		hop := n.Address()
+		switch {
+		case !hop.IsValid() && len(a.NextHop) > 1:
+			s.fail(s.item(key, i), "%s is all that can be said of the next hop: write it alone, or an address of each family", n)
+		case slices.ContainsFunc(a.NextHop[:i], func(o NextHop) bool { return o.Address().BitLen() == hop.BitLen() }):
+			s.fail(s.item(key, i), "%s is a second one of its family, and a prefix has one next hop: remove one", n)
 		}
 	}
 }

@@ -19,6 +19,7 @@ import (
 //	limits     lowest and highest value
 //	unit       the value is a multiple of this
 //	oneof      the words that it may be
+//	lone       "true" where a list may be written as its one element
 //	quiet      "true" where an error must not repeat the value
 
 // Config is the agent's configuration. It never changes: a reload makes a new

@@ -205,8 +205,16 @@ func TestEveryKeyOfPeers(t *testing.T) {
 	check(t, "announcements", c.Announcements, []config.Announcement{{
 		Pools: []string{"web"}, Peers: []string{"tor2", "lan"}, Announce: true,
 		Communities: []config.Community{64512<<16 | 100, 0xFFFFFF01, 0xFFFF0000}, LargeCommunities: []config.LargeCommunity{{Global: 4200000007, Local1: 1, Local2: 2}},
-		LocalPreference: &preference, MED: &med, Prepend: 3, NextHop: "fd00::7", Aggregate: config.Aggregate{IPv4: 24, IPv6: 112, Specifics: true},
-	}, {Peers: []string{"link"}, NextHop: config.NextHopSelf}, {Announce: true, NextHop: config.NextHopUnchanged}})
+		LocalPreference: &preference, MED: &med, Prepend: 3, NextHop: []config.NextHop{"192.0.2.9", "fd00::7"}, Aggregate: config.Aggregate{IPv4: 24, IPv6: 112, Specifics: true},
+	}, {
+		Peers: []string{"link"}, NextHop: []config.NextHop{config.NextHopSelf},
+	}, {
+		Peers: []string{"tor1"}, Announce: true, NextHop: []config.NextHop{"192.0.2.9"},
+	}, {
+		Announce: true, NextHop: []config.NextHop{config.NextHopUnchanged},
+	}})
+	check(t, "next hops", []any{c.Announcements[0].NextHops(), c.Announcements[2].NextHops(), len(c.Announcements[3].NextHops())},
+		[]any{addrs("192.0.2.9", "fd00::7"), addrs("192.0.2.9"), 0})
 }
 
 func TestKubernetes(t *testing.T) {

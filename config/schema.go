@@ -17,6 +17,7 @@ type shape struct {
 	typ    reflect.Type
 	fields []field
 	elem   *shape
+	lone   bool // a list that may be written as its one element
 	rules
 }
 
@@ -53,7 +54,7 @@ func shapeOf(t reflect.Type, tag reflect.StructTag) *shape {
 	case t.Kind() == reflect.Pointer:
 		return shapeOf(t.Elem(), tag)
 	case t.Kind() == reflect.Slice:
-		s.elem = shapeOf(t.Elem(), tag)
+		s.elem, s.lone = shapeOf(t.Elem(), tag), tag.Get("lone") == "true"
 	default:
 		for f := range t.Fields() {
 			key := f.Tag.Get("key")
@@ -186,6 +187,8 @@ func (s *shape) words() string {
 		return ""
 	case s.elem != nil && s.elem.isMapping():
 		return "list"
+	case s.lone:
+		return s.elem.words() + ", or a list"
 	case s.elem != nil:
 		return "list: " + s.elem.words()
 	case s.oneof != nil:

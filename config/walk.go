@@ -92,7 +92,7 @@ func (s *source) value(n *yaml.Node, path string, want *shape) (v any, ok bool) 
 	case want.isMapping():
 		return s.mapping(n, path, want), true
 	case want.elem != nil:
-		return s.list(n, path, want.elem)
+		return s.list(n, path, want)
 	case !s.plain(n, path):
 		return nil, false
 	}
@@ -105,9 +105,14 @@ func isPlainString(n *yaml.Node) bool {
 		n.Style&yaml.TaggedStyle == 0 && len(n.Value) <= maxValue
 }
 
-func (s *source) list(n *yaml.Node, path string, elem *shape) (any, bool) {
+func (s *source) list(n *yaml.Node, path string, want *shape) (any, bool) {
+	elem := want.elem
 	if !s.plain(n, path) {
 		return nil, false
+	}
+	if want.lone && n.Kind == yaml.ScalarNode {
+		v, ok := s.scalar(n, path, elem)
+		return []any{v}, ok
 	}
 	if n.Kind != yaml.SequenceNode {
 		what := "[" + shown(n.Value) + "]"

@@ -46,9 +46,9 @@ type Attributes struct {
 	// Prepend is how many times more this node's ASN stands in the AS path. iBGP peers,
 	// which would take it for a loop, do not see it.
 	Prepend uint8
-	// NextHop is where the peer shall send packets to, for prefixes of its family; the
-	// zero address, and other prefixes, are this node's end of the session.
-	NextHop netip.Addr
+	// NextHops are where the peer shall send packets to, at most one of each family, for
+	// prefixes of that. Of a family without one it is this node's end of the session.
+	NextHops []netip.Addr
 }
 
 // Community is one of RFC 1997: an ASN in the upper half, a number of its in

@@ -3,6 +3,7 @@ package main
 import (
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/fairway-network/fairway/agent"
 	"github.com/fairway-network/fairway/config"
@@ -95,8 +96,8 @@ func acceptOf(a config.Accept) speaker.Accept {
 
 func ruleOf(a config.Announcement) agent.Rule {
 	r := agent.Rule{
-		Pools: a.Pools, Peers: a.Peers, Withhold: !a.Announce, OwnNextHop: a.NextHop == config.NextHopUnchanged,
-		Attributes: speaker.Attributes{LocalPreference: a.LocalPreference, MED: a.MED, Prepend: a.Prepend, NextHop: a.NextHop.Address()},
+		Pools: a.Pools, Peers: a.Peers, Withhold: !a.Announce, OwnNextHop: slices.Contains(a.NextHop, config.NextHopUnchanged),
+		Attributes: speaker.Attributes{LocalPreference: a.LocalPreference, MED: a.MED, Prepend: a.Prepend, NextHops: a.NextHops()},
 		Aggregate:  agent.Aggregate(a.Aggregate),
 	}
 	for _, c := range a.Communities {

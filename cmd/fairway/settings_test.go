@@ -67,7 +67,7 @@ announcements:
   localPreference: 50
   med: 0
   prepend: 3
-  nextHop: 10.0.0.8
+  nextHop: [10.0.0.8, "fd00::8"]
   aggregate: {ipv4: 24, ipv6: 64, specifics: true}
 - {peers: [lan], announce: false}
 - {nextHop: unchanged}
@@ -135,6 +135,9 @@ func TestSettings(t *testing.T) {
 	}
 	if r := s.Rules[0]; *r.Attributes.MED != 0 || r.Attributes.Communities[1] != speaker.GracefulShutdown || r.Withhold || r.OwnNextHop {
 		t.Errorf("first rule %+v", r)
+	}
+	if hops := s.Rules[0].Attributes.NextHops; len(hops) != 2 || hops[0].String() != "10.0.0.8" || hops[1].String() != "fd00::8" {
+		t.Errorf("next hops %v", hops)
 	}
 	if !s.Rules[1].Withhold || !s.Rules[2].OwnNextHop {
 		t.Errorf("other rules %+v", s.Rules[1:])

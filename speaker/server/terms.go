@@ -62,11 +62,23 @@ func checkAttributes(a speaker.Attributes) error {
 			return fmt.Errorf("large community %d:%d:%d: the ASN %d is reserved (RFC 8092): use this network's", c.Global, c.Local1, c.Local2, c.Global)
 		}
 	}
-	if h := a.NextHop; h.IsValid() && (h.IsUnspecified() || h.IsMulticast() || h.Is4In6() || h.Zone() != "") {
-		return fmt.Errorf("next hop %s: want an IPv4 or IPv6 address of this node", h)
+	if err := checkNextHops(a.NextHops); err != nil {
+		return err
 	}
 	if n := 4*len(a.Communities) + 12*len(a.LargeCommunities) + 4*int(a.Prepend); n > maxAttributes {
 		return fmt.Errorf("%d octets of attributes: want at most %d, so that they fit into a message", n, maxAttributes)
+	}
+	return nil
+}
+
+func checkNextHops(hops []netip.Addr) error {
+	for i, h := range hops {
+		if !h.IsValid() || h.IsUnspecified() || h.IsMulticast() || h.Is4In6() || h.Zone() != "" {
+			return fmt.Errorf("next hop %s: want an IPv4 or IPv6 address of this node", h)
+		}
+		if slices.ContainsFunc(hops[:i], func(other netip.Addr) bool { return familyOf(other) == familyOf(h) }) {
+			return fmt.Errorf("next hops %s: want one of each family at most", hops)
+		}
 	}
 	return nil
 }
@@ -127,8 +139,8 @@ func variantOf(a speaker.Attributes, f speaker.Family, internal bool) variant {
 	if a.MED != nil {
 		v.med = int64(*a.MED)
 	}
-	if a.NextHop.IsValid() && familyOf(a.NextHop) == f {
-		v.hop = a.NextHop
+	if i := slices.IndexFunc(a.NextHops, func(h netip.Addr) bool { return familyOf(h) == f }); i >= 0 {
+		v.hop = a.NextHops[i]
 	}
 	switch {
 	case !internal:

@@ -57,14 +57,12 @@ func TestTermsAttributes(t *testing.T) {
 			t.Parallel()
 			f := join(t, i, nil)
 			hop4, hop6 := f.node4.Next().Next(), f.node6.Next().Next() // in the subnet, and nobody's
-			full := func(hop netip.Addr) speaker.Attributes {
-				return speaker.Attributes{
-					Communities: []speaker.Community{64512<<16 | 7, speaker.GracefulShutdown}, LargeCommunities: []speaker.LargeCommunity{{Global: 64512, Local1: 1, Local2: 2}, {Global: 64512, Local1: 1, Local2: 1}},
-					LocalPreference: number(7), MED: number(9), Prepend: 2, NextHop: hop,
-				}
+			full := speaker.Attributes{
+				Communities: []speaker.Community{64512<<16 | 7, speaker.GracefulShutdown}, LargeCommunities: []speaker.LargeCommunity{{Global: 64512, Local1: 1, Local2: 2}, {Global: 64512, Local1: 1, Local2: 1}},
+				LocalPreference: number(7), MED: number(9), Prepend: 2, NextHops: []netip.Addr{hop4, hop6},
 			}
 			d := speaker.Desired{Local: local(), Peers: f.peers(routerASN, speaker.Session{}), Terms: map[string]speaker.Terms{
-				"full": {"tor4": full(hop4), "tor6": full(hop6)},
+				"full": {"tor4": full, "tor6": full},
 				"none": {"tor4": {}, "tor6": {}},
 			}}
 			c := newTestChild(t)
@@ -279,7 +277,7 @@ func TestTermsRange(t *testing.T) {
 func TestTermsLeakNothing(t *testing.T) {
 	t.Parallel()
 	c := newScene(t, "127.0.2.6")
-	c.d.Terms = map[string]speaker.Terms{"x": {"a": {}, "b": {NextHop: netip.MustParseAddr("192.0.2.77")}}}
+	c.d.Terms = map[string]speaker.Terms{"x": {"a": {}, "b": {NextHops: []netip.Addr{netip.MustParseAddr("192.0.2.77")}}}}
 	c.set(t, "10.1.0.0/24 x", "10.2.0.0/24")
 	c.a.has(t, "10.1.0.0/24", "10.2.0.0/24")
 	c.b.has(t, "10.1.0.0/24", "10.2.0.0/24")
@@ -330,7 +328,9 @@ func TestTermsRefused(t *testing.T) {
 	}{
 		{speaker.Desired{Announcements: []speaker.Announcement{{Prefix: prefixes(ours4)[0], Terms: "x"}}}, `its terms "x"`},
 		{speaker.Desired{Announcements: []speaker.Announcement{{Prefix: prefixes(ours4)[0], Terms: "x"}, {Prefix: prefixes(ours4)[0], Terms: ""}}, Terms: map[string]speaker.Terms{"x": {}}}, "want it once"},
-		{speaker.Desired{Terms: map[string]speaker.Terms{"x": {"a": {NextHop: netip.IPv4Unspecified()}}}}, "next hop 0.0.0.0"},
+		{speaker.Desired{Terms: map[string]speaker.Terms{"x": {"a": {NextHops: []netip.Addr{netip.IPv4Unspecified()}}}}}, "next hop 0.0.0.0"},
+		{speaker.Desired{Terms: map[string]speaker.Terms{"x": {"a": {NextHops: make([]netip.Addr, 1)}}}}, "next hop invalid IP"},
+		{speaker.Desired{Terms: map[string]speaker.Terms{"x": {"a": {NextHops: []netip.Addr{netip.MustParseAddr("fd00::1"), netip.MustParseAddr("fd00::2")}}}}}, "one of each family"},
 		{speaker.Desired{Terms: map[string]speaker.Terms{"x": {"a": {LargeCommunities: []speaker.LargeCommunity{{Global: tagASN, Local1: 1}}}}}}, "4294967295:1:0"},
 		{speaker.Desired{Terms: map[string]speaker.Terms{"x": {"a": {Communities: make([]speaker.Community, 1000)}}}}, "octets"},
 	} {
