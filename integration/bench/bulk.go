@@ -96,14 +96,11 @@ type telling struct {
 func (b *bench) tell(ctx context.Context, t teller) (told, withdrawn span, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	m, err := b.meet(ctx, t)
+	m, told, err := b.meetWithAll(ctx, t)
 	if err != nil {
 		return told, withdrawn, err
 	}
 	defer m.end()
-	if told, err = m.after(ctx, m.announce, bulkPrefixes); err != nil {
-		return told, withdrawn, err
-	}
 	withdrawn, err = m.after(ctx, m.withdraw, 0)
 	return told, withdrawn, err
 }
@@ -134,6 +131,18 @@ func (b *bench) meet(ctx context.Context, t teller) (m meeting, err error) {
 	}
 	m.ends = append(m.ends, m.telling.stop)
 	return m, m.await(ctx, 0)
+}
+
+// meetWithAll is meet, after which the router has been told all prefixes, in the span
+// told.
+func (b *bench) meetWithAll(ctx context.Context, t teller) (m meeting, told span, err error) {
+	if m, err = b.meet(ctx, t); err != nil {
+		return m, told, err
+	}
+	if told, err = m.after(ctx, m.announce, bulkPrefixes); err != nil {
+		m.end()
+	}
+	return m, told, err
 }
 
 // pair is a node and a router with a link, and a folder for their files.
@@ -192,10 +201,11 @@ func (p pair) processors() (node, tor time.Duration, err error) {
 	return node, tor, errors.Join(errNode, errTor)
 }
 
-// daemonsIn are the processes in a namespace but for those that only tell the kernel.
+// daemonsIn are the processes in a namespace but for those that only tell the kernel,
+// of which one that has just ended has no name any more.
 func daemonsIn(pid int) []int {
 	return slices.DeleteFunc(inNamespace(pid), func(p int) bool {
-		return slices.Contains([]string{"ip", "nsenter"}, readLine(fmt.Sprintf("/proc/%d/comm", p)))
+		return slices.Contains([]string{"", "ip", "nsenter"}, readLine(fmt.Sprintf("/proc/%d/comm", p)))
 	})
 }
 

@@ -36,14 +36,11 @@ func sessionUp(ctx context.Context, b *bench, out io.Writer) error {
 func (b *bench) comeUp(ctx context.Context, t teller) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	m, err := b.meet(ctx, t)
+	m, _, err := b.meetWithAll(ctx, t)
 	if err != nil {
 		return 0, err
 	}
 	defer m.end()
-	if _, err := m.after(ctx, m.announce, bulkPrefixes); err != nil {
-		return 0, err
-	}
 	for _, command := range []string{"enable", "clear bgp *"} {
 		if _, err := m.vty.ask(ctx, command); err != nil {
 			return 0, err
@@ -126,14 +123,11 @@ func (b *bench) tellWithThreeDaemons(ctx context.Context, node int, dir string) 
 func (b *bench) weigh(ctx context.Context, t teller) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	m, err := b.meet(ctx, t)
+	m, _, err := b.meetWithAll(ctx, t)
 	if err != nil {
 		return 0, err
 	}
 	defer m.end()
-	if _, err := m.after(ctx, m.announce, bulkPrefixes); err != nil {
-		return 0, err
-	}
 	settled := time.NewTimer(settleTime)
 	defer settled.Stop()
 	select {
