@@ -62,6 +62,20 @@ func (s *scene) enter(t *testing.T, name, machine string) *player {
 	return p
 }
 
+// vacate takes a block from its node, as the controller does, and returns it.
+func (s *scene) vacate(t *testing.T, prefix string) Stored {
+	t.Helper()
+	i, there := s.store.find(netip.MustParsePrefix(prefix))
+	if !there {
+		t.Fatalf("there is no block %s", prefix)
+	}
+	b, err := s.store.vacate(s.store.blocks[i])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
 // holds gives a node a cell, in which so many pods have addresses; the cells before are full.
 func (p *player) holds(cell string, pods int) {
 	p.t.Helper()
@@ -121,6 +135,13 @@ func (p *player) does(want ...string) {
 	p.calls = ops
 }
 
+// completes is does, and answers the calls.
+func (p *player) completes(want ...string) {
+	p.t.Helper()
+	p.does(want...)
+	p.answered()
+}
+
 // comesTo answers what the node looks at, until it makes this call.
 func (p *player) comesTo(want string) {
 	p.t.Helper()
@@ -161,6 +182,23 @@ func (p *player) sees() {
 	p.scene.now = p.scene.now.Add(100 * time.Millisecond)
 }
 
+// asks has the node ask the others for so many addresses, having found no free cell.
+func (p *player) asks(n int) {
+	p.t.Helper()
+	p.needs(n)
+	p.completes("List a")
+	p.completes("Ask " + requestOf(p.Name))
+}
+
+// makesRoom shows the node the requests, and what it parts with for them is announced
+// no more.
+func (p *player) makesRoom() {
+	p.t.Helper()
+	p.sees()
+	p.does()
+	p.Parted(p.Parting())
+}
+
 // has fails the test unless these are the blocks that the node may lease of.
 func (p *player) has(want ...string) {
 	p.t.Helper()
@@ -182,10 +220,8 @@ func requestOf(node string) string {
 func TestFlowOfClaims(t *testing.T) {
 	a := newScene(t).enter(t, "a", "a.1")
 	a.needs(1)
-	a.does("List a")
-	a.answered()
-	a.does("Create 10.0.0.0/30")
-	a.answered()
+	a.completes("List a")
+	a.completes("Create 10.0.0.0/30")
 	a.has("10.0.0.0/30")
 	if a.trips != 2 || a.writes != 1 {
 		t.Errorf("%d round trips and %d writes, want 2 and 1", a.trips, a.writes)
@@ -196,8 +232,7 @@ func TestFlowOfClaims(t *testing.T) {
 		a.lease(id)
 	}
 	a.needs(1)
-	a.does("Create 10.0.0.4/30")
-	a.answered()
+	a.completes("Create 10.0.0.4/30")
 	a.has("10.0.0.0/30", "10.0.0.4/30")
 	if a.trips != 3 {
 		t.Errorf("%d round trips more, want 1", a.trips-2)
@@ -211,17 +246,13 @@ func TestFlowOfATakeOver(t *testing.T) {
 	gone.holds("10.0.0.0/30", 0)
 	gone.holds("10.0.0.4/30", 0)
 	s.store.create("b", pools.Block{Prefix: netip.MustParsePrefix("10.0.0.1/32"), Pool: "a", Node: "b", Lender: "gone"})
-	i, _ := s.store.find(netip.MustParsePrefix("10.0.0.0/30"))
-	s.store.vacate(s.store.blocks[i])
+	s.vacate(t, "10.0.0.0/30")
 	a := s.enter(t, "a", "a.1")
 	a.needs(1)
-	a.does("List a")
-	a.answered()
-	a.does("Take 10.0.0.0/30")
-	a.answered()
+	a.completes("List a")
+	a.completes("Take 10.0.0.0/30")
 	a.has()
-	a.does("Inside 10.0.0.0/30")
-	a.answered()
+	a.completes("Inside 10.0.0.0/30")
 	a.has("10.0.0.0/30")
 	if asides := a.ledger.Asides(); len(asides) != 1 || asides[0].Node != "b" {
 		t.Errorf("set aside: %v, want b's 10.0.0.1", asides)
@@ -244,8 +275,7 @@ func TestFlowOfAVacantLoan(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.needs(1)
-	a.does("List a")
-	a.answered()
+	a.completes("List a")
 	a.does("Ask " + requestOf("a"))
 }
 
@@ -284,8 +314,7 @@ func TestFlowOfWhatWasLentOn(t *testing.T) {
 	}
 	a.comesTo("Block 10.0.0.2/31")
 	a.answered()
-	a.does("Inside 10.0.0.2/31")
-	a.answered()
+	a.completes("Inside 10.0.0.2/31")
 	if asides := a.ledger.Asides(); len(asides) != 1 || asides[0].Node != "c" {
 		t.Errorf("set aside: %v, want c's 10.0.0.3", asides)
 	}
@@ -299,11 +328,9 @@ func lending(t *testing.T) (s *scene, a, b *player) {
 	a.holds("10.0.0.4/30", 4)
 	a.holds("10.0.0.0/30", 1)
 	b.needs(1)
-	b.does("List a")
-	b.answered()
+	b.completes("List a")
 	b.trips, b.writes = 0, 0
-	b.does("Ask " + requestOf("b"))
-	b.answered()
+	b.completes("Ask " + requestOf("b"))
 	b.does()
 	a.sees()
 	a.does()
@@ -322,11 +349,9 @@ func TestFlowOfALoan(t *testing.T) {
 	s, a, b := lending(t)
 	a.answered()
 	b.sees()
-	b.does("Create 10.0.0.3/32")
-	b.answered()
+	b.completes("Create 10.0.0.3/32")
 	b.has()
-	b.does("Retract "+requestOf("b"), "Block 10.0.0.0/30")
-	b.answered()
+	b.completes("Retract "+requestOf("b"), "Block 10.0.0.0/30")
 	b.has("10.0.0.3/32")
 	if trips := a.trips + b.trips; trips != 4 {
 		t.Errorf("usable after %d round trips, want 4", trips)
@@ -337,8 +362,7 @@ func TestFlowOfALoan(t *testing.T) {
 	// The lender finds that the request is gone, and that the block is there.
 	a.sees()
 	s.now = s.now.Add(time.Second)
-	a.does("Request " + requestOf("b"))
-	a.answered()
+	a.completes("Request " + requestOf("b"))
 	s.now = s.now.Add(time.Second)
 	a.does("Block 10.0.0.3/32")
 	a.answered()
@@ -346,11 +370,9 @@ func TestFlowOfALoan(t *testing.T) {
 	b.needs(0)
 	b.CloseEmpty(s.now.Add(time.Minute))
 	b.Parted(b.Parting())
-	b.does("Delete 10.0.0.3/32")
-	b.answered()
+	b.completes("Delete 10.0.0.3/32")
 	s.now = s.now.Add(time.Minute)
-	a.does("Block 10.0.0.3/32")
-	a.answered()
+	a.completes("Block 10.0.0.3/32")
 	if left := a.ledger.Asides(); len(left) > 0 {
 		t.Errorf("still set aside: %v", left)
 	}
@@ -373,10 +395,8 @@ func TestFlowOfALoanThatDoesNotStand(t *testing.T) {
 				t.Fatal(err)
 			}
 			b.answered()
-			b.does("Retract "+requestOf("b"), "Block 10.0.0.0/30")
-			b.answered()
-			b.does("Delete 10.0.0.3/32")
-			b.answered()
+			b.completes("Retract "+requestOf("b"), "Block 10.0.0.0/30")
+			b.completes("Delete 10.0.0.3/32")
 			b.has()
 		})
 	}
@@ -390,8 +410,7 @@ func TestFlowOfALoanWhoseRequestIsGone(t *testing.T) {
 			s, a, b := lending(t)
 			a.answered()
 			b.sees()
-			b.does("Create 10.0.0.3/32")
-			b.answered()
+			b.completes("Create 10.0.0.3/32")
 			if unanswered {
 				b.does("Retract "+requestOf("b"), "Block 10.0.0.0/30")
 				b.unanswered(true)
@@ -414,16 +433,9 @@ func lendingParts(t *testing.T) (s *scene, a, b *player) {
 	a, b = s.enter(t, "a", "a.1"), s.enter(t, "b", "b.1")
 	a.holds("10.0.0.4/30", 4)
 	a.holds("10.0.0.0/30", 1)
-	b.needs(3)
-	b.does("List a")
-	b.answered()
-	b.does("Ask " + requestOf("b"))
-	b.answered()
-	a.sees()
-	a.does()
-	a.Parted(a.Parting())
-	a.does("Grant 10.0.0.2/31, 10.0.0.0/32 to " + requestOf("b"))
-	a.answered()
+	b.asks(3)
+	a.makesRoom()
+	a.completes("Grant 10.0.0.2/31, 10.0.0.0/32 to " + requestOf("b"))
 	b.sees()
 	b.does("Create 10.0.0.2/31", "Create 10.0.0.0/32")
 	return s, a, b
@@ -434,8 +446,7 @@ func TestFlowOfALoanOfTwoParts(t *testing.T) {
 	_, _, b := lendingParts(t)
 	b.answered()
 	b.has()
-	b.does("Retract "+requestOf("b"), "Block 10.0.0.0/30")
-	b.answered()
+	b.completes("Retract "+requestOf("b"), "Block 10.0.0.0/30")
 	b.has("10.0.0.2/31", "10.0.0.0/32")
 }
 
@@ -445,10 +456,8 @@ func TestFlowOfALoanOfWhichAPartIsAnothers(t *testing.T) {
 	s, _, b := lendingParts(t)
 	s.store.create("c", pools.Block{Prefix: netip.MustParsePrefix("10.0.0.0/32"), Pool: "a", Node: "c"})
 	b.answered()
-	b.does("Block 10.0.0.0/32")
-	b.answered()
-	b.does("Retract "+requestOf("b"), "Block 10.0.0.0/30")
-	b.answered()
+	b.completes("Block 10.0.0.0/32")
+	b.completes("Retract "+requestOf("b"), "Block 10.0.0.0/30")
 	b.has("10.0.0.2/31")
 }
 
@@ -461,12 +470,9 @@ func TestFlowOfAnAskerThatEndsBetweenCreations(t *testing.T) {
 	again.does()
 	again.Disown(s.store.requests)
 	s.now = s.now.Add(Settle)
-	again.does("Request " + requestOf("b"))
-	again.answered()
-	again.does("Block 10.0.0.2/31", "Block 10.0.0.0/32")
-	again.answered()
-	again.does("Delete 10.0.0.2/31", "Retract "+requestOf("b"))
-	again.answered()
+	again.completes("Request " + requestOf("b"))
+	again.completes("Block 10.0.0.2/31", "Block 10.0.0.0/32")
+	again.completes("Delete 10.0.0.2/31", "Retract "+requestOf("b"))
 	again.has()
 	a.sees()
 	for range 10 {
@@ -486,17 +492,13 @@ func TestFlowOfALenderThatEndsAfterAGrant(t *testing.T) {
 	if _, err := again.Restore(a.History()); err != nil {
 		t.Fatal(err)
 	}
-	again.does("Request " + requestOf("b"))
-	again.answered()
+	again.completes("Request " + requestOf("b"))
 	b.answered()
-	b.does("Retract "+requestOf("b"), "Block 10.0.0.0/30")
-	b.answered()
+	b.completes("Retract "+requestOf("b"), "Block 10.0.0.0/30")
 	s.now = s.now.Add(time.Second)
-	again.does("Request " + requestOf("b"))
-	again.answered()
+	again.completes("Request " + requestOf("b"))
 	s.now = s.now.Add(time.Second)
-	again.does("Block 10.0.0.2/31", "Block 10.0.0.0/32")
-	again.answered()
+	again.completes("Block 10.0.0.2/31", "Block 10.0.0.0/32")
 	if asides := again.ledger.Asides(); len(asides) != 2 {
 		t.Errorf("set aside: %v", asides)
 	}
@@ -513,8 +515,7 @@ func TestFlowOfAGrantThatComesWhileTheRequestIsClosed(t *testing.T) {
 	first.Count = 3 // more than b has asked for at first
 	s.store.requests[0] = first
 	b.sees()
-	b.does("Create 10.0.0.3/32")
-	b.answered()
+	b.completes("Create 10.0.0.3/32")
 	s.now = s.now.Add(time.Second)
 	b.does("Retract "+requestOf("b"), "Block 10.0.0.0/30")
 	outer := first.Grants[0]
@@ -526,11 +527,9 @@ func TestFlowOfAGrantThatComesWhileTheRequestIsClosed(t *testing.T) {
 	b.answered()
 	b.has()
 	b.sees()
-	b.does("Create 10.0.0.2/32")
-	b.answered()
+	b.completes("Create 10.0.0.2/32")
 	s.now = s.now.Add(time.Second)
-	b.does("Retract "+requestOf("b"), "Block 10.0.0.0/30")
-	b.answered()
+	b.completes("Retract "+requestOf("b"), "Block 10.0.0.0/30")
 	b.has("10.0.0.2/32", "10.0.0.3/32")
 }
 
@@ -542,11 +541,7 @@ func TestFlowOfWhatComesFree(t *testing.T) {
 	a, b := s.enter(t, "a", "a.1"), s.enter(t, "b", "b.1")
 	a.holds("10.0.0.4/30", 4)
 	a.holds("10.0.0.0/30", 4)
-	b.needs(1)
-	b.does("List a")
-	b.answered()
-	b.does("Ask " + requestOf("b"))
-	b.answered()
+	b.asks(1)
 	if a.Awaited("a") {
 		t.Error("a has heard of nobody who waits")
 	}
@@ -576,11 +571,7 @@ func TestFlowOfWhatIsFresh(t *testing.T) {
 	a.holds("10.0.0.4/30", 4)
 	a.holds("10.0.0.0/32", 0) // too small to lend a part of
 	claimed := s.now
-	b.needs(1)
-	b.does("List a")
-	b.answered()
-	b.does("Ask " + requestOf("b"))
-	b.answered()
+	b.asks(1)
 	a.sees()
 	_, next := a.Advance(s.now)
 	if parting := a.Parting(); len(parting) > 0 {
@@ -603,11 +594,7 @@ func TestFlowOfWhatHasRested(t *testing.T) {
 	a := s.enter(t, "a", "a.1")
 	a.holds("10.0.0.4/30", 4)
 	a.holds("10.0.0.0/30", 4)
-	a.needs(1)
-	a.does("List a")
-	a.answered()
-	a.does("Ask " + requestOf("a"))
-	a.answered()
+	a.asks(1)
 	a.does()
 	a.release("10.0.0.0/30b")
 	if _, next := a.Advance(s.now); !next.Equal(s.now.Add(rest)) {
@@ -627,8 +614,7 @@ func TestFlowOfAnAnswerThatComesTooLate(t *testing.T) {
 	a.answered()
 	a.does()
 	s.now = s.now.Add(time.Second)
-	a.does("Request " + requestOf("b"))
-	a.answered()
+	a.completes("Request " + requestOf("b"))
 	a.does()
 	if parting := a.Parting(); len(parting) > 0 || len(a.ledger.Asides()) > 0 {
 		t.Errorf("a parts with %v, and has set %v aside", parting, a.ledger.Asides())
@@ -666,14 +652,11 @@ func TestFlowOfAnUnknownDraw(t *testing.T) {
 			b.sees()
 			b.does("Create 10.0.0.3/32")
 			b.unanswered(done)
-			b.does("Create 10.0.0.3/32")
-			b.answered()
+			b.completes("Create 10.0.0.3/32")
 			if done {
-				b.does("Block 10.0.0.3/32")
-				b.answered()
+				b.completes("Block 10.0.0.3/32")
 			}
-			b.does("Retract "+requestOf("b"), "Block 10.0.0.0/30")
-			b.answered()
+			b.completes("Retract "+requestOf("b"), "Block 10.0.0.0/30")
 			b.has("10.0.0.3/32")
 		})
 	}
@@ -686,21 +669,16 @@ func TestFlowOfAnUnknownClaim(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			a := newScene(t).enter(t, "a", "a.1")
 			a.needs(1)
-			a.does("List a")
-			a.answered()
+			a.completes("List a")
 			a.does("Create 10.0.0.0/30")
 			a.unanswered(done)
 			a.has()
-			a.does("Create 10.0.0.0/30")
-			a.answered()
+			a.completes("Create 10.0.0.0/30")
 			if done {
-				a.does("Block 10.0.0.0/30")
-				a.answered()
-				a.does("Take 10.0.0.0/30")
-				a.answered()
+				a.completes("Block 10.0.0.0/30")
+				a.completes("Take 10.0.0.0/30")
 				a.has()
-				a.does("Inside 10.0.0.0/30")
-				a.answered()
+				a.completes("Inside 10.0.0.0/30")
 			}
 			a.has("10.0.0.0/30")
 		})
@@ -725,16 +703,12 @@ func TestFlowOfAClaimOfWhatAnEarlierLifeRemoves(t *testing.T) {
 	a.answered()
 	a.does("Create 10.0.0.0/30")
 	a.unanswered(false)
-	a.does("Create 10.0.0.0/30")
-	a.answered()
-	a.does("Block 10.0.0.0/30")
-	a.answered()
+	a.completes("Create 10.0.0.0/30")
+	a.completes("Block 10.0.0.0/30")
 	a.does("Take 10.0.0.0/30")
 	a.unanswered(false)
-	a.does("Take 10.0.0.0/30")
-	a.answered()
-	a.does("Inside 10.0.0.0/30")
-	a.answered()
+	a.completes("Take 10.0.0.0/30")
+	a.completes("Inside 10.0.0.0/30")
 	a.has("10.0.0.0/30")
 	if r := s.store.do("a", late); r.Err == nil {
 		t.Error("a late removal has removed what is in use")
@@ -759,23 +733,14 @@ func TestFlowOfTwoGrantsOfOneAddress(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.Need(chosen, 1, s.now)
-	b.does("List a")
-	b.answered()
-	b.does("Ask " + earlier.Name + " of b")
-	b.answered()
+	b.completes("List a")
+	b.completes("Ask " + earlier.Name + " of b")
 	b.does("Request " + earlier.Name + " of b")
 	b.answered() // refused: it is to be swept when nothing can make the block any more
 	s.store.retract("b", earlier)
-	b.needs(1)
-	b.does("List a")
-	b.answered()
-	b.does("Ask " + requestOf("b"))
-	b.answered()
-	a.sees()
-	a.does()
-	a.Parted(a.Parting())
-	a.does("Grant 10.0.0.3/32 to " + requestOf("b"))
-	a.answered()
+	b.asks(1)
+	a.makesRoom()
+	a.completes("Grant 10.0.0.3/32 to " + requestOf("b"))
 	s.now = s.now.Add(Settle)
 	b.sees()
 	b.Seen(s.store.requests, s.now)
@@ -805,8 +770,7 @@ func TestFlowOfAnUnknownReturn(t *testing.T) {
 			a.does("Delete 10.0.0.0/30")
 			a.unanswered(done)
 			a.has()
-			a.does("Delete 10.0.0.0/30")
-			a.answered()
+			a.completes("Delete 10.0.0.0/30")
 			a.does()
 			a.has()
 		})
@@ -820,16 +784,9 @@ func TestFlowOfAReturnOnRequest(t *testing.T) {
 	a.holds("10.0.0.4/30", 4)
 	a.holds("10.0.0.0/30", 0)
 	s.now = s.now.Add(time.Minute)
-	b.needs(1)
-	b.does("List a")
-	b.answered()
-	b.does("Ask " + requestOf("b"))
-	b.answered()
-	a.sees()
-	a.does()
-	a.Parted(a.Parting())
-	a.does("Delete 10.0.0.0/30")
-	a.answered()
+	b.asks(1)
+	a.makesRoom()
+	a.completes("Delete 10.0.0.0/30")
 	b.comesTo("Create 10.0.0.0/30")
 	b.answered()
 	b.has("10.0.0.0/30")
@@ -844,20 +801,13 @@ func TestFlowOfAChosenAddress(t *testing.T) {
 	want := Lack{Pool: "a", Family: pools.IPv4, Want: netip.MustParseAddr("10.0.0.2")}
 	name := RequestName("b", want) + " of b"
 	b.Need(want, 1, s.now)
-	b.does("List a")
-	b.answered()
-	b.does("Ask " + name)
-	b.answered()
-	a.sees()
-	a.does()
-	a.Parted(a.Parting())
-	a.does("Grant 10.0.0.2/32 to " + name)
-	a.answered()
+	b.completes("List a")
+	b.completes("Ask " + name)
+	a.makesRoom()
+	a.completes("Grant 10.0.0.2/32 to " + name)
 	b.sees()
-	b.does("Create 10.0.0.2/32")
-	b.answered()
-	b.does("Retract "+name, "Block 10.0.0.0/30")
-	b.answered()
+	b.completes("Create 10.0.0.2/32")
+	b.completes("Retract "+name, "Block 10.0.0.0/30")
 	b.lease("chosen", want.Want)
 }
 
@@ -876,8 +826,7 @@ func TestFlowOfAReboot(t *testing.T) {
 	a.does("Take 10.0.0.0/30", "Delete 10.0.0.5/32")
 	a.has()
 	a.answered()
-	a.does("Inside 10.0.0.0/30")
-	a.answered()
+	a.completes("Inside 10.0.0.0/30")
 	a.has("10.0.0.0/30")
 	if held := a.Held()[0]; held.Machine != "a.2" || held.Tenure != 1 {
 		t.Errorf("it is %v's in tenure %d", held.Machine, held.Tenure)

@@ -92,30 +92,21 @@ func TestAGrantInAnOwnBlockIsASignOfItsLoss(t *testing.T) {
 	a := s.enter(t, "a", "a.1")
 	a.holds("10.0.0.4/30", 4)
 	a.holds("10.0.0.0/30", 4)
-	i, _ := s.store.find(netip.MustParsePrefix("10.0.0.0/30"))
-	lost, err := s.store.vacate(s.store.blocks[i])
+	lost := s.vacate(t, "10.0.0.0/30")
+	lost.Node, lost.Machine = "b", "b.1"
+	lost, err := s.store.take("b", lost)
 	if err != nil {
 		t.Fatal(err)
 	}
-	lost.Node, lost.Machine = "b", "b.1"
-	if lost, err = s.store.take("b", lost); err != nil {
-		t.Fatal(err)
-	}
-	a.needs(1)
-	a.does("List a")
-	a.answered()
-	a.does("Ask " + requestOf("a"))
-	a.answered()
+	a.asks(1)
 	r := s.store.requests[0]
 	r.Grants = []Grant{{Lender: "b", Prefix: netip.MustParsePrefix("10.0.0.1/32"), Outer: lost.Prefix, OuterUID: lost.UID, OuterTenure: lost.Tenure}}
 	if _, err := s.store.grant("b", r); err != nil {
 		t.Fatal(err)
 	}
 	a.sees()
-	a.does("Retract " + requestOf("a"))
-	a.answered()
-	a.does("Own")
-	a.answered()
+	a.completes("Retract " + requestOf("a"))
+	a.completes("Own")
 	a.has("10.0.0.4/30")
 	if n := a.ledger.Leases("a", pools.IPv4); n != 4 {
 		t.Errorf("%d leases stand, want 4", n)
@@ -129,14 +120,9 @@ func TestACellStaysAroundALostBlock(t *testing.T) {
 	a := s.enter(t, "a", "a.1")
 	a.holds("10.0.0.0/30", 0)
 	a.holds("10.0.0.1/32", 0)
-	i, _ := s.store.find(netip.MustParsePrefix("10.0.0.1/32"))
-	lost, err := s.store.vacate(s.store.blocks[i])
-	if err != nil {
-		t.Fatal(err)
-	}
+	lost := s.vacate(t, "10.0.0.1/32")
 	a.Audit()
-	a.does("Own")
-	a.answered()
+	a.completes("Own")
 	a.has("10.0.0.0/30")
 	s.now = s.now.Add(time.Second)
 	a.CloseEmpty(s.now)
@@ -147,8 +133,7 @@ func TestACellStaysAroundALostBlock(t *testing.T) {
 		s.store.blocks = slices.Delete(s.store.blocks, i, i+1)
 	}
 	s.now = s.now.Add(time.Minute)
-	a.does("Block 10.0.0.1/32")
-	a.answered()
+	a.completes("Block 10.0.0.1/32")
 	a.does()
 	a.CloseEmpty(s.now)
 	if parting := a.Parting(); len(parting) != 1 {

@@ -22,10 +22,8 @@ func asking(t *testing.T) (s *scene, a *player) {
 	for _, name := range []string{"b", "c"} {
 		p := s.enter(t, name, name+".1")
 		p.needs(3)
-		p.does("List a")
-		p.answered()
-		p.does("Ask " + requestOf(name))
-		p.answered()
+		p.completes("List a")
+		p.completes("Ask " + requestOf(name))
 		a.sees()
 		a.does()
 	}

@@ -68,12 +68,9 @@ func TestARenewalFindsWhatIsLost(t *testing.T) {
 	s := newScene(t)
 	a := s.enter(t, "a", "a.1")
 	a.holds("10.0.0.0/30", 1)
-	if r := s.store.do("", &Op{Kind: Vacate, Block: a.Held()[0]}); r.Err != nil {
-		t.Fatal(r.Err)
-	}
+	s.vacate(t, "10.0.0.0/30")
 	number := a.Renew()
-	a.does("Take 10.0.0.0/30")
-	a.answered()
+	a.completes("Take 10.0.0.0/30")
 	a.does("Own")
 	if a.Renewed(number) {
 		t.Error("it is over with a block that is lost")
@@ -91,8 +88,7 @@ func TestAClaimAcrossARenewal(t *testing.T) {
 	s := newScene(t)
 	a := s.enter(t, "a", "a.1")
 	a.needs(1)
-	a.does("List a")
-	a.answered()
+	a.completes("List a")
 	a.does("Create 10.0.0.0/30")
 	number := a.Renew()
 	a.answered()
@@ -101,11 +97,9 @@ func TestAClaimAcrossARenewal(t *testing.T) {
 	if !a.Renewed(number) {
 		t.Error("what is not held yet keeps it from being over")
 	}
-	a.does("Take 10.0.0.0/30")
-	a.answered()
+	a.completes("Take 10.0.0.0/30")
 	s.late(t, Vacate, made)
-	a.does("Inside 10.0.0.0/30")
-	a.answered()
+	a.completes("Inside 10.0.0.0/30")
 	a.has("10.0.0.0/30")
 }
 
@@ -121,18 +115,15 @@ func TestAFindAcrossARenewal(t *testing.T) {
 	if _, err := a.Found(nil, []Stored{found}, s.now); err != nil {
 		t.Fatal(err)
 	}
-	a.does("Take 10.0.0.0/30")
-	a.answered()
+	a.completes("Take 10.0.0.0/30")
 	before := s.store.own("a")[0]
 	a.does("Inside 10.0.0.0/30")
 	a.Renew()
 	a.answered()
 	a.has()
-	a.does("Take 10.0.0.0/30")
-	a.answered()
+	a.completes("Take 10.0.0.0/30")
 	s.late(t, Vacate, before)
-	a.does("Inside 10.0.0.0/30")
-	a.answered()
+	a.completes("Inside 10.0.0.0/30")
 	a.has("10.0.0.0/30")
 }
 
@@ -141,15 +132,12 @@ func TestAnAuditOfWhatIsBeingTakenAnew(t *testing.T) {
 	s := newScene(t)
 	a := s.enter(t, "a", "a.1")
 	a.holds("10.0.0.0/30", 1)
-	if r := s.store.do("", &Op{Kind: Vacate, Block: a.Held()[0]}); r.Err != nil {
-		t.Fatal(r.Err)
-	}
+	s.vacate(t, "10.0.0.0/30")
 	a.Machine = "a.2"
 	a.does("Take 10.0.0.0/30")
 	taking := a.calls
 	number := a.Audit()
-	a.does("Own")
-	a.answered()
+	a.completes("Own")
 	if a.Audited(number) {
 		t.Error("it is over before it is known whose the block is")
 	}
