@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,10 @@ type Options struct {
 	// Health is a loopback address on which /healthz and /readyz answer over
 	// HTTP; none without it.
 	Health netip.AddrPort
+	// Absence is how long a Node object is away before its node is gone. 0 is
+	// exchange.AbsenceTime; less is for tests, since what makes a Node anew first
+	// deletes it.
+	Absence time.Duration
 	// Log is slog.Default() if it is nil.
 	Log *slog.Logger
 }
@@ -61,7 +66,7 @@ type Controller struct {
 func New(o Options) (*Controller, error) {
 	c := &Controller{
 		options: o, log: o.Log, terms: usualTerms(),
-		every: reportEvery, linger: linger, absence: exchange.AbsenceTime, forget: forgetEvery,
+		every: reportEvery, linger: linger, absence: cmp.Or(o.Absence, exchange.AbsenceTime), forget: forgetEvery,
 	}
 	if c.log == nil {
 		c.log = slog.Default()

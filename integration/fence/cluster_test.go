@@ -1,0 +1,227 @@
+package fence
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fairway-network/fairway/api/v1alpha1"
+	"github.com/fairway-network/fairway/controller"
+	"github.com/fairway-network/fairway/integration/kube"
+	"github.com/fairway-network/fairway/integration/router"
+	"github.com/fairway-network/fairway/internal/namespace"
+	core "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
+)
+
+const (
+	soon = 60 * time.Second
+	// absence is after which a node whose Node object is away is gone.
+	absence = time.Second
+	// mostNodes are there in all tests together.
+	mostNodes = 12
+	torASN    = 65000
+	nodeASN   = 64512
+	shop      = "shop" // the pods' namespace
+)
+
+// cluster is a control plane in the test's own namespace with a controller, a switch for
+// the nodes, and their router.
+type cluster struct {
+	*kube.Cluster
+	admin    kubernetes.Interface
+	objects  dynamic.Interface
+	programs string // of this tree
+	tor      *router.Router
+	nodes    int // so many were made
+}
+
+func newCluster(t *testing.T) *cluster {
+	t.Helper()
+	namespace.Need(t)
+	router.Need(t, router.BIRD)
+	c := &cluster{programs: t.TempDir()}
+	build := exec.Command("go", "build", "-o", c.programs, "../../cmd/fairway", "../../cmd/fairway-ipam", "../../cmd/fairway-speaker")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	c.Cluster = kube.Start(t, kube.Options{})
+	if err := c.Install(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if c.admin, err = kubernetes.NewForConfig(c.Config()); err != nil {
+		t.Fatal(err)
+	}
+	if c.objects, err = dynamic.NewForConfig(c.Config()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.admin.CoreV1().Namespaces().Create(t.Context(), &core.Namespace{ObjectMeta: metav1.ObjectMeta{Name: shop}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	// There always is some node: no node at all says nothing.
+	if _, err := c.admin.CoreV1().Nodes().Create(t.Context(), &core.Node{ObjectMeta: metav1.ObjectMeta{Name: "steady"}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	c.control(t)
+	c.route(t)
+	return c
+}
+
+// control runs a controller, with the rights that it has in a cluster.
+func (c *cluster) control(t *testing.T) {
+	t.Helper()
+	const group = "system:serviceaccounts"
+	ctl, err := controller.New(controller.Options{
+		Config:  c.As("system:serviceaccount:fairway-system:fairway-controller", group, group+":fairway-system", "system:authenticated"),
+		Absence: absence, Log: slog.New(slog.NewTextHandler(t.Output(), nil)).With("who", "controller"),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- ctl.Run(t.Context()) }()
+	t.Cleanup(func() { // the test's context has ended
+		if err := <-ended; err != nil {
+			t.Error("the controller ended with", err)
+		}
+	})
+}
+
+// route makes the switch, and at its end a router that believes all nodes and forgets
+// one at once that has gone.
+func (c *cluster) route(t *testing.T) {
+	t.Helper()
+	here := router.Namespace{}
+	here.Run(t, "ip", "link", "add", "switch", "up", "type", "bridge")
+	t.Cleanup(func() { _ = exec.Command("ip", "link", "del", "switch").Run() })
+	own := netip.MustParseAddr("192.0.2.254")
+	here.Run(t, "ip", "addr", "add", own.String()+"/24", "dev", "switch")
+	config := router.Config{Addresses: []netip.Addr{own}, ASN: torASN, RouterID: own}
+	for number := range mostNodes {
+		config.Neighbors = append(config.Neighbors, router.Neighbor{Address: addressOf(number + 1), ASN: nodeASN, Extra: []string{"graceful restart off"}})
+	}
+	c.tor = router.Start(t, router.BIRD, here, config)
+}
+
+// addressOf is a node's, by its number from 1.
+func addressOf(number int) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, byte(number)}) }
+
+func (c *cluster) resource(name string) dynamic.ResourceInterface {
+	return c.objects.Resource(schema.GroupVersionResource{Group: v1alpha1.Group, Version: "v1alpha1", Resource: name})
+}
+
+// accepts makes a pool of one cell, and waits until the controller has accepted it.
+func (c *cluster) accepts(t *testing.T, name string, cell netip.Prefix) {
+	t.Helper()
+	manifest := fmt.Sprintf("apiVersion: fairway.network/v1alpha1\nkind: AddressPool\nmetadata: {name: %s}\nspec: {addresses: [%s], blockSize: %d, reuseAfter: 0s, gateways: [10.255.255.1/8]}",
+		name, cell, 1<<(cell.Addr().BitLen()-cell.Bits()))
+	if err := c.Apply(t.Context(), manifest); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the controller accepts pool "+name, func() error {
+		var p v1alpha1.AddressPool
+		if err := c.get(t, "addresspools", name, &p); err != nil {
+			return err
+		}
+		for _, is := range p.Status.Conditions {
+			if is.Type == v1alpha1.ConditionAccepted && is.Status == metav1.ConditionTrue {
+				return nil
+			}
+		}
+		return fmt.Errorf("its conditions are %+v", p.Status.Conditions)
+	})
+}
+
+// get reads an object of ours.
+func (c *cluster) get(t *testing.T, resource, name string, into any) error {
+	t.Helper()
+	o, err := c.resource(resource).Get(t.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	return runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, into)
+}
+
+// owner is the node that has the block of a prefix, "" if it is vacant, "none" if there
+// is no block.
+func (c *cluster) owner(t *testing.T, prefix netip.Prefix) string {
+	t.Helper()
+	var b v1alpha1.AddressBlock
+	err := c.get(t, "addressblocks", v1alpha1.BlockName(prefix), &b)
+	if apierrors.IsNotFound(err) {
+		return "none"
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.Spec.Node
+}
+
+// fence is that of a node's NodeSpeaker, nil for none.
+func (c *cluster) fence(t *testing.T, node string) *v1alpha1.Fence {
+	t.Helper()
+	var s v1alpha1.NodeSpeaker
+	if err := c.get(t, "nodespeakers", node, &s); err != nil && !apierrors.IsNotFound(err) {
+		t.Fatal(err)
+	}
+	return s.Spec.Fence
+}
+
+// announced are the nodes that the router has a prefix from, by their addresses.
+func (c *cluster) announced(t *testing.T, prefix netip.Prefix) (by []netip.Addr) {
+	t.Helper()
+	for _, r := range c.tor.Routes(t) {
+		if r.Prefix == prefix {
+			by = append(by, r.From)
+		}
+	}
+	return by
+}
+
+// leads are the nodes that the router has the longest match of an address from.
+func (c *cluster) leads(t *testing.T, a netip.Addr) (to []netip.Addr) {
+	t.Helper()
+	longest := -1
+	for _, r := range c.tor.Routes(t) {
+		switch {
+		case !r.Prefix.Contains(a) || r.Prefix.Bits() < longest:
+			continue
+		case r.Prefix.Bits() > longest:
+			longest, to = r.Prefix.Bits(), nil
+		}
+		to = append(to, r.From)
+	}
+	return to
+}
+
+// told waits until a pod has an event that its address is lost.
+func (c *cluster) told(t *testing.T, p *pod) {
+	t.Helper()
+	await(t, "pod "+p.Name+" is told that its address is lost", func() error {
+		list, err := c.admin.CoreV1().Events(shop).List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.uid=" + string(p.UID)})
+		if err != nil {
+			return err
+		}
+		for _, e := range list.Items {
+			if e.Reason == "AddressLost" && strings.Contains(e.Message, p.address.String()) {
+				return nil
+			}
+		}
+		return fmt.Errorf("its events are %+v", list.Items)
+	})
+}
+
+func await(t *testing.T, what string, check func() error) {
+	t.Helper()
+	router.Await(t, what, soon, check)
+}
