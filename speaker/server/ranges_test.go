@@ -86,11 +86,7 @@ func TestRangeAfterCrash(t *testing.T) {
 			f.tor.Has(t, ours4, ours6)
 			pid := s.signal(t, syscall.SIGKILL)
 			routers.Await(t, "the routers have sessions with the next process", soon, func() error {
-				for _, prefix := range []string{ours4, ours6} {
-					if _, has := f.tor.Route(t, prefix); !has {
-						t.Fatalf("%s went with the process", prefix)
-					}
-				}
+				f.keeps(t)
 				for _, near := range []netip.Addr{f.node4, f.node6} {
 					if !f.tor.Neighbor(t, near).Established() || s.pid() == pid {
 						return fmt.Errorf("no session with %s", near)
@@ -100,10 +96,8 @@ func TestRangeAfterCrash(t *testing.T) {
 			})
 			must(t, s.Flush(within(t, soon), d.Prefixes()))
 			f.tor.Has(t, ours4, ours6)
-			for _, prefix := range []string{ours4, ours6} {
-				if r, _ := f.tor.Route(t, prefix); r.Stale {
-					t.Errorf("%s is stale yet", prefix)
-				}
+			if stale := f.keeps(t); stale != "" {
+				t.Errorf("%s is stale yet", stale)
 			}
 		})
 	}
@@ -126,9 +120,7 @@ func TestRestartBitOfRange(t *testing.T) {
 			d.Local.Listen, d.Local.Port, d.Local.Restarting = []netip.Addr{node.Addr()}, node.Port(), restarting
 			must(t, s.Set(t.Context(), d))
 			conn := r.dial(t, node)
-			if got := restartBit(r.nextOpen(t)); got != restarting {
-				t.Errorf("restart bit of the first OPEN: %v", got)
-			}
+			r.opensWith(t, restarting, "in the first OPEN")
 			name := "rack/" + r.peer.Address.String()
 			comesUp(t, s, name)
 			must(t, s.Flush(within(t, soon), d.Prefixes()))
@@ -136,9 +128,7 @@ func TestRestartBitOfRange(t *testing.T) {
 			eventually(t, "the session is lost", func() bool { return !stateOf(t, s, name).Established() })
 			eventually(t, "the speaker takes connections again", func() bool { return stateOf(t, s, name).Session == "Active" })
 			r.dial(t, node)
-			if !restartBit(r.nextOpen(t)) {
-				t.Error("no restart bit after a session that was lost")
-			}
+			r.opensWith(t, true, "after a session that was lost")
 			comesUp(t, s, name)
 			must(t, s.Close(within(t, soon), speaker.Withdraw)) // as long as the connection lasts
 		})

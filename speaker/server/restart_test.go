@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -25,6 +26,14 @@ func (r *raw) nextOpen(t *testing.T) *bgp.BGPOpen {
 	case <-time.After(soon):
 		t.Fatalf("%s was not dialled", r.peer.Name)
 		return nil
+	}
+}
+
+// opensWith fails the test unless the next OPEN has the restart bit, or has not.
+func (r *raw) opensWith(t *testing.T, restarting bool, when string) {
+	t.Helper()
+	if got := restartBit(r.nextOpen(t)); got != restarting {
+		t.Errorf("restart bit %s: %v", when, got)
 	}
 }
 
@@ -118,23 +127,17 @@ func TestRestartBitOfFirstRunOnly(t *testing.T) {
 	d.Local.APIAddress = "127.0.0.1:1794"
 	d.Local.Listen, d.Local.Port = []netip.Addr{netip.MustParseAddr("127.0.0.29")}, 1795
 	must(t, s.Set(t.Context(), d))
-	if !restartBit(r.nextOpen(t)) {
-		t.Error("no restart bit in the first OPEN")
-	}
+	r.opensWith(t, true, "in the first OPEN")
 	comesUp(t, s, "raw")
 	r.forgetOpens()
 	d.Local.RouterID = netip.MustParseAddr("192.0.2.77")
 	must(t, s.Set(t.Context(), d))
-	if restartBit(r.nextOpen(t)) {
-		t.Error("the restart bit is set after a Cease to all")
-	}
+	r.opensWith(t, false, "after a Cease to all")
 	comesUp(t, s, "raw")
 	r.forgetOpens()
 	d.Peers[0].ReceivePaths = true
 	must(t, s.Set(t.Context(), d))
-	if restartBit(r.nextOpen(t)) {
-		t.Error("the restart bit is set after a Cease to this peer")
-	}
+	r.opensWith(t, false, "after a Cease to this peer")
 }
 
 func TestChildRestartBitAfterDeathOnly(t *testing.T) {
@@ -143,22 +146,16 @@ func TestChildRestartBitAfterDeathOnly(t *testing.T) {
 	c := newTestChild(t)
 	d := speaker.Desired{Local: local(), Peers: []speaker.Peer{r.peer}}
 	must(t, c.Set(t.Context(), d))
-	if restartBit(r.nextOpen(t)) {
-		t.Error("the restart bit is set at the first start")
-	}
+	r.opensWith(t, false, "at the first start")
 	comesUp(t, c, "raw")
 	r.forgetOpens()
 	c.signal(t, syscall.SIGKILL)
-	if !restartBit(r.nextOpen(t)) {
-		t.Error("no restart bit after the process died")
-	}
+	r.opensWith(t, true, "after the process died")
 	comesUp(t, c, "raw")
 	r.forgetOpens()
 	d.Local.RouterID = netip.MustParseAddr("192.0.2.78")
 	must(t, c.Set(t.Context(), d))
-	if restartBit(r.nextOpen(t)) {
-		t.Error("the restart bit is set after a change of this node's settings")
-	}
+	r.opensWith(t, false, "after a change of this node's settings")
 }
 
 // Close comes while no process runs: the router, which keeps the routes for a
@@ -276,16 +273,12 @@ func TestRestartBitAfterLostSession(t *testing.T) {
 			s := newTestServer(t)
 			d := speaker.Desired{Local: local(), Peers: []speaker.Peer{r.peer}, Announcements: announce("10.1.0.0/26")}
 			must(t, s.Set(t.Context(), d))
-			if restartBit(r.nextOpen(t)) {
-				t.Error("the restart bit is set at the first start")
-			}
+			r.opensWith(t, false, "at the first start")
 			must(t, s.Flush(within(t, soon), d.Prefixes()))
 			for cuts := 1; cuts <= 2; cuts++ {
 				r.forgetOpens()
 				must(t, (<-r.sessions).Close())
-				if got := restartBit(r.nextOpen(t)); got != c.want {
-					t.Errorf("restart bit after cut %d: %v", cuts, got)
-				}
+				r.opensWith(t, c.want, fmt.Sprintf("after cut %d", cuts))
 				comesUp(t, s, "raw")
 				must(t, s.Flush(within(t, soon), d.Prefixes()))
 				if p := stateOf(t, s, "raw"); p.Flaps != cuts || p.LastError == "" {
