@@ -86,23 +86,6 @@ const (
 	ByDefault
 )
 
-// String completes "the pool was chosen by".
-func (r Rule) String() string {
-	switch r {
-	case ByPod:
-		return "the pod's annotation " + PoolAnnotation
-	case ByNamespace:
-		return "the namespace's annotation " + PoolAnnotation
-	case BySelectors:
-		return "the pool's selectors"
-	case ByNetwork:
-		return "the network configuration"
-	case ByDefault:
-		return "the name " + DefaultPool
-	}
-	return "nothing"
-}
-
 // Decision is where the addresses of a pod come from.
 type Decision struct {
 	Pool string

@@ -106,7 +106,7 @@ func TestChosen(t *testing.T) {
 	} {
 		d, err := c.asked.choose(c.pools)
 		if err != nil || d.Pool != c.pool || d.Rule != c.rule || d.Addresses != nil {
-			t.Errorf("%s: %+v, %v; want pool %s by %s", c.name, d, err, c.pool, c.rule)
+			t.Errorf("%s: %+v, %v; want pool %s by rule %d", c.name, d, err, c.pool, c.rule)
 		}
 		slices.Reverse(c.pools)
 		if again, err := c.asked.choose(c.pools); err != nil || again.Pool != d.Pool {

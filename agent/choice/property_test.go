@@ -104,7 +104,7 @@ func TestChoiceAgainstItsContract(t *testing.T) {
 		wantPool, wantRule := expected(a, all)
 		d, err := a.choose(ps)
 		if d.Pool != wantPool || d.Rule != wantRule || (err == nil) != (wantPool != "") {
-			t.Fatalf("seed %d: %+v, %v; want %q by %s\npod %+v\npools %+v", seed, d, err, wantPool, wantRule, a, all)
+			t.Fatalf("seed %d: %+v, %v; want %q by rule %d\npod %+v\npools %+v", seed, d, err, wantPool, wantRule, a, all)
 		}
 		if err == nil {
 			i := slices.IndexFunc(all, func(p plain) bool { return p.name == d.Pool })
@@ -130,14 +130,16 @@ func outcomeNames() (out []string) {
 		out = append(out, err.Error())
 	}
 	for by := choice.ByPod; by <= choice.ByDefault; by++ {
-		out = append(out, by.String())
+		out = append(out, chosenBy(by))
 	}
 	return out
 }
 
+func chosenBy(r choice.Rule) string { return fmt.Sprint("chosen by rule ", r) }
+
 func outcome(t *testing.T, d choice.Decision, err error) string {
 	if err == nil {
-		return d.Rule.String()
+		return chosenBy(d.Rule)
 	}
 	for _, reason := range reasons() {
 		if errors.Is(err, reason) {

@@ -57,25 +57,6 @@ func groups(a netip.Addr) []string {
 	return out
 }
 
-// BlockPrefix is the prefix of the AddressBlock of that name: BlockName the
-// other way round. It refuses what BlockName returns for no prefix.
-func BlockPrefix(name string) (netip.Prefix, error) {
-	bad := fmt.Errorf("%q is not the name of an address block: those are written like 10-244-120-0-26 or fd00-0-0-0-0-0-0-40-122", name)
-	cut := strings.LastIndexByte(name, '-')
-	if cut < 0 {
-		return netip.Prefix{}, bad
-	}
-	separator := ":"
-	if strings.Count(name, "-") == 4 {
-		separator = "."
-	}
-	p, err := netip.ParsePrefix(strings.ReplaceAll(name[:cut], "-", separator) + "/" + name[cut+1:])
-	if err != nil || p.Addr().Is4In6() || p.Masked() != p || BlockName(p) != name {
-		return netip.Prefix{}, bad
-	}
-	return p, nil
-}
-
 // NodeLabel is the value of LabelNode for a node: its name, or, where that is
 // too long for a label (63 characters), its beginning and a hash of all of it.
 func NodeLabel(node string) string {

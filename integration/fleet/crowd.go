@@ -31,7 +31,6 @@ type Crowd struct {
 	watches atomic.Int64 // that are open
 	opened  atomic.Int64 // that ever were
 	want    atomic.Int64 // how many there are to be
-	dialed  atomic.Int64 // connections that ever were
 	away    atomic.Bool  // nobody is let in
 	mu      sync.Mutex
 	conns   map[net.Conn]bool
@@ -143,9 +142,6 @@ func (c *Crowd) GiveUpBlocks() {
 	c.endAsks()
 }
 
-// Dialed is how many connections there ever were.
-func (c *Crowd) Dialed() int { return int(c.dialed.Load()) }
-
 // cut breaks all connections at once.
 func (c *Crowd) cut() {
 	c.mu.Lock()
@@ -170,7 +166,6 @@ func (c *Crowd) dial(ctx context.Context, network, address string) (net.Conn, er
 	}
 	conn, err := new(net.Dialer).DialContext(ctx, network, address)
 	if err == nil {
-		c.dialed.Add(1)
 		c.mu.Lock()
 		c.conns[conn] = true
 		c.mu.Unlock()
