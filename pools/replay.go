@@ -12,7 +12,8 @@ import (
 // Fold shortens a history: the blocks held, then what of them is set aside,
 // both IPv4 first, outer ones before inner ones, and then by address; what still
 // rests, then the leases that stand, both oldest first. Of a block the last
-// record counts, and a claim ends that the same prefix was set aside. Fold wraps
+// record counts, and of one prefix there is one block: a claim ends that it was set
+// aside, and that it is set aside ends a claim. Fold wraps
 // ErrTaken or ErrNotOwner when the leases of the history contradict each other: an address
 // leased twice, a release of what another holds. Such a history is corrupt, and
 // which lease stands can't be known. The result shares the history's memory.
@@ -112,12 +113,8 @@ func (f *folding) add(rec *Record) {
 func (f *folding) addBlock(rec *Record) {
 	key := blockKey{rec.Block.Prefix, rec.Op >= Lent}
 	delete(f.blocks, key)
-	switch rec.Op {
-	case Claimed:
-		// Of one prefix there is one block: what was set aside is had back.
-		delete(f.blocks, blockKey{rec.Block.Prefix, true})
-		f.blocks[key] = rec
-	case Lent:
+	if rec.Op == Claimed || rec.Op == Lent {
+		delete(f.blocks, blockKey{key.prefix, !key.aside})
 		f.blocks[key] = rec
 	}
 }

@@ -59,6 +59,8 @@ func TestFoldOfBlocks(t *testing.T) {
 			"claimed 10.0.0.0/26 @1, lent 10.0.0.0/28 @3"},
 		{"a return is of what is held", []Record{blockRecord(Lent, "10.0.0.32/27", 1), blockRecord(Returned, "10.0.0.32/27", 2)}, "lent 10.0.0.32/27 @1"},
 		{"what is lent is regained", []Record{blockRecord(Claimed, "10.0.0.32/27", 1), blockRecord(Regained, "10.0.0.32/27", 2)}, "claimed 10.0.0.32/27 @1"},
+		{"lost to another in what is held", []Record{blockRecord(Claimed, "10.0.0.0/26", 1), blockRecord(Claimed, "10.0.0.32/27", 2), blockRecord(Lent, "10.0.0.32/27", 3)},
+			"claimed 10.0.0.0/26 @1, lent 10.0.0.32/27 @3"},
 		{"ends that have lost their beginning", []Record{blockRecord(Returned, "10.0.0.0/26", 1), blockRecord(Regained, "10.0.1.0/27", 2)}, ""},
 		{"the order", []Record{
 			lease(Leased, 9, 1), lease(Leased, 1, 2), lease(Released, 1, 3), blockRecord(Lent, "10.0.0.64/26", 3), blockRecord(Claimed, "10.0.0.8/29", 4),
@@ -138,7 +140,7 @@ func dumbFold(history []Record) (out []Record) {
 		case Claimed, Lent:
 			ends := func(r Record) bool {
 				same := !r.Op.OfLease() && r.Block.Prefix == rec.Block.Prefix
-				return same && (r.Op == rec.Op || r.Op == rec.Op+1 || r.Op == Claimed)
+				return same && (r.Op == rec.Op+1 || r.Op == Claimed || r.Op == Lent)
 			}
 			if !slices.ContainsFunc(later, ends) {
 				out = append(out, rec)

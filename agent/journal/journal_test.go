@@ -352,3 +352,18 @@ func FuzzScan(f *testing.F) {
 		}
 	})
 }
+
+// What is set aside may be nobody's: a block that was lost, and is vacant perhaps.
+func TestWhatIsSetAsideNeedsNoNode(t *testing.T) {
+	path := t.TempDir() + "/j"
+	rec := blockRecord(pools.Lent, 2)
+	rec.Block = &pools.Block{Prefix: rec.Block.Prefix, Pool: rec.Block.Pool}
+	rec.Ref = ""
+	j, _ := open1(t, path, "b1")
+	if err := errors.Join(j.Append(rec), j.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if _, found := open1(t, path, "b1"); len(found.Records) != 1 || !reflect.DeepEqual(found.Records[0], rec) {
+		t.Errorf("it comes back as %+v, want %+v", found.Records, rec)
+	}
+}

@@ -176,7 +176,7 @@ func checkBlock(name string, rec *pools.Record) error {
 		return fmt.Errorf("operation %q of block %q, which is no plain prefix", name, b.Prefix)
 	case b.Pool != rec.Pool:
 		return fmt.Errorf("operation %q in pool %q of block %s of pool %q", name, rec.Pool, b.Prefix, b.Pool)
-	case b.Node == "" && (rec.Op == pools.Claimed || rec.Op == pools.Lent):
+	case b.Node == "" && rec.Op == pools.Claimed: // what is set aside may be vacant, or nobody knows whose
 		return fmt.Errorf("operation %q of block %s without a node", name, b.Prefix)
 	case b.Tenure < 0:
 		return fmt.Errorf("operation %q of block %s with tenure %d", name, b.Prefix, b.Tenure)

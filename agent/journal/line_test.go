@@ -69,7 +69,6 @@ func TestDecodeIsStrict(t *testing.T) {
 		{claim, `10.0.0.0/26`, `::ffff:10.0.0.0/122`, `no plain prefix`},
 		{claim, `10.0.0.0/26`, `fe80::%eth0/122`, `ParsePrefix`},
 		{claim, `,"node":"a"`, ``, `without a node`},
-		{lend, `,"node":"a"`, ``, `without a node`},
 		{claim, `"tenure":1`, `"tenure":-1`, `tenure -1`},
 		{claim, `"tenure":1`, `"tenure":1.5`, `tenure`},
 		{claim, `"at":1`, `"at":"1"`, `at`},

@@ -297,7 +297,7 @@ func (h *holding) step(n *Node) {
 		return
 	}
 	if !h.final {
-		if err := n.Keep(pools.Record{Op: pools.Returned, Pool: h.Pool, At: n.now, Block: &h.Block}); err != nil {
+		if err := n.Keep(n.ended(h)); err != nil {
 			n.again(&h.pace)
 			return
 		}
@@ -311,8 +311,27 @@ func (h *holding) step(n *Node) {
 		delete(n.views, h.Pool)
 		n.changes++
 		n.Log.Info("returned a block", "pool", h.Pool, "block", h.Prefix)
-		n.notOurs(now)
+		n.leaveBehind(h, now)
+		if l := n.loans[h.Prefix]; l != nil && (now.UID == "" || now.Node == n.Name) {
+			n.regain(l)
+		}
 	})
+}
+
+// ended is for the journal: h is not this node's any more, and no later life must take
+// it for its own. Where it stands in another block of this node it is set aside there,
+// since it may be another node's by now; both in one record, so that no crash comes
+// between.
+func (n *Node) ended(h *holding) pools.Record {
+	if n.inner(h) {
+		return pools.Record{Op: pools.Lent, Pool: h.Pool, At: n.now, Block: &pools.Block{Prefix: h.Prefix, Pool: h.Pool}}
+	}
+	return pools.Record{Op: pools.Returned, Pool: h.Pool, At: n.now, Block: &h.Block}
+}
+
+// inner says whether h stands in another block of this node.
+func (n *Node) inner(h *holding) bool {
+	return n.ledger.BlockAround(h.Pool, h.Prefix) != (netip.Prefix{})
 }
 
 // erase removes st, a block of this node, at the version that was read last: a
@@ -352,13 +371,15 @@ func (n *Node) lookAt(p *pace, st *Stored, over func(now Stored)) {
 	})
 }
 
-// notOurs sets st, another node's block, aside if it stands in one of this node's.
-func (n *Node) notOurs(st Stored) {
-	if st.UID == "" || st.Node == n.Name || n.ledger.BlockAround(st.Pool, st.Prefix) == (netip.Prefix{}) {
+// leaveBehind sets aside where h stood, which has ended and is not in the ledger any
+// more, if that is in another block of this node; now is what stands there, as far as
+// known.
+func (n *Node) leaveBehind(h *holding, now Stored) {
+	if !n.inner(h) {
 		return
 	}
-	if err := n.lendOut(st); err != nil {
-		n.Log.Error("another node's block can't be set aside", "block", st.Prefix, "node", st.Node, "err", err)
+	if err := n.setAside(Stored{Block: pools.Block{Prefix: h.Prefix, Pool: h.Pool, Node: now.Node}}); err != nil {
+		n.Log.Error("another node's block can't be set aside", "block", h.Prefix, "node", now.Node, "err", err)
 		n.Audit()
 	}
 }
@@ -703,7 +724,7 @@ func (n *Node) forfeit(h *holding) error {
 			n.Lost(h.Block, g)
 		}
 	}
-	if err := n.Keep(pools.Record{Op: pools.Returned, Pool: h.Pool, At: n.now, Block: &h.Block}); err != nil {
+	if err := n.Keep(n.ended(h)); err != nil {
 		return err
 	}
 	for p, l := range n.loans {
@@ -720,7 +741,7 @@ func (n *Node) forfeit(h *holding) error {
 	n.forfeits++
 	n.changes++
 	// It may stand still, vacant or another's: a cell of this node around it stays as long.
-	n.notOurs(Stored{Block: pools.Block{Prefix: h.Prefix, Pool: h.Pool, UID: h.UID}})
+	n.leaveBehind(h, Stored{})
 	return nil
 }
 

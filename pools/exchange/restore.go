@@ -115,9 +115,11 @@ func (n *Node) Disown(requests []Request) {
 func (n *Node) History() []pools.Record {
 	var recs []pools.Record
 	for _, h := range n.holdings() {
+		b := h.Block
 		if !h.final {
-			b := h.Block
 			recs = append(recs, pools.Record{Op: pools.Claimed, Pool: h.Pool, At: h.since, Block: &b})
+		} else if n.inner(h) {
+			recs = append(recs, n.ended(h))
 		}
 	}
 	for _, b := range n.ledger.Asides() {

@@ -175,7 +175,7 @@ func restarts() []mutation {
 		},
 		{
 			"journal: a removal is not in it", holding,
-			"\tif !h.final {\n\t\tif err := n.Keep(pools.Record{Op: pools.Returned, Pool: h.Pool, At: n.now, Block: &h.Block}); err != nil {",
+			"\tif !h.final {\n\t\tif err := n.Keep(n.ended(h)); err != nil {",
 			"\tif !h.final {\n\t\tif err := error(nil); err != nil {",
 		},
 		{
