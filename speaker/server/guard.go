@@ -27,8 +27,9 @@ type guard struct {
 	// forwards says that this node went on forwarding for the router, which its OPEN is
 	// to say where GoBGP does not, see forwarding.
 	forwards bool
-	heard    int // messages, up to established
-	left     int // bytes of the message that GoBGP is reading
+	out      *courier // what is written goes by it
+	heard    int      // messages, up to established
+	left     int      // bytes of the message that GoBGP is reading
 	fault    atomic.Pointer[fault]
 }
 
@@ -54,7 +55,7 @@ const (
 )
 
 func newGuard(conn net.Conn, agreed func() *bgp.MarshallingOption) *guard {
-	return &guard{Conn: conn, in: bufio.NewReaderSize(conn, 2*bgp.BGP_MAX_MESSAGE_LENGTH), agreed: agreed}
+	return &guard{Conn: conn, in: bufio.NewReaderSize(conn, 2*bgp.BGP_MAX_MESSAGE_LENGTH), agreed: agreed, out: newCourier(conn, agreed)}
 }
 
 // Read gives what the router says, as long as GoBGP can bear it.
@@ -96,12 +97,15 @@ func (g *guard) next() error {
 // Write writes GoBGP's messages, one a call, and what is due in the place of its OPEN and
 // of its NOTIFICATION.
 func (g *guard) Write(b []byte) (int, error) {
-	if len(b) < bgp.BGP_HEADER_LENGTH {
-		return g.Conn.Write(b)
-	}
 	due, f := b, g.fault.Load()
 	var err error
 	switch {
+	case len(b) < bgp.BGP_HEADER_LENGTH:
+	case b[18] == bgp.BGP_MSG_UPDATE:
+		if err := g.out.update(b); err != nil {
+			return 0, err
+		}
+		return len(b), nil
 	case b[18] == bgp.BGP_MSG_OPEN && g.forwards:
 		due, err = forwarding(b)
 	case b[18] == bgp.BGP_MSG_NOTIFICATION && f != nil:
@@ -110,7 +114,7 @@ func (g *guard) Write(b []byte) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if _, err := g.Conn.Write(due); err != nil {
+	if err := g.out.write(due); err != nil {
 		return 0, err
 	}
 	return len(b), nil

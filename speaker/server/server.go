@@ -71,6 +71,7 @@ type run struct {
 	asked  announcements // of the last Set
 	bgp    *gobgp.BgpServer
 	ledger *ledger
+	guards *guards
 	ends   *endpoints
 	begun  time.Time
 	stop   context.CancelFunc // ends tend
@@ -173,13 +174,14 @@ func (r *run) keepRefusedRanges(asked []speaker.Range, good map[string]speaker.R
 	}
 }
 
-// change makes one prefix one of a class, or withdraws it with nil.
-func (r *run) change(ctx context.Context, p netip.Prefix, c *class) error {
+// change makes one prefix one of a class, or withdraws it with nil; routers may have been
+// told ahead.
+func (r *run) change(ctx context.Context, p netip.Prefix, c *class, told *ahead) error {
 	path, err := pathOf(p, c)
 	if err != nil {
 		return err
 	}
-	was := r.ledger.expect(p, c)
+	was := told.before(p, r.ledger.expect(p, c))
 	if c != nil {
 		_, err = r.bgp.AddPath(ctx, &api.AddPathRequest{Path: path})
 	} else {

@@ -438,10 +438,12 @@ func TestFlushWaitsForSlowRouter(t *testing.T) {
 	d := speaker.Desired{Local: local(), Peers: []speaker.Peer{r.peer}}
 	must(t, s.Set(t.Context(), d))
 	comesUp(t, s, "slow")
-	all := speaker.Plainly(manyPrefixes(many)...)
-	d.Announcements = all[:1] // after which each of the others has an UPDATE of its own
+	d.Announcements = speaker.Plainly(manyPrefixes(many)...)[:1]
 	must(t, s.Set(t.Context(), d))
-	d.Announcements = all
+	d.Terms = map[string]speaker.Terms{"other words": {"slow": {Communities: []speaker.Community{1}}}}
+	for _, p := range manyPrefixes(many)[1:] { // each of which has an UPDATE of its own: nobody has heard these words
+		d.Announcements = append(d.Announcements, speaker.Announcement{Prefix: p, Terms: "other words"})
+	}
 	must(t, s.Set(t.Context(), d))
 	err := s.Flush(within(t, 300*time.Millisecond), d.Prefixes())
 	if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, speaker.ErrNoPeer) || !strings.Contains(err.Error(), "slow") {

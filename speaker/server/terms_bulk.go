@@ -22,19 +22,16 @@ const (
 	openTime = 5 * time.Second
 )
 
-// load announces the first prefixes, if they are many, and gives the rest. GoBGP sends
+// load announces the first prefixes, with the gate shut. GoBGP sends
 // an UPDATE for each path that is added to it, and packs a thousand prefixes into one
 // when it sends its table. So the paths are added while the export policy lets nothing
 // out, and the table is then sent to those who have a session. Nothing was announced
 // before: who comes up meanwhile misses these prefixes alone, and is sent them like
 // the others.
-func (r *run) load(ctx context.Context, add []netip.Prefix, want map[netip.Prefix]*class) (rest []netip.Prefix, err error) {
-	if len(add) < bulk || !r.ledger.mayLoad(time.Now()) {
-		return add, nil
-	}
+func (r *run) load(ctx context.Context, add []netip.Prefix, want map[netip.Prefix]*class, told *ahead) error {
 	r.gated = true
 	if err := r.publish(ctx); err != nil {
-		return add, errors.Join(err, r.openGate(ctx))
+		return errors.Join(err, r.openGate(ctx))
 	}
 	work := make(chan netip.Prefix)
 	var mu sync.Mutex
@@ -43,7 +40,7 @@ func (r *run) load(ctx context.Context, add []netip.Prefix, want map[netip.Prefi
 	for range callers {
 		workers.Go(func() {
 			for p := range work {
-				if err := r.change(ctx, p, want[p]); err != nil {
+				if err := r.change(ctx, p, want[p], told); err != nil {
 					mu.Lock()
 					errs = append(errs, err)
 					mu.Unlock()
@@ -51,13 +48,15 @@ func (r *run) load(ctx context.Context, add []netip.Prefix, want map[netip.Prefi
 			}
 		})
 	}
-	for len(add) > 0 && ctx.Err() == nil {
-		work <- add[0]
-		add = add[1:]
+	for _, p := range add {
+		if ctx.Err() != nil {
+			break
+		}
+		work <- p
 	}
 	close(work)
 	workers.Wait()
-	return add, errors.Join(append(errs, r.openGate(ctx))...)
+	return errors.Join(append(errs, ctx.Err(), r.openGate(ctx))...)
 }
 
 // publish makes the export policy that of the classes, or one that lets nothing out.
@@ -103,15 +102,11 @@ func (l *ledger) mayLoad(now time.Time) bool {
 	return up && len(l.want) == 0
 }
 
-// unload withdraws all that was announced, if that is much, in one call, and says
-// whether it did.
-func (r *run) unload(ctx context.Context, remove []netip.Prefix, want map[netip.Prefix]*class) (bool, error) {
-	if len(remove) < bulk || len(want) > 0 {
-		return false, nil
-	}
+// unload withdraws all that was announced in one call.
+func (r *run) unload(ctx context.Context, remove []netip.Prefix, told *ahead) error {
 	was := make(map[netip.Prefix]*class, len(remove))
 	for _, p := range remove {
-		was[p] = r.ledger.expect(p, nil)
+		was[p] = told.before(p, r.ledger.expect(p, nil))
 	}
 	var errs []error
 	for _, f := range []speaker.Family{speaker.IPv4, speaker.IPv6} {
@@ -126,5 +121,5 @@ func (r *run) unload(ctx context.Context, remove []netip.Prefix, want map[netip.
 			}
 		}
 	}
-	return true, errors.Join(errs...)
+	return errors.Join(errs...)
 }

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/fairway-network/fairway/speaker"
 	api "github.com/osrg/gobgp/v3/api"
@@ -223,22 +224,32 @@ func (r *run) setAnnouncements(ctx context.Context, a announcements, peers map[n
 		return err
 	}
 	add, remove := r.ledger.diff(want)
-	add, err := r.load(ctx, add, want)
-	errs := []error{err}
-	for _, p := range add {
+	first := len(add) >= bulk && r.ledger.mayLoad(time.Now())
+	last := len(remove) >= bulk && len(want) == 0
+	told := r.tellAhead(add, remove, want)
+	ctx = told.follow(ctx)
+	var errs []error
+	if first {
+		errs = append(errs, r.load(ctx, add, want, told))
+	} else {
+		errs = append(errs, r.changeAll(ctx, add, want, told))
+	}
+	if last {
+		errs = append(errs, r.unload(ctx, remove, told))
+	} else {
+		errs = append(errs, r.changeAll(ctx, remove, want, told))
+	}
+	return r.recall(told, errors.Join(errs...))
+}
+
+// changeAll makes prefixes what they are in want, one after the other.
+func (r *run) changeAll(ctx context.Context, list []netip.Prefix, want map[netip.Prefix]*class, told *ahead) error {
+	var errs []error
+	for _, p := range list {
 		if err := ctx.Err(); err != nil {
 			return errors.Join(append(errs, err)...)
 		}
-		errs = append(errs, r.change(ctx, p, want[p]))
-	}
-	if all, err := r.unload(ctx, remove, want); all {
-		return errors.Join(append(errs, err)...)
-	}
-	for _, p := range remove {
-		if err := ctx.Err(); err != nil {
-			return errors.Join(append(errs, err)...)
-		}
-		errs = append(errs, r.change(ctx, p, nil))
+		errs = append(errs, r.change(ctx, p, want[p], told))
 	}
 	return errors.Join(errs...)
 }

@@ -1,0 +1,153 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+)
+
+// ahead is what routers were told before GoBGP, which has to follow.
+type ahead struct {
+	was     map[netip.Prefix]*class // of every prefix that changes, before
+	routers []string
+}
+
+// tellAhead sends couriers out with what is to be announced and then withdrawn, and
+// enters in the ledger what they told. After it GoBGP has to be told all of it: if it
+// told nobody anything it gives nil.
+func (r *run) tellAhead(add, remove []netip.Prefix, want map[netip.Prefix]*class) *ahead {
+	type told struct {
+		errand
+		announced, withdrawn []netip.Prefix
+	}
+	var all []told
+	for _, e := range r.ledger.errands(add, remove, want) {
+		c := r.guards.courier(e.router)
+		if c == nil {
+			continue
+		}
+		if announced, withdrawn, begun := c.run(e); begun {
+			all = append(all, told{e, announced, withdrawn})
+		}
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	a := &ahead{was: make(map[netip.Prefix]*class, len(add)+len(remove))}
+	for _, p := range add {
+		a.was[p] = r.ledger.expect(p, want[p])
+	}
+	for _, p := range remove {
+		a.was[p] = r.ledger.expect(p, nil)
+	}
+	for _, t := range all {
+		r.ledger.told(t.errand, t.announced, t.withdrawn)
+		a.routers = append(a.routers, t.router)
+	}
+	return a
+}
+
+// follow is a context for GoBGP to be told all that routers were told ahead: it ends
+// with ctx if there is nothing of that kind.
+func (a *ahead) follow(ctx context.Context) context.Context {
+	if a == nil {
+		return ctx
+	}
+	return context.WithoutCancel(ctx)
+}
+
+// before is what a prefix was before it was expected to be something else, which it is
+// by now at the latest.
+func (a *ahead) before(p netip.Prefix, expected *class) *class {
+	if a == nil {
+		return expected
+	}
+	return a.was[p]
+}
+
+// recall ends the sessions in which something was told ahead that GoBGP did not take:
+// the next ones begin with what it has.
+func (r *run) recall(a *ahead, err error) error {
+	if a == nil || err == nil {
+		return err
+	}
+	for _, router := range a.routers {
+		if c := r.guards.courier(router); c != nil {
+			c.close()
+		}
+	}
+	return fmt.Errorf("%w; the sessions %q, whose routers know more, are begun again", err, a.routers)
+}
+
+// errands are what the changes from what is wanted to what is in want say to each
+// router: no more than what it lacks of them alone, not of changes before. add is in the
+// order in which it is to be told.
+func (l *ledger) errands(add, remove []netip.Prefix, want map[netip.Prefix]*class) []errand {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var list []errand
+	for router, s := range l.sessions {
+		if !s.up || s.restarting || s.isEnding() || s.freed != nil {
+			continue
+		}
+		e := errand{router: router, since: s.since, whole: s.settled()}
+		for _, p := range add {
+			l.enter(&e, s, p, want[p])
+		}
+		for _, p := range remove {
+			l.enter(&e, s, p, nil)
+		}
+		if len(e.announced)+len(e.withdrawn) > 0 {
+			list = append(list, e)
+		}
+	}
+	return list
+}
+
+// enter puts into an errand what the router of a session is to be told of a prefix when
+// it becomes one of class c. The lock is held.
+func (l *ledger) enter(e *errand, s *session, p netip.Prefix, c *class) {
+	o := s.out[familyOf(p.Addr())]
+	if o == nil {
+		return
+	}
+	before, had := l.tells(s, l.want[p])
+	after, has := l.tells(s, c)
+	switch {
+	case had == has && before == after:
+	case !o.holds(p, had):
+		e.whole = false
+	case has:
+		e.announced = append(e.announced, notice{p, after})
+	default:
+		e.withdrawn = append(e.withdrawn, p)
+	}
+}
+
+// told enters what a router was told ahead in a session, unless that has ended.
+func (l *ledger) told(e errand, announced, withdrawn []netip.Prefix) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.sessions[e.router]
+	if s == nil || !s.up || !s.since.Equal(e.since) {
+		return
+	}
+	for _, p := range withdrawn {
+		l.wrote(s, p, false)
+	}
+	for _, p := range announced {
+		l.wrote(s, p, true)
+		delete(s.out[familyOf(p.Addr())].reworded, p)
+	}
+	l.wake()
+}
+
+// courier is the one to a router, nil if there is none.
+func (gs *guards) courier(address string) *courier {
+	gs.mu.Lock()
+	defer gs.mu.Unlock()
+	if g := gs.on[address]; g != nil {
+		return g.out
+	}
+	return nil
+}
