@@ -20,7 +20,8 @@ type raw struct {
 	helps bool   // it offers graceful restart
 	// notifications says that it keeps routes over them, too (RFC 8538).
 	notifications bool
-	closes        bool          // the connection at once when it is told to
+	closes        bool // the connection at once when it is told to
+	door          net.ListenConfig
 	sessions      chan net.Conn // each after the OPEN and the KEEPALIVE
 	opens         chan *bgp.BGPOpen
 	assent        chan struct{} // it answers an OPEN once this is closed; nil for at once
@@ -55,7 +56,7 @@ func newRaw(t *testing.T, name, address string) *raw {
 // listen makes it answer until the test ends or what it returns is closed.
 func (r *raw) listen(t *testing.T) net.Listener {
 	t.Helper()
-	l, err := net.Listen("tcp", netip.AddrPortFrom(r.peer.Address, r.peer.Port).String())
+	l, err := r.door.Listen(t.Context(), "tcp", netip.AddrPortFrom(r.peer.Address, r.peer.Port).String())
 	must(t, err)
 	t.Cleanup(func() { _ = l.Close() })
 	go func() {

@@ -182,7 +182,8 @@ func sameTimers(p, q speaker.Peer) bool {
 }
 
 // updatePeer hands GoBGP new timers. It resets the session over
-// any other difference, a description's included, so that all else is as it was.
+// any other difference, a description's included, and over another TTL it would look for
+// a TCP connection where the guard is, and panic: so all else is as it was.
 func (r *run) updatePeer(ctx context.Context, p speaker.Peer) error {
 	was := r.told[p.Address]
 	if was == nil {

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -322,5 +324,48 @@ func TestRefusedSessions(t *testing.T) {
 	p.Accept.Max = -1
 	if err := checkPeer(p, local()); err == nil || !strings.Contains(err.Error(), "-1 prefixes") {
 		t.Errorf("a negative number of prefixes: %v", err)
+	}
+}
+
+// GoBGP is never asked to change the TTL of a connection, in whose place it would find
+// the guard: another one takes a new session, and other timers leave it as it is.
+func TestTTLOfLiveSession(t *testing.T) {
+	t.Parallel()
+	for n, sessions := range [][2]speaker.Session{
+		{{}, {Multihop: 3}},
+		{{Multihop: 3}, {Multihop: 4}},
+		{{TTLSecurity: 1}, {TTLSecurity: 2}},
+		{{TTLSecurity: 1}, {}},
+	} {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			t.Parallel()
+			r := newRaw(t, "tor", fmt.Sprintf("127.0.9.%d", 50+n))
+			r.door.Control = func(_, _ string, c syscall.RawConn) error {
+				var failed error
+				err := c.Control(func(fd uintptr) { failed = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_IP, syscall.IP_TTL, 255) })
+				return errors.Join(err, failed)
+			}
+			close(r.gate)
+			r.listen(t)
+			s := newTestServer(t)
+			d := speaker.Desired{Local: local(), Peers: []speaker.Peer{r.peer}}
+			set := func(to speaker.Session, hold time.Duration) {
+				t.Helper()
+				to.Port, to.HoldTime = r.peer.Port, hold
+				d.Peers = slices.Clone(d.Peers)
+				d.Peers[0].Session = to
+				must(t, s.Set(t.Context(), d))
+			}
+			set(sessions[0], time.Minute)
+			comesUp(t, s, "tor")
+			before := stateOf(t, s, "tor")
+			set(sessions[0], time.Hour)
+			undisturbed(t, s, before)
+			set(sessions[1], time.Hour)
+			eventually(t, "there is a new session", func() bool {
+				p := stateOf(t, s, "tor")
+				return p.Established() && p.Since != before.Since
+			})
+		})
 	}
 }
