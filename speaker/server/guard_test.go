@@ -149,3 +149,30 @@ func readOne(r io.Reader) ([]byte, error) {
 }
 
 var errCutShort = errors.New("a message was cut short")
+
+// A second Close is no failure, and a failure of the first is.
+func TestGuardCloses(t *testing.T) {
+	for _, want := range []error{nil, io.ErrUnexpectedEOF} {
+		near, far := net.Pipe()
+		t.Cleanup(func() { _ = far.Close() })
+		g := newGuard(closing{near, want}, nil)
+		if err := g.Close(); !errors.Is(err, want) {
+			t.Errorf("Close: %v, want %v", err, want)
+		}
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	t.Cleanup(func() { _ = l.Close() })
+	conn, err := net.Dial("tcp", l.Addr().String())
+	must(t, err)
+	g := newGuard(conn, nil)
+	must(t, errors.Join(g.Close(), g.Close()))
+}
+
+// closing is a connection whose end fails with an error.
+type closing struct {
+	net.Conn
+	err error
+}
+
+func (c closing) Close() error { return errors.Join(c.Conn.Close(), c.err) }

@@ -120,6 +120,15 @@ func (gs *guards) machine(address string) (reflect.Value, bool) {
 	return router.Elem().FieldByName(fieldMachine).Elem(), true
 }
 
+// Close may be called again: GoBGP does so when it lets go of a router whose session has
+// ended before, and would log the error as a failure.
+func (g *guard) Close() error {
+	if err := g.Conn.Close(); !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
+}
+
 // drop lets go of a connection that has ended.
 func (gs *guards) drop(address string) {
 	gs.mu.Lock()
