@@ -43,6 +43,7 @@ const (
 	fieldMachine = "fsm"
 	fieldConn    = "conn"
 	fieldAgreed  = "marshallingOptions"
+	fieldIdle    = "idleHoldTime" // in seconds, for the next time
 	fieldInfo    = "peerInfo"
 	fieldAddress = "Address"
 )
@@ -64,6 +65,9 @@ func (gs *guards) attach(server *gobgp.BgpServer) error {
 	}
 	if agreed, ok := fieldBehind(machine, fieldAgreed); !ok || agreed != reflect.TypeFor[*bgp.MarshallingOption]() {
 		return unknownLayout(fieldAgreed)
+	}
+	if idle, ok := fieldBehind(machine, fieldIdle); !ok || idle.Kind() != reflect.Float64 {
+		return unknownLayout(fieldIdle)
 	}
 	info, ok := fieldBehind(machine, fieldInfo)
 	if !ok {

@@ -32,6 +32,7 @@ type ledger struct {
 	changed  chan struct{}            // closed and replaced whenever a waiter should look again
 	tend     chan struct{}            // of size one: a session needs a hand, see Server.tend
 	flooded  chan struct{}            // of size one: a session has to be shut, see Server.endFloods
+	patience patience
 	// keeps is how long peers keep forwarding without a session, and keepsStale
 	// those that know long-lived graceful restart; 0 without graceful restart.
 	keeps, keepsStale time.Duration
@@ -73,9 +74,10 @@ type session struct {
 	came   bool   // there was a session since it came
 	failed bool   // an attempt at one came to nothing
 	excess bool   // it is one too many for the Range
-	// barred is the session of before that was shut for too many prefixes: this one is
-	// in excess for that, and the other's record stays.
+	// barred is the session of before that was shut for too many prefixes or is damped:
+	// this one is in excess for that, and the other's record stays.
 	barred  *session
+	damped  damping
 	flaps   int    // sessions that were lost
 	verdict string // why this node ends the session, whatever GoBGP says of it
 	shut    bool   // and told the peer to keep nothing
@@ -118,6 +120,7 @@ func newLedger(g speaker.GracefulRestart) *ledger {
 		changed:   make(chan struct{}),
 		tend:      make(chan struct{}, 1),
 		flooded:   make(chan struct{}, 1),
+		patience:  usualPatience(),
 	}
 	if g.Enabled {
 		l.keeps, l.keepsStale = g.Time, g.Kept()
@@ -245,7 +248,7 @@ func (l *ledger) gone(address string) {
 	if s := l.sessions[address]; s != nil && s.freed != nil {
 		close(s.freed)
 		s.freed = nil
-		delete(l.sessions, address)
+		l.vacate(address)
 	}
 }
 
@@ -253,7 +256,7 @@ func (l *ledger) gone(address string) {
 func (l *ledger) forget(address string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.sessions, address)
+	l.vacate(address)
 	l.wake()
 }
 
@@ -436,7 +439,9 @@ func (l *ledger) down(address, reason string) (p speaker.Peer, why string, wasUp
 			s.loseBit(l)
 		}
 	} else {
-		news, s.trouble = s.trouble != why, why
+		if !s.excess {
+			news, s.trouble = s.trouble != why, why
+		}
 		if s.failed = true; s.within != "" && !s.came {
 			l.callTend()
 		}

@@ -214,6 +214,7 @@ func (r *run) takeOver(ctx context.Context, p speaker.Peer, restarting bool) (er
 			}
 		}()
 	}
+	r.ledger.pardon(p.Address.String())
 	if err := r.removeMember(ctx, p); err != nil {
 		return err
 	}
@@ -275,19 +276,8 @@ func (l *ledger) welcome(address string) (refused string) {
 		return ""
 	}
 	s := &session{peer: memberOf(rg, a), at: rg.Network, within: rg.Name, holds: l.inherited[address]}
-	old := l.sessions[address]
-	if old != nil {
-		s.since, s.ended, s.flaps, s.limited = old.since, old.ended, old.flaps, old.limited
-		switch {
-		case old.freed != nil: // it was sent a Cease
-			close(old.freed)
-			old.freed = nil
-		case old.holds.After(s.holds):
-			s.holds = old.holds
-		}
-		if s.barred = old.barred; old.tooMuch != "" {
-			s.barred = old
-		}
+	if old := l.sessions[address]; old != nil {
+		s.follow(old, time.Now())
 	}
 	s.excess = s.barred != nil || l.busy(rg.Name, address) >= mostSessions(rg)
 	l.sessions[address] = s
@@ -301,6 +291,26 @@ func (l *ledger) welcome(address string) (refused string) {
 	}
 	l.refusals[rg.Name] = time.Now()
 	return fmt.Sprintf("range %s has its %d sessions already", rg.Name, mostSessions(rg))
+}
+
+// follow begins a router's record with what is known of it from the one before. The
+// ledger's lock is held.
+func (s *session) follow(old *session, now time.Time) {
+	ceased := old.freed != nil
+	if ceased {
+		close(old.freed)
+		old.freed = nil
+	}
+	if old.barred != nil { // and so had no session, nor a Cease
+		old, ceased = old.barred, false
+	}
+	s.since, s.ended, s.flaps, s.limited, s.damped = old.since, old.ended, old.flaps, old.limited, old.damped
+	if !ceased && old.holds.After(s.holds) {
+		s.holds = old.holds
+	}
+	if old.tooMuch != "" || old.damped.rests(now) {
+		s.barred = old
+	}
 }
 
 // forwardsTo says whether the OPEN to a router is to say that this node went on
@@ -346,28 +356,38 @@ func (l *ledger) busy(name, but string) int {
 
 // spent takes the routers of ranges whose connections came to nothing or are too
 // many: GoBGP would wait for them for ever.
-func (l *ledger) spent() []session {
+func (l *ledger) spent() []speaker.Peer {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var list []session
+	var list []speaker.Peer
 	for _, s := range l.sessions {
 		if s.within != "" && s.freed == nil && (s.excess || s.failed && !s.came) {
-			list = append(list, *s)
+			list = append(list, s.peer)
 		}
 	}
 	return list
 }
 
-// bar keeps the record of a router's session that was shut for too many prefixes, in
-// place of one that was in excess for that and is gone; nil is none.
-func (l *ledger) bar(s *session) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if s == nil || l.sessions[s.peer.Address.String()] != nil {
+// vacate drops a record; one that was in excess since its router is kept out has that of
+// the session before in its place. The lock is held.
+func (l *ledger) vacate(address string) {
+	s := l.sessions[address]
+	delete(l.sessions, address)
+	if s == nil || s.barred == nil {
 		return
 	}
-	l.sessions[s.peer.Address.String()] = s
-	l.wake()
+	if _, open := l.ranges[s.within]; open {
+		l.sessions[address] = s.barred
+	}
+}
+
+// pardon lets a router of a range have a session that was kept out, as it is to be a peer.
+func (l *ledger) pardon(address string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s := l.sessions[address]; s != nil {
+		s.barred = nil
+	}
 }
 
 // forgetLost drops the records of routers of ranges that have been gone for long.

@@ -84,7 +84,7 @@ func (l *ledger) endSwap(was session) {
 	defer l.mu.Unlock()
 	l.swapping, l.swapped = false, nil
 	if s := l.sessions[was.peer.Address.String()]; s != nil && s.freed == nil {
-		s.ended, s.flaps = was.ended, was.flaps
+		s.ended, s.flaps, s.damped = was.ended, was.flaps, was.damped
 		if !s.up {
 			s.since, s.trouble, s.holds = was.since, was.trouble, was.holds
 		}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/fairway-network/fairway/speaker"
 	"github.com/osrg/gobgp/v3/pkg/log"
@@ -68,6 +69,9 @@ func (t tap) Warn(msg string, f log.Fields) {
 	case lineSentNote:
 		level = slog.LevelDebug // the end of the session says the same
 		t.ledger.note(address, "sent "+cmp.Or(t.guards.fault(address), notificationWords(f)))
+		if blames(f) {
+			t.ledger.blame(address)
+		}
 	case lineGotNote:
 		level = slog.LevelDebug
 		t.ledger.note(address, "received "+notificationWords(f))
@@ -186,11 +190,20 @@ func (t tap) stateChanged(f log.Fields) {
 		t.guards.put(keyOf(f), t.ledger.forwardsTo(keyOf(f), t.guards.restart))
 		t.guards.call(keyOf(f), t.ledger.calledAs(keyOf(f)))
 		t.ledger.opens(keyOf(f))
+		if t.ledger.isExcess(keyOf(f)) {
+			t.guards.cut(keyOf(f))
+		}
 	case is != bgp.BGP_FSM_IDLE.String() || was == is:
 	default:
 		t.guards.drop(keyOf(f))
+		damped := t.ledger.damp(keyOf(f), time.Now())
+		if damped.pause > 0 {
+			t.guards.rest(keyOf(f), damped.pause)
+		}
 		p, why, wasUp, news := t.ledger.down(keyOf(f), reasonWords(fmt.Sprint(f["reason"]), was))
 		switch {
+		case damped.pause > 0:
+			t.log.Warn("BGP session lost", append(transition(p, was, is), "reason", why, "times", damped.times, "pause", damped.pause)...)
 		case wasUp:
 			t.log.Warn("BGP session lost", append(transition(p, was, is), "reason", why)...)
 		case news:

@@ -118,7 +118,7 @@ func (l *ledger) state(peers map[string]*api.Peer, tallies map[string]map[speake
 			ASN:       s.peer.ASN,
 			Session:   sessionWords(p.GetState().GetSessionState()),
 			Since:     s.since,
-			LastError: s.why(),
+			LastError: s.why() + s.damped.words(time.Now()),
 		}
 		if ps.Established() != s.up { // between two reports: the ledger's is what Flush goes by
 			ps.Session = sessionWords(api.PeerState_IDLE)
@@ -186,11 +186,10 @@ func (s *Server) tendOnce(ctx context.Context, r *run) {
 			s.log.Warn("cannot use the new password", "error", err)
 		}
 	}
-	for _, one := range r.ledger.spent() {
-		if err := r.removeMember(ctx, one.peer); err != nil {
+	for _, p := range r.ledger.spent() {
+		if err := r.removeMember(ctx, p); err != nil {
 			s.log.Warn("cannot let go of a router of a range", "error", err)
 		}
-		r.ledger.bar(one.barred)
 	}
 	r.ledger.forgetLost(time.Now())
 	for _, p := range r.ledger.limitsOver(time.Now().Add(-s.limitRetry)) {
@@ -207,6 +206,9 @@ func (l *ledger) lostBits() []speaker.Peer {
 	defer l.mu.Unlock()
 	var peers []speaker.Peer
 	for _, s := range l.sessions {
+		if s.damped.rests(time.Now()) {
+			continue // it would have a session at once
+		}
 		if s.lostBit && !s.up && !s.opening && s.freed == nil {
 			peers = append(peers, s.peer)
 		}
