@@ -139,15 +139,7 @@ func (h *host) startInWith(c *fakeCluster, every cadence, s Settings) running {
 		h.t.Fatal(errors.Join(err, store.Close()))
 	}
 	a.every = every
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- errors.Join(a.Run(ctx), store.Close()) }()
-	stop := sync.OnceValue(func() error {
-		cancel()
-		return <-done
-	})
-	h.t.Cleanup(func() { _ = stop() })
-	return running{a, stop}
+	return h.runs(a, store)
 }
 
 // never is a cadence at which nothing happens by itself.

@@ -6,11 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
-	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -21,6 +19,7 @@ import (
 	"time"
 
 	"github.com/fairway-network/fairway/agent/wire"
+	"github.com/fairway-network/fairway/agent/wire/wiretest"
 	"github.com/fairway-network/fairway/pools/embedded"
 	"github.com/fairway-network/fairway/routes"
 	"github.com/fairway-network/fairway/speaker"
@@ -77,39 +76,12 @@ func crashSettings() Settings {
 	return Settings{Pools: []Pool{p}}
 }
 
-// ask sends one CNI request to the agent in dir, as the plugin does.
+// ask sends one CNI request to the agent in dir.
 func ask(dir, command string, n int) ([]byte, error) {
-	conn, err := net.Dial("unix", filepath.Join(dir, "ipam.sock"))
-	if err != nil {
-		return nil, err
-	}
-	defer conn.Close()
 	env := []string{"CNI_COMMAND=" + command, fmt.Sprintf("CNI_CONTAINERID=c%d", n), "CNI_IFNAME=eth0", "CNI_NETNS=/proc/1/ns/net", "CNI_PATH=/opt/cni/bin"}
 	conf := `{"cniVersion":"1.1.0","name":"net","type":"ptp","ipam":{"type":"fairway-ipam","pool":"web"}}`
-	if _, err := conn.Write(wire.AppendRequest(nil, env, []byte(conf))); err != nil {
-		return nil, err
-	}
-	if err := conn.(*net.UnixConn).CloseWrite(); err != nil {
-		return nil, err
-	}
-	answer, err := io.ReadAll(conn)
-	if err != nil {
-		return nil, err
-	}
-	text, failed, whole := wire.SplitAnswer(answer)
-	switch {
-	case !whole:
-		return nil, io.ErrUnexpectedEOF
-	case failed:
-		return nil, &refusal{string(text)}
-	}
-	return text, nil
+	return wiretest.Ask(context.Background(), filepath.Join(dir, "ipam.sock"), env, conf)
 }
-
-// refusal is an error that the agent answered, as opposed to no answer.
-type refusal struct{ text string }
-
-func (r *refusal) Error() string { return r.text }
 
 // addresses of an ADD's answer.
 func addresses(t *testing.T, answer []byte) string {
@@ -154,7 +126,7 @@ func (c *client) burst(t *testing.T, dir string) {
 
 // lost says that the agent went away before its answer.
 func (c *client) lost(t *testing.T, n int, err error) bool {
-	var refused *refusal
+	var refused *wire.Fault // not the end of the connection
 	if errors.As(err, &refused) {
 		t.Errorf("container %d: %v", n, err)
 		return true

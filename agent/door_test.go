@@ -2,12 +2,9 @@ package agent
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,43 +14,19 @@ import (
 
 	"github.com/fairway-network/fairway/agent/cni"
 	"github.com/fairway-network/fairway/agent/wire"
+	"github.com/fairway-network/fairway/agent/wire/wiretest"
 	"github.com/fairway-network/fairway/pools"
 )
 
-// answerOf is what a plugin is told that asks command for pod web-n.
-type answerOf struct {
-	IPs  []struct{ Address string }
-	Code wire.Code
-	Msg  string
-}
-
-// ask has the agent on h's socket answer, as a plugin does.
-func (h *host) ask(command string, n int) (answerOf, error) {
-	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: filepath.Join(h.run, "ipam.sock")})
-	if err != nil {
-		return answerOf{}, err
-	}
-	defer conn.Close()
+// ask has the agent on h's socket answer what a plugin asks for pod web-n.
+func (h *host) ask(command string, n int) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
 	env := []string{"CNI_COMMAND=" + command, fmt.Sprintf("CNI_CONTAINERID=c%d", n), "CNI_NETNS=/run/netns/none", "CNI_IFNAME=eth0", "CNI_PATH=/",
 		fmt.Sprintf("CNI_ARGS=K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-%d;K8S_POD_UID=uid%d", n, n)}
 	prev := `"prevResult":{"ips":[{"address":"10.1.0.1/32"}]},"cni.dev/valid-attachments":[]`
-	request := wire.AppendRequest(nil, env, []byte(`{"cniVersion":"1.1.0","name":"net","ipam":{"type":"fairway-ipam"},`+prev+`}`))
-	if _, err := conn.Write(request); err != nil {
-		return answerOf{}, err
-	}
-	if err := errors.Join(conn.CloseWrite(), conn.SetReadDeadline(time.Now().Add(20*time.Second))); err != nil {
-		return answerOf{}, err
-	}
-	answer, err := io.ReadAll(conn)
-	text, _, ok := wire.SplitAnswer(answer)
-	if err != nil || !ok {
-		return answerOf{}, fmt.Errorf("no answer: %q, %w", answer, err)
-	}
-	var out answerOf
-	if len(text) == 0 {
-		return out, nil
-	}
-	return out, json.Unmarshal(text, &out)
+	_, err := wiretest.Ask(ctx, filepath.Join(h.run, "ipam.sock"), env, `{"cniVersion":"1.1.0","name":"net","ipam":{"type":"fairway-ipam"},`+prev+`}`)
+	return err
 }
 
 // starting is an agent that waits for its cluster.
@@ -101,9 +74,11 @@ func (h *host) asks(questions ...wanted) {
 	var all sync.WaitGroup
 	for _, q := range questions {
 		all.Go(func() {
-			got, err := h.ask(q.command, q.pod)
-			if err != nil || got.Code != q.code || !strings.Contains(got.Msg, q.says) {
-				h.t.Errorf("%s of web-%d: %+v, %v; want code %d and %q", q.command, q.pod, got, err, q.code, q.says)
+			err := h.ask(q.command, q.pod)
+			fault, refused := errors.AsType[*wire.Fault](err)
+			as := err == nil && q.code == 0 || refused && fault.Code == q.code && strings.Contains(fault.Msg, q.says)
+			if !as {
+				h.t.Errorf("%s of web-%d: %+v, %v; want code %d and %q", q.command, q.pod, fault, err, q.code, q.says)
 			}
 		})
 	}

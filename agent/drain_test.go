@@ -23,13 +23,7 @@ func TestDrainWhenEmpty(t *testing.T) {
 	defer cancel()
 	done := make(chan error, 1)
 	go func() { done <- a.DrainWhenEmpty(ctx) }()
-	eventually(t, "no new pod is served", func() bool {
-		_, err := a.desk.Lease(t.Context(), request("web", 3))
-		if err == nil {
-			release(t, a, request("web", 3))
-		}
-		return errors.Is(err, cni.ErrTryAgain)
-	})
+	awaitClosed(t, a)
 	if again := lease(t, a, request("web", 1)); again != web {
 		t.Errorf("a pod that has %s is told %s", web, again)
 	}
@@ -49,12 +43,9 @@ func TestDrainWhenEmpty(t *testing.T) {
 	}
 }
 
-// A drain that is given up leaves the node as it was.
-func TestDrainGivenUp(t *testing.T) {
-	_, a, _ := withLease(t, settings(t, pool(t, "web", 4, "10.1.0.0/24")))
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- a.DrainWhenEmpty(ctx) }()
+// awaitClosed waits until the agent serves no new pod.
+func awaitClosed(t *testing.T, a running) {
+	t.Helper()
 	eventually(t, "no new pod is served", func() bool {
 		_, err := a.desk.Lease(t.Context(), request("web", 3))
 		if err == nil {
@@ -62,6 +53,15 @@ func TestDrainGivenUp(t *testing.T) {
 		}
 		return errors.Is(err, cni.ErrTryAgain)
 	})
+}
+
+// A drain that is given up leaves the node as it was.
+func TestDrainGivenUp(t *testing.T) {
+	_, a, _ := withLease(t, settings(t, pool(t, "web", 4, "10.1.0.0/24")))
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- a.DrainWhenEmpty(ctx) }()
+	awaitClosed(t, a)
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Errorf("the drain: %v", err)

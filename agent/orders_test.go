@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -43,15 +42,7 @@ func (h *host) ordered(c *fakeCluster, heeded string) (running, *reading) {
 	a.desk.replayed = true
 	a.desk.recallOrders(heeded, func() bool { return c.State().Reached })
 	s.reads.Store(0)
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- errors.Join(a.Run(ctx), store.Close()) }()
-	stop := sync.OnceValue(func() error {
-		cancel()
-		return <-done
-	})
-	h.t.Cleanup(func() { _ = stop() })
-	return running{a, stop}, s
+	return h.runs(a, store), s
 }
 
 func webCluster(t *testing.T, orders string) *fakeCluster {

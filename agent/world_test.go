@@ -281,6 +281,11 @@ func (h *host) startWith(parts Parts, store *embedded.Store, s Settings) running
 	if err != nil {
 		h.t.Fatal(errors.Join(err, store.Close()))
 	}
+	return h.runs(a, store)
+}
+
+// runs has an agent run until stop is called, or the test ends, and closes its store then.
+func (h *host) runs(a *Agent, store *embedded.Store) running {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- errors.Join(a.Run(ctx), store.Close()) }()

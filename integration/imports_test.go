@@ -63,6 +63,7 @@ func rooms() []room {
 		{"agent/cni", []string{"agent/wire", "pools"}, []string{cni, netns, netlink, sys}},
 		{"agent/journal", []string{"pools"}, []string{sys}},
 		{"agent/wire", nil, []string{"agent/wire"}},
+		{"agent/wire/wiretest", []string{"agent/wire"}, nil},
 		{"controller/...", []string{"controller/...", "pools/...", "api/...", "routes/vpc/...", "routes", netipx, machine, client, kinds, "sigs.k8s.io/controller-runtime/..."}, []string{"integration/kube"}},
 		{"internal/...", []string{"internal/...", sys}, nil},
 		{"cmd/fairway-controller", []string{"controller", "github.com/spf13/cobra", client, "k8s.io/klog/v2"}, nil},

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/fairway-network/fairway/agent/wire"
 	"github.com/fairway-network/fairway/pools"
 	core "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -115,7 +116,7 @@ func (s *stage) exact(t *testing.T) {
 				made = append(made, func() { n.del(t, p) })
 				pods.Go(func() {
 					a, err := n.cni("ADD", p)
-					for err != nil && strings.HasPrefix(err.Error(), "CNI error 11") { // as a kubelet would
+					for refusedWith(wire.TryAgainLater, err) { // as a kubelet would
 						a, err = n.cni("ADD", p)
 					}
 					mu.Lock()
@@ -146,7 +147,7 @@ func (s *stage) refused(t *testing.T) {
 	p := s.pod(t, "d1", "picky-1", inPool("picky"))
 	for range 2 {
 		_, err := n.cni("ADD", p)
-		if err == nil || !strings.Contains(err.Error(), "CNI error 102") || !strings.Contains(err.Error(), `pool "picky" does not serve it`) &&
+		if !refusedWith(wire.Refused, err) || !strings.Contains(err.Error(), `pool "picky" does not serve it`) &&
 			!strings.Contains(err.Error(), "namespaceSelector wants team=bank") {
 			t.Fatalf("the pod's error: %v", err)
 		}
@@ -404,7 +405,7 @@ func (s *stage) away(t *testing.T) {
 	if gone, err := n.cluster.Gone(t.Context(), lost); err == nil {
 		t.Errorf("without the API server a pod is gone: %v", gone)
 	}
-	if _, err := n.cni("ADD", pods[4]); err == nil || !strings.Contains(err.Error(), "CNI error 11") || !strings.Contains(err.Error(), "claim a block of pool") {
+	if _, err := n.cni("ADD", pods[4]); !refusedWith(wire.TryAgainLater, err) || !strings.Contains(err.Error(), "claim a block of pool") {
 		t.Errorf("a claim without the API server: %v", err)
 	}
 	n.del(t, pods[3])

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -21,6 +20,7 @@ import (
 	"github.com/fairway-network/fairway/agent"
 	"github.com/fairway-network/fairway/agent/cluster"
 	"github.com/fairway-network/fairway/agent/wire"
+	"github.com/fairway-network/fairway/agent/wire/wiretest"
 	controlplane "github.com/fairway-network/fairway/integration/kube"
 	"github.com/fairway-network/fairway/pools/kube"
 	"github.com/fairway-network/fairway/routes"
@@ -267,50 +267,32 @@ func (e *endpoint) Close(context.Context, speaker.Stop) error { return nil }
 // cni has the node's agent do what a plugin asks. The result is the address of
 // an ADD.
 func (n *node) cni(command string, p *core.Pod) (netip.Addr, error) {
-	c, err := net.DialTimeout("unix", filepath.Join(n.dir, "ipam.sock"), patience)
-	if err != nil {
-		return netip.Addr{}, err
-	}
-	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(2 * patience))
+	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+	defer cancel()
 	env := []string{
 		"CNI_COMMAND=" + command, "CNI_CONTAINERID=c-" + string(p.UID), "CNI_NETNS=/run/netns/x", "CNI_IFNAME=eth0", "CNI_PATH=/opt/cni/bin",
 		fmt.Sprintf("CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s;K8S_POD_UID=%s", p.Namespace, p.Name, p.UID),
 	}
-	if _, err := c.Write(wire.AppendRequest(nil, env, []byte(`{"cniVersion":"1.1.0","name":"net","ipam":{"type":"fairway-ipam"}}`))); err != nil {
+	text, err := wiretest.Ask(ctx, filepath.Join(n.dir, "ipam.sock"), env, `{"cniVersion":"1.1.0","name":"net","ipam":{"type":"fairway-ipam"}}`)
+	if err != nil || command == "DEL" {
 		return netip.Addr{}, err
-	}
-	if err := c.(*net.UnixConn).CloseWrite(); err != nil {
-		return netip.Addr{}, err
-	}
-	answer, err := io.ReadAll(c)
-	if err != nil {
-		return netip.Addr{}, err
-	}
-	text, failed, ok := wire.SplitAnswer(answer)
-	if !ok {
-		return netip.Addr{}, fmt.Errorf("cut answer %q", answer)
 	}
 	var said struct {
-		Code         int
-		Msg, Details string
-		IPs          []struct{ Address netip.Prefix }
+		IPs []struct{ Address netip.Prefix }
 	}
-	if len(text) > 0 {
-		if err := json.Unmarshal(text, &said); err != nil {
-			return netip.Addr{}, err
-		}
-	}
-	if failed {
-		return netip.Addr{}, fmt.Errorf("CNI error %d: %s; %s", said.Code, said.Msg, said.Details)
-	}
-	if command == "DEL" {
-		return netip.Addr{}, nil
+	if err := json.Unmarshal(text, &said); err != nil {
+		return netip.Addr{}, err
 	}
 	if len(said.IPs) != 1 {
 		return netip.Addr{}, errors.New("not one address: " + string(text))
 	}
 	return said.IPs[0].Address.Addr(), nil
+}
+
+// refusedWith says whether an agent answered with an error of that code.
+func refusedWith(code wire.Code, err error) bool {
+	fault, refused := errors.AsType[*wire.Fault](err)
+	return refused && fault.Code == code
 }
 
 func (n *node) add(t *testing.T, p *core.Pod) netip.Addr {

@@ -1,12 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -15,7 +12,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/fairway-network/fairway/agent/wire"
+	"github.com/fairway-network/fairway/agent/wire/wiretest"
 )
 
 // addresses is the range of both, 16,384 of them.
@@ -173,26 +170,10 @@ func (a *fairwayAgent) ask(command, containerID string) error {
 
 // askFor is ask with CNI_ARGS.
 func (a *fairwayAgent) askFor(command, containerID, args string) error {
-	c, err := net.Dial("unix", a.socket)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
 	conf := fmt.Sprintf(`{"cniVersion":"1.1.0","name":%q,"ipam":{"type":"fairway-ipam","pool":"bench"}}`, networkName)
 	env := []string{"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + containerID, "CNI_NETNS=/run/netns/bench", "CNI_IFNAME=eth0", "CNI_ARGS=" + args}
-	if _, err := c.Write(wire.AppendRequest(nil, env, []byte(conf))); err != nil {
-		return err
-	}
-	if err := c.(*net.UnixConn).CloseWrite(); err != nil {
-		return err
-	}
-	answer, err := io.ReadAll(c)
-	if err != nil {
-		return err
-	}
-	text, failed, ok := wire.SplitAnswer(answer)
-	if failed || !ok {
-		return fmt.Errorf("%s %s: %s", command, containerID, bytes.TrimSpace(text))
+	if _, err := wiretest.Ask(context.Background(), a.socket, env, conf); err != nil {
+		return fmt.Errorf("%s %s: %w", command, containerID, err)
 	}
 	return nil
 }

@@ -5,9 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -15,7 +13,7 @@ import (
 	"time"
 
 	"github.com/fairway-network/fairway/agent"
-	"github.com/fairway-network/fairway/agent/wire"
+	"github.com/fairway-network/fairway/agent/wire/wiretest"
 	"github.com/fairway-network/fairway/pools/embedded"
 	"github.com/fairway-network/fairway/pools/exchange"
 	"github.com/fairway-network/fairway/pools/kube"
@@ -151,48 +149,17 @@ func (n *Node) Del(ctx context.Context, p Pod) error {
 }
 
 // ask does what the plugin does, without a process.
-func (n *Node) ask(ctx context.Context, command string, p Pod) (text []byte, err error) {
-	c, err := new(net.Dialer).DialContext(ctx, "unix", n.socket)
-	if err != nil {
-		return nil, err
-	}
-	defer c.Close()
-	defer context.AfterFunc(ctx, func() { _ = c.Close() })()
+func (n *Node) ask(ctx context.Context, command string, p Pod) ([]byte, error) {
 	conf := fmt.Sprintf(`{"cniVersion":"1.1.0","name":%q,"ipam":{"type":"fairway-ipam","pool":%q}}`, network, p.Pool)
 	env := []string{
 		"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + p.Sandbox, "CNI_NETNS=/run/netns/" + p.Sandbox, "CNI_IFNAME=eth0",
 		"CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=" + p.Namespace + ";K8S_POD_NAME=" + p.Name + ";K8S_POD_UID=" + p.UID,
 	}
-	if _, err := c.Write(wire.AppendRequest(nil, env, []byte(conf))); err != nil {
-		return nil, err
-	}
-	if err := c.(*net.UnixConn).CloseWrite(); err != nil {
-		return nil, err
-	}
-	answer, err := io.ReadAll(c)
+	text, err := wiretest.Ask(ctx, n.socket, env, conf)
 	if err != nil {
-		return nil, err
-	}
-	text, failed, ok := wire.SplitAnswer(answer)
-	if !ok {
-		return nil, fmt.Errorf("%s of %s: no answer", command, n.Name)
-	}
-	if failed {
-		return nil, fmt.Errorf("%s of %s/%s on %s: %w", command, p.Namespace, p.Name, n.Name, faultOf(text))
+		return nil, fmt.Errorf("%s of %s/%s on %s: %w", command, p.Namespace, p.Name, n.Name, err)
 	}
 	return text, nil
-}
-
-// faultOf is the error that an agent has answered.
-func faultOf(text []byte) error {
-	var said struct {
-		Code         wire.Code
-		Msg, Details string
-	}
-	if err := json.Unmarshal(text, &said); err != nil {
-		return fmt.Errorf("an error that can't be read: %s: %w", text, err)
-	}
-	return &wire.Fault{Code: said.Code, Msg: said.Msg, Details: said.Details}
 }
 
 // discard is a log that nobody reads.
