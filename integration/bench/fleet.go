@@ -71,6 +71,19 @@ func (w wave) reads(pods int) float64 {
 	return float64(len(w.calls)-fleet.Writes(w.calls)) / float64(pods)
 }
 
+// waves are keyed by their kind.
+type waves map[string][]wave
+
+func (w waves) add(kind string, one wave) { w[kind] = append(w[kind], one) }
+
+func (w waves) median(kind string, figure func(wave) float64) float64 {
+	var all []float64
+	for _, one := range w[kind] {
+		all = append(all, figure(one))
+	}
+	return median(all)
+}
+
 // runWave has all places get an address.
 func runWave(ctx context.Context, c *kube.Cluster, f *fleet.Fleet, places []fleet.Place) (w wave, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
@@ -90,43 +103,32 @@ func runWave(ctx context.Context, c *kube.Cluster, f *fleet.Fleet, places []flee
 	return w, err
 }
 
+// thousand is how the thousand pods are made: those of each application, on the nodes,
+// so many times.
+type thousand struct{ nodes, applications, pods, rounds int }
+
+func (m thousand) total() int { return m.applications * m.pods }
+
 // kubePods measures a thousand pods at once, with plenty of addresses and with
 // exactly as many.
 func kubePods(ctx context.Context, _ *bench, out io.Writer) error {
-	const nodes, applications, pods, rounds = 10, 100, 10, 5
-	const total = applications * pods
-	ranges := map[string]string{"plenty": "10.%d.0.0/16", "exact": "10.%d.0.0-10.%[1]d.3.231"}
-	waves := map[string][]wave{}
+	m := thousand{nodes: 10, applications: 100, pods: 10, rounds: 5}
+	all := waves{}
 	err := ground(ctx, func(c *kube.Cluster) error {
 		random := rand.New(rand.NewPCG(1, 2))
-		for round := range rounds {
-			for _, kind := range []string{"plenty", "exact"} {
-				name := fmt.Sprintf("%s-%d", kind, round)
-				p, err := fleet.Pool(name, 0, fmt.Sprintf(ranges[kind], 10*(round+1)+len(kind)))
+		for round := range m.rounds {
+			for _, kind := range []struct{ name, ranges string }{{"plenty", "10.%d.0.0/16"}, {"exact", "10.%d.0.0-10.%[1]d.3.231"}} {
+				net := 10*(round+1) + len(kind.name) // no two alike
+				p, err := fleet.Pool(fmt.Sprintf("%s-%d", kind.name, round), 0, fmt.Sprintf(kind.ranges, net))
 				if err != nil {
 					return err
 				}
-				err = withFleet(ctx, c, nodes, func(f *fleet.Fleet) error {
-					on := func(int) *fleet.Node { return f.Nodes[random.IntN(nodes)] }
-					first := fleet.Applications(name, 1, applications, pods, on)
-					w, err := runWave(ctx, c, f, first)
-					if err != nil {
-						return err
-					}
-					waves[kind] = append(waves[kind], w)
-					if err := fleet.Del(ctx, first); err != nil {
-						return err
-					}
-					moved := func(n int) *fleet.Node {
-						return f.Nodes[(slices.Index(f.Nodes, first[n].Node)+1+random.IntN(nodes-1))%nodes]
-					}
-					w, err = runWave(ctx, c, f, fleet.Applications(name, 2, applications, pods, moved))
-					waves[kind+" again"] = append(waves[kind+" again"], w)
-					return err
-				}, p)
+				first, again, err := m.run(ctx, c, p, random)
 				if err != nil {
 					return err
 				}
+				all.add(kind.name, first)
+				all.add(kind.name+" again", again)
 			}
 		}
 		return nil
@@ -134,33 +136,55 @@ func kubePods(ctx context.Context, _ *bench, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "\n### A thousand pods at once\n\n%d applications of %d pods on %d nodes chosen at random, all created at once; then all deleted and created again on other nodes. Medians of %d runs, kinds in turn. It is the address work alone, from the ADD at the agent's socket until the answer: no scheduler, kubelet, sandbox or veth; the kernel's routes and BGP are not waited for, and freed addresses are free at once.\n\n", applications, pods, nodes, rounds)
+	m.report(out, all)
+	return nil
+}
+
+// run has all pods made at once on nodes chosen at random, and, when they are deleted,
+// made again on others.
+func (m thousand) run(ctx context.Context, c *kube.Cluster, p agent.Pool, random *rand.Rand) (first, again wave, err error) {
+	err = withFleet(ctx, c, m.nodes, func(f *fleet.Fleet) error {
+		on := func(int) *fleet.Node { return f.Nodes[random.IntN(m.nodes)] }
+		places := fleet.Applications(p.Name(), 1, m.applications, m.pods, on)
+		if first, err = runWave(ctx, c, f, places); err != nil {
+			return err
+		}
+		if err := fleet.Del(ctx, places); err != nil {
+			return err
+		}
+		moved := func(n int) *fleet.Node {
+			return f.Nodes[(slices.Index(f.Nodes, places[n].Node)+1+random.IntN(m.nodes-1))%m.nodes]
+		}
+		again, err = runWave(ctx, c, f, fleet.Applications(p.Name(), 2, m.applications, m.pods, moved))
+		return err
+	}, p)
+	return first, again, err
+}
+
+func (m thousand) report(out io.Writer, w waves) {
+	fmt.Fprintf(out, "\n### A thousand pods at once\n\n%d applications of %d pods on %d nodes chosen at random, all created at once; then all deleted and created again on other nodes. Medians of %d runs, kinds in turn. It is the address work alone, from the ADD at the agent's socket until the answer: no scheduler, kubelet, sandbox or veth; the kernel's routes and BGP are not waited for, and freed addresses are free at once.\n\n", m.applications, m.pods, m.nodes, m.rounds)
 	fmt.Fprintln(out, "| addresses | all have one | slowest pod | API writes a pod | reads a pod | told to try again | CPU of the API server, etcd |")
 	fmt.Fprintln(out, "| --- | --- | --- | --- | --- | --- | --- |")
-	goals := map[string]float64{"plenty": 0.1, "plenty again": 0.1, "exact": 1.5, "exact again": 1.5}
-	of := func(kind string, figure func(wave) float64) float64 {
-		var all []float64
-		for _, w := range waves[kind] {
-			all = append(all, figure(w))
+	for _, row := range []struct {
+		kind, addresses string
+		writes          float64 // at most
+	}{
+		{"plenty", "65,536", 0.1}, {"plenty again", "65,536, again", 0.1},
+		{"exact", "1,000", 1.5}, {"exact again", "1,000, again", 1.5},
+	} {
+		of := func(figure func(wave) float64) float64 { return w.median(row.kind, figure) }
+		seconds := func(figure func(wave) time.Duration) string {
+			return fmt.Sprintf("%.2f s", of(func(w wave) float64 { return figure(w).Seconds() }))
 		}
-		return median(all)
+		fmt.Fprintf(out, "| %s | %s | %s | %s | %.3g | %.0f | %s, %s |\n", row.addresses,
+			seconds(func(w wave) time.Duration { return w.took }), seconds(func(w wave) time.Duration { return w.slowest }),
+			verdict(of(func(w wave) float64 { return w.writes(m.total()) }), row.writes, true),
+			of(func(w wave) float64 { return w.reads(m.total()) }), of(func(w wave) float64 { return float64(w.retries) }),
+			seconds(func(w wave) time.Duration { return w.cpu.APIServer }), seconds(func(w wave) time.Duration { return w.cpu.Etcd }))
 	}
-	seconds := func(kind string, figure func(wave) time.Duration) string {
-		return fmt.Sprintf("%.2f s", of(kind, func(w wave) float64 { return figure(w).Seconds() }))
-	}
-	took := func(w wave) time.Duration { return w.took }
-	for _, kind := range []string{"plenty", "plenty again", "exact", "exact again"} {
-		fmt.Fprintf(out, "| %s | %s | %s | %s | %.3g | %.0f | %s, %s |\n", map[string]string{
-			"plenty": "65,536", "plenty again": "65,536, again", "exact": "1,000", "exact again": "1,000, again"}[kind],
-			seconds(kind, took), seconds(kind, func(w wave) time.Duration { return w.slowest }),
-			verdict(of(kind, func(w wave) float64 { return w.writes(total) }), goals[kind], true),
-			of(kind, func(w wave) float64 { return w.reads(total) }), of(kind, func(w wave) float64 { return float64(w.retries) }),
-			seconds(kind, func(w wave) time.Duration { return w.cpu.APIServer }), seconds(kind, func(w wave) time.Duration { return w.cpu.Etcd }))
-	}
-	plenty, exact := of("plenty", func(w wave) float64 { return w.took.Seconds() }), of("exact", func(w wave) float64 { return w.took.Seconds() })
-	fmt.Fprintf(out, "\nExact against plenty, time until all have an address: %s.\n", verdict(exact/plenty, 3, true))
-	fmt.Fprintf(out, "\nThe calls of one exact run:\n\n```\n%s```\n", fleet.Table(waves["exact"][0].calls))
-	return nil
+	took := func(w wave) float64 { return w.took.Seconds() }
+	fmt.Fprintf(out, "\nExact against plenty, time until all have an address: %s.\n", verdict(w.median("exact", took)/w.median("plenty", took), 3, true))
+	fmt.Fprintf(out, "\nThe calls of one exact run:\n\n```\n%s```\n", fleet.Table(w["exact"][0].calls))
 }
 
 // kubeRoutes counts the prefixes that 100 nodes announce.
