@@ -266,7 +266,8 @@ func (r *Router) Again(t testing.TB) {
 	r.stop, r.ended = stop, make(chan struct{})
 	log := filepath.Join(r.dir, "log")
 	// The shell is replaced by the router, so that the process is the router.
-	argv := append([]string{"sh", "-c", `exec "$@" >>` + log + ` 2>&1`, "sh"}, r.driver.daemon(r.Config, r.dir)...)
+	script := `echo $$ >` + filepath.Join(r.dir, "process") + `; exec "$@" >>` + log + ` 2>&1`
+	argv := append([]string{"sh", "-c", script, "sh"}, r.driver.daemon(r.Config, r.dir)...)
 	cmd := r.host.Command(ctx, argv...)
 	if err := cmd.Start(); err != nil {
 		stop()
@@ -297,6 +298,15 @@ func (r *Router) Configure(t testing.TB) {
 	t.Helper()
 	if err := r.place("true"); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Signal sends the router's process a signal, by its name without the SIG.
+func (r *Router) Signal(t testing.TB, name string) {
+	t.Helper()
+	cmd := r.host.Command(context.Background(), "sh", "-c", `kill -s "$2" "$(cat "$1/process")"`, "sh", r.dir, name)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("signal %s for %s: %v: %s", name, r.Implementation, err, out)
 	}
 }
 

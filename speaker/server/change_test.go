@@ -143,6 +143,11 @@ func TestPasswordChange(t *testing.T) {
 			f.tor.Configure(t)
 			f.tor.Do(t, "configure")
 		},
+		routers.GoBGP: func(t *testing.T, f *fabric) {
+			f.tor.Config.Neighbors[0].Password = "new"
+			f.tor.Configure(t)
+			f.tor.Signal(t, "HUP")
+		},
 	}
 	table := interop.Open(t)
 	table.Lacks(t, "password changed", routers.OpenBGPD, "takes no TCP MD5 on Linux")
