@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -21,54 +22,20 @@ func TestMesh(t *testing.T) {
 			t.Fatalf("the pod has addresses %v, want one of each family", p.addresses)
 		}
 	}
-	reach := func(what string, pods ...pod) {
-		t.Helper()
-		await(t, what, func() error {
-			for _, p := range pods {
-				for _, q := range pods {
-					if err := p.ping(q); err != nil {
-						return err
-					}
-				}
-			}
-			return nil
-		})
-	}
 	since := one.meets(t, two, three)
-	reach("all pods reach each other", pods...)
-	unmoved := func(when string, others ...*node) {
-		t.Helper()
-		for name, now := range one.meets(t, others...) {
-			if was, is := since[name]; is && !was.Equal(now) {
-				t.Errorf("%s: the session with %s is another one", when, name)
-			}
-		}
-	}
+	reach(t, "all pods reach each other", pods...)
 
 	// A part of a block, which another node was lent, is the longer match everywhere.
 	c.pool(t, "few", "10.244.1.0/30", "fd00:244:0:1::/126")
-	lent := []pod{one.pod(t, "few"), two.pod(t, "few"), pods[2]}
-	reach("the pods of a block and of what was lent of it", lent...)
+	reach(t, "the pods of a block and of what was lent of it", one.pod(t, "few"), two.pod(t, "few"), pods[2])
 
 	four := c.node(t, 4)
 	pods = append(pods, four.pod(t, "web"))
-	unmoved("a node came", two, three, four)
-	reach("the pods of the new node, too", pods...)
+	one.keeps(t, since, "a node came", two, three, four)
+	reach(t, "the pods of the new node, too", pods...)
 
-	// It dies, and is declared dead.
-	three.kill(t)
-	three.Run(t, "ip", "link", "set", "eth0", "down")
-	for _, remove := range []func() error{
-		func() error { return c.admin.CoreV1().Nodes().Delete(t.Context(), three.name, metav1.DeleteOptions{}) },
-		func() error {
-			return c.resource("nodespeakers").Delete(t.Context(), three.name, metav1.DeleteOptions{})
-		},
-	} {
-		if err := remove(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	unmoved("a node was removed", two, four)
+	three.die(t)
+	one.keeps(t, since, "a node was removed", two, four)
 	await(t, "its routes are gone", func() error {
 		routes, err := one.learned()
 		if slices.ContainsFunc(routes, func(r string) bool {
@@ -81,26 +48,70 @@ func TestMesh(t *testing.T) {
 
 	// It counts as gone while it lives, and is back.
 	c.patch(t, "nodespeakers", four.name, `{"spec":{"fence":{"since":"2026-01-01T00:00:00Z"}}}`)
-	unmoved("a node was fenced", two)
+	one.keeps(t, since, "a node was fenced", two)
 	c.patch(t, "nodespeakers", four.name, `{"spec":{"fence":null}}`)
-	unmoved("a fence was lifted", two, four)
-	pods = []pod{pods[0], pods[1], pods[3]}
-	reach("the pods that are left", pods...)
+	one.keeps(t, since, "a fence was lifted", two, four)
+	reach(t, "the pods that are left", pods[0], pods[1], pods[3])
 
-	// Without the API server an agent begins with the nodes that it knew.
+	c.restartWithoutAPIServer(t, pods[0], pods[1], one, two, four)
+}
+
+// reach waits until each of the pods reaches each.
+func reach(t *testing.T, what string, pods ...pod) {
+	t.Helper()
+	await(t, what, func() error {
+		for _, p := range pods {
+			for _, q := range pods {
+				if err := p.ping(q); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// keeps waits until the node has sessions with others and no other peers; those that it
+// had since are the same ones.
+func (n *node) keeps(t *testing.T, since map[string]time.Time, when string, others ...*node) {
+	t.Helper()
+	for name, now := range n.meets(t, others...) {
+		if was, is := since[name]; is && !was.Equal(now) {
+			t.Errorf("%s: the session with %s is another one", when, name)
+		}
+	}
+}
+
+// die kills a node, which is then declared dead.
+func (n *node) die(t *testing.T) {
+	t.Helper()
+	n.kill(t)
+	n.Run(t, "ip", "link", "set", "eth0", "down")
+	if err := n.admin.CoreV1().Nodes().Delete(t.Context(), n.name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.resource("nodespeakers").Delete(t.Context(), n.name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// restartWithoutAPIServer: without the API server the agent of two begins with the nodes
+// that it knew, and no packet is lost from a pod of one to a pod of two.
+func (c *cluster) restartWithoutAPIServer(t *testing.T, from, to pod, one, two, other *node) {
+	t.Helper()
 	if err := c.StopAPIServer(); err != nil {
 		t.Fatal(err)
 	}
-	lost := pods[0].stream(t, pods[1])
+	lost := from.stream(t, to)
 	two.kill(t)
 	two.start(t)
-	two.meets(t, one, four)
-	one.meets(t, two, four)
+	two.meets(t, one, other)
+	one.meets(t, two, other)
 	lost("an agent was killed and started")
 	if err := c.StartAPIServer(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	since = one.meets(t, two, four)
-	two.meets(t, one, four)
-	unmoved("the API server is back", two, four)
+	since := one.meets(t, two, other)
+	two.meets(t, one, other)
+	one.keeps(t, since, "the API server is back", two, other)
 }
