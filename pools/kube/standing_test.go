@@ -54,86 +54,105 @@ func (l *line) RoundTrip(r *http.Request) (*http.Response, error) {
 	return l.next.RoundTrip(r)
 }
 
+// outpost is a node at the end of a line, which claims blocks of the pool "fleeting".
+type outpost struct {
+	*line
+	watcher  *Watcher
+	requests *counter
+}
+
+// outpost starts one that watches until the test ends.
+func (c real) outpost(t *testing.T) *outpost {
+	t.Helper()
+	o := &outpost{line: &line{}}
+	config := rest.CopyConfig(c.Config())
+	config.Dial = o.dial
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper { o.next = next; return o })
+	var client *Client
+	client, o.requests = counted(t, config)
+	o.watcher = client.Watcher("n1")
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = o.watcher.Run(ctx, Sight{})
+	}()
+	t.Cleanup(func() { cancel(); <-ended })
+	return o
+}
+
+// shown says whether the watch has shown the pool, and not yet its end.
+func (o *outpost) shown() bool { _, ok := o.watcher.pools.get("", "fleeting"); return ok }
+
+// reads is how often the pool was read since it was asked for last.
+func (o *outpost) reads() (n int) {
+	for _, made := range o.requests.take() {
+		if strings.Contains(made, "metadata.name%3Dfleeting") {
+			n++
+		}
+	}
+	return n
+}
+
+func (o *outpost) claim(ctx context.Context, p string) error {
+	b := webBlock("n1", p)
+	b.Pool = "fleeting"
+	_, err := o.watcher.Store().Create(ctx, b)
+	return err
+}
+
 // deletedUnseen has pools deleted while a node is cut off: when it is back, its claims
 // may be quicker than its watch.
 func (c real) deletedUnseen(t *testing.T) {
 	c.empty(t)
-	l := &line{}
-	config := rest.CopyConfig(c.Config())
-	config.Dial = l.dial
-	config.Wrap(func(next http.RoundTripper) http.RoundTripper { l.next = next; return l })
 	const pool = `{apiVersion: fairway.network/v1alpha1, kind: AddressPool, metadata: {name: fleeting}, spec: {addresses: [10.77.0.0/24]}}`
 	if err := c.Apply(t.Context(), pool); err != nil {
 		t.Fatal(err)
 	}
-	agent, requests := counted(t, config)
-	reads := func() (n int) {
-		for _, made := range requests.take() {
-			if strings.Contains(made, "metadata.name%3Dfleeting") {
-				n++
-			}
-		}
-		return n
-	}
-	w := agent.Watcher("n1")
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		_ = w.Run(ctx, Sight{})
-	}()
-	defer func() { cancel(); <-ended }()
-	shown := func() bool { _, ok := w.pools.get("", "fleeting"); return ok }
-	await(t, "the pool is shown", shown)
-	s := w.Store()
-	claim := func(p string) error {
-		b := webBlock("n1", p)
-		b.Pool = "fleeting"
-		_, err := s.Create(t.Context(), b)
-		return err
-	}
-	if err := claim("10.77.0.0/26"); err != nil {
+	o := c.outpost(t)
+	await(t, "the pool is shown", o.shown)
+	if err := o.claim(t.Context(), "10.77.0.0/26"); err != nil {
 		t.Errorf("while the watch is open: %v", err)
 	}
-	if n := reads(); n != 0 {
+	if n := o.reads(); n != 0 {
 		t.Errorf("%d reads of a pool that is watched", n)
 	}
 
-	l.sever()
-	l.late.Store(true)
+	o.sever()
+	o.late.Store(true)
 	if _, err := c.Kubectl(t.Context(), "delete", "addresspool", "fleeting"); err != nil {
 		t.Fatal(err)
 	}
-	l.cut.Store(false)
-	if err := claim("10.77.0.64/26"); err == nil || !shown() {
-		t.Errorf("a claim in a pool that is gone, which the node does not know (%t): %v", shown(), err)
+	o.cut.Store(false)
+	if err := o.claim(t.Context(), "10.77.0.64/26"); err == nil || !o.shown() {
+		t.Errorf("a claim in a pool that is gone, which the node does not know (%t): %v", o.shown(), err)
 	}
 	if err := c.Apply(t.Context(), strings.Replace(pool, "77.0.0/24", "78.0.0/24", 1)); err != nil {
 		t.Fatal(err)
 	}
-	if err := claim("10.77.0.64/26"); err == nil || !strings.Contains(err.Error(), "UID") {
+	if err := o.claim(t.Context(), "10.77.0.64/26"); err == nil || !strings.Contains(err.Error(), "UID") {
 		t.Errorf("a claim in a pool that was made anew: %v", err)
 	}
-	l.late.Store(false)
+	o.late.Store(false)
 	await(t, "the node sees the new pool", func() bool {
-		p, _ := w.pools.get("", "fleeting")
+		p, _ := o.watcher.pools.get("", "fleeting")
 		return len(p.Spec.Addresses) == 1 && p.Spec.Addresses[0] == "10.78.0.0/24"
 	})
-	reads()
+	o.reads()
 	for _, cell := range []string{"10.78.0.0/26", "10.78.0.64/26"} {
-		if err := claim(cell); err != nil {
+		if err := o.claim(t.Context(), cell); err != nil {
 			t.Errorf("%s in the new pool: %v", cell, err)
 		}
 	}
-	if n := reads(); n != 1 {
+	if n := o.reads(); n != 1 {
 		t.Errorf("%d reads of the pool for two claims after a lost connection, want 1", n)
 	}
-	c.claimsNothingOfADeletedPool(t, l, claim)
+	c.claimsNothingOfADeletedPool(t, o)
 }
 
 // claimsNothingOfADeletedPool has the pool deleted unseen, and kept by a finalizer: it may
 // go at any moment.
-func (c real) claimsNothingOfADeletedPool(t *testing.T, l *line, claim func(string) error) {
+func (c real) claimsNothingOfADeletedPool(t *testing.T, o *outpost) {
 	t.Helper()
 	finalizers := func(list string) {
 		t.Helper()
@@ -141,16 +160,16 @@ func (c real) claimsNothingOfADeletedPool(t *testing.T, l *line, claim func(stri
 			t.Fatal(err)
 		}
 	}
-	l.sever()
-	l.late.Store(true)
+	o.sever()
+	o.late.Store(true)
 	finalizers(`["fairway.network/test"]`)
 	if _, err := c.Kubectl(t.Context(), "delete", "addresspool", "fleeting", "--wait=false"); err != nil {
 		t.Fatal(err)
 	}
-	l.cut.Store(false)
-	if err := claim("10.78.0.128/26"); err == nil || !strings.Contains(err.Error(), "being deleted") {
+	o.cut.Store(false)
+	if err := o.claim(t.Context(), "10.78.0.128/26"); err == nil || !strings.Contains(err.Error(), "being deleted") {
 		t.Errorf("a claim in a pool that is about to go: %v", err)
 	}
 	finalizers(`[]`)
-	l.late.Store(false)
+	o.late.Store(false)
 }
