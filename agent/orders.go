@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/fairway-network/fairway/agent/cni"
@@ -76,7 +77,7 @@ func (d *desk) tellHeeded() {
 func (d *desk) ordersHeeded() string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if heeded := d.node.Heeded(); heeded != exchange.NoOrders {
+	if heeded := d.node.Heeded(); !strings.HasPrefix(heeded, exchange.NoOrders) {
 		return heeded
 	}
 	return ""

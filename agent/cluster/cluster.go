@@ -47,6 +47,9 @@ type Cluster struct {
 	watcher *kube.Watcher
 	past    *sight        // what an earlier one saw; nil for nothing
 	news    chan struct{} // of size one: there is something to be kept
+	// unordered is how often there was no NodeSpeaker when one was to be shown. It
+	// belongs to the watch of that.
+	unordered int
 
 	mu       sync.Mutex
 	changed  chan struct{} // closed and replaced at each change
@@ -96,7 +99,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 			}
 		},
 		Speaker: func(s *v1alpha1.NodeSpeaker) {
-			fence, orders := fenceOf(s), ordersOf(s)
+			fence, orders := fenceOf(s), c.ordersOf(s)
 			if old := c.State(); fence != old.Fence || orders != old.Orders {
 				c.update(func() {
 					c.state.Fence, c.state.Orders = fence, orders
@@ -109,10 +112,13 @@ func (c *Cluster) Run(ctx context.Context) error {
 }
 
 // ordersOf is another one whenever the controller has set or removed a fence, of
-// which none may be seen by a node that is cut off.
-func ordersOf(s *v1alpha1.NodeSpeaker) string {
+// which none may be seen by a node that is cut off. Each time that there is no
+// NodeSpeaker one may have come and gone, with its fence: nothing is shown twice unless
+// something has happened, or the watch has begun anew.
+func (c *Cluster) ordersOf(s *v1alpha1.NodeSpeaker) string {
 	if s == nil {
-		return exchange.NoOrders
+		c.unordered++
+		return fmt.Sprintf("%s/%d", exchange.NoOrders, c.unordered)
 	}
 	return fmt.Sprintf("%s/%d", s.UID, s.Generation)
 }

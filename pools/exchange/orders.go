@@ -2,8 +2,9 @@ package exchange
 
 import "time"
 
-// NoOrders is the number of those of a node that there is no place to leave any for.
-// Its blocks may have been taken without a word.
+// NoOrders is the number of those of a node that there is no place to leave any for, or
+// begins it, where something tells one time of that from the next. Its blocks may have
+// been taken without a word: a place for orders may have come and gone in between.
 const NoOrders = "none"
 
 // ordersTime is how long a node that has its blocks from its journal waits with new
