@@ -85,6 +85,7 @@ type Agent struct {
 	admittedAt time.Time
 	fenced     chan struct{} // of size one: the fence changed
 	hurried    chan struct{} // of size one: a report is due
+	heeded     chan struct{} // of size one: orders were heeded
 	calls      chan struct{} // of size one: look again
 	flushes    map[pools.Family]flusher
 	told       *told
@@ -129,7 +130,7 @@ type Agent struct {
 // or Close must follow.
 func New(ctx context.Context, parts Parts, s Settings) (*Agent, error) {
 	a := &Agent{
-		Parts: parts, calls: make(chan struct{}, 1), fenced: make(chan struct{}, 1), hurried: make(chan struct{}, 1), flushes: newFlushers(), started: make(chan struct{}),
+		Parts: parts, calls: make(chan struct{}, 1), fenced: make(chan struct{}, 1), hurried: make(chan struct{}, 1), heeded: make(chan struct{}, 1), flushes: newFlushers(), started: make(chan struct{}),
 		stop: make(chan struct{}), drained: make(chan struct{}), told: newTold(parts.RunDir, parts.Boot, time.Now), paths: newPaths(parts.Speaker, parts.Log),
 		withdrawn: map[netip.Prefix]bool{}, closingSince: map[netip.Prefix]time.Time{},
 		memory: newMemory(parts.RunDir, parts.Boot), upkeep: newUpkeep(parts.RunDir, parts.Boot), mesh: newMesh(parts.RunDir, parts.Boot), every: usualCadence(), misfits: map[string]string{},
@@ -216,6 +217,7 @@ func (a *Agent) Run(ctx context.Context) (err error) {
 		work.Go(func() { a.auditFenced(serving) })
 		work.Go(func() { a.findLost(serving) })
 		work.Go(func() { a.report(serving) })
+		work.Go(func() { a.confirmHeeded(serving) })
 		work.Go(func() { a.watchMesh(serving) })
 	}
 	a.door.open(a.leases())

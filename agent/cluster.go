@@ -34,6 +34,9 @@ type Cluster interface {
 	Warn(ctx context.Context, o pools.Owner, reason, message string) error
 	// Report tells who looks after this node.
 	Report(ctx context.Context, r Report) error
+	// Confirm says what Report says of these orders, sooner, if somebody waits for that
+	// alone: a fence that is to be lifted.
+	Confirm(ctx context.Context, orders string) error
 	// WatchMesh calls changed with the nodes that take part in a mesh, this one
 	// among them if it is known to, when they are known and whenever they may be
 	// others, until ctx ends.
@@ -67,8 +70,9 @@ type ClusterState struct {
 	// anew, and has said so.
 	Lifting bool
 	// Orders is another one after each change of the Fence, also one that was
-	// undone before anybody here saw it; exchange.NoOrders when nobody can have given any,
-	// and "" while they have not been shown since the agent's start.
+	// undone before anybody here saw it; one that begins with exchange.NoOrders when
+	// nobody can have given any, and "" while they have not been shown since the
+	// agent's start.
 	Orders string
 }
 

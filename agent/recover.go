@@ -85,10 +85,7 @@ func (a *Agent) restore(ctx context.Context, d *desk, s *Settings, folded []pool
 		return err
 	}
 	lost, err := d.ledger.Restore(folded, d.now())
-	for _, rec := range lost {
-		err = errors.Join(err, d.reclaim(ctx, rec))
-	}
-	if err != nil {
+	if err = errors.Join(err, a.reclaim(ctx, d, lost)); err != nil {
 		return err
 	}
 	d.keepUnfit(unfit, folded, a.told, s)
@@ -113,7 +110,7 @@ func newDesk(ctx context.Context, a *Agent, j *journal.Journal) *desk {
 		reach: newReach(&netipx.IPSet{}), unfit: map[netip.Prefix]*unfit{}, turns: map[pools.Attachment]*turn{},
 		trouble: trouble{flush: map[pools.Family]error{}},
 	}
-	d.heeded, d.called = a.hurryReport, a.metrics.called
+	d.heeded, d.called = a.hurryConfirmation, a.metrics.called
 	if a.Cluster != nil {
 		d.warn = a.Cluster.Warn
 	}
@@ -146,6 +143,22 @@ func (a *Agent) holdAll(ctx context.Context, d *desk, history []pools.Record, ow
 		return nil, err
 	}
 	return d.node.Found(requests, own, d.now())
+}
+
+// reclaim claims the blocks around standing leases that no block held has. A store that
+// nodes share claims in no pool of which it does not know yet that it is there: what an
+// earlier agent has left of the cluster does not do.
+func (a *Agent) reclaim(ctx context.Context, d *desk, lost []pools.Record) error {
+	if len(lost) > 0 && a.Cluster != nil {
+		if _, err := a.awaitCluster(ctx); err != nil {
+			return err
+		}
+	}
+	var errs []error
+	for _, rec := range lost {
+		errs = append(errs, d.reclaim(ctx, rec))
+	}
+	return errors.Join(errs...)
 }
 
 // reclaim claims the blocks around a standing lease that no block held has,

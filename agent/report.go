@@ -58,6 +58,39 @@ func (a *Agent) awaitReport(ctx context.Context, wait time.Duration) bool {
 	return ctx.Err() == nil
 }
 
+// confirmHeeded tells the cluster of orders as soon as they are heeded, until ctx ends: a
+// fence stays until then, and a report waits for a speaker that is silent, and at the API
+// server behind all that nobody waits for. It says the same, should this fail for good.
+func (a *Agent) confirmHeeded(ctx context.Context) {
+	var failed setbacks
+	var again <-chan time.Time
+	for {
+		select {
+		case <-a.heeded:
+		case <-again:
+		case <-ctx.Done():
+			return
+		}
+		if err := a.Cluster.Confirm(ctx, a.confirm()); err != nil {
+			wait, _ := failed.count(err, 0)
+			a.Log.Debug("orders that were heeded were not confirmed", "err", err, "again", wait)
+			again = time.After(around(wait))
+		} else {
+			failed, again = setbacks{}, nil
+		}
+	}
+}
+
+// hurryConfirmation has orders that were heeded confirmed now, and then reported. It
+// never blocks.
+func (a *Agent) hurryConfirmation() {
+	select {
+	case a.heeded <- struct{}{}:
+	default:
+	}
+	a.hurryReport()
+}
+
 // confirm returns the orders that were heeded and are remembered: the controller
 // relies on it that no later agent needs to hear of them.
 func (a *Agent) confirm() (orders string) {

@@ -32,6 +32,20 @@ func (c *Cluster) Report(ctx context.Context, r agent.Report) error {
 	return c.Client.Report(ctx, c.Node, before.UID, c.statusOf(r, before))
 }
 
+// Confirm implements agent.Cluster: it writes nothing of the status but what the agent
+// has acted on, while a fence that is to be lifted waits for it.
+func (c *Cluster) Confirm(ctx context.Context, orders string) error {
+	s := c.watcher.Speaker()
+	if s == nil || s.Spec.Fence == nil || !s.Spec.Fence.Lifting {
+		return nil
+	}
+	generation := heeded(orders, *s)
+	if generation == s.Status.ObservedGeneration {
+		return nil
+	}
+	return c.Client.Confirm(ctx, *s.DeepCopy(), generation)
+}
+
 // heeded is the generation of the spec of s that the agent has acted on, by what
 // ordersOf has made of it; as before if they are orders of another object.
 func heeded(orders string, s v1alpha1.NodeSpeaker) int64 {

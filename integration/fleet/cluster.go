@@ -100,6 +100,9 @@ func (c *cluster) Warn(context.Context, pools.Owner, string, string) error { ret
 // Report tells nobody.
 func (c *cluster) Report(context.Context, agent.Report) error { return nil }
 
+// Confirm tells nobody.
+func (c *cluster) Confirm(context.Context, string) error { return nil }
+
 // WatchMesh has no nodes to show.
 func (c *cluster) WatchMesh(ctx context.Context, _ func([]agent.MeshNode)) error {
 	<-ctx.Done()

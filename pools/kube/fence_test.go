@@ -108,7 +108,16 @@ func (c real) fences(t *testing.T) {
 	if _, err := c.Node(node).Take(ctx, block); err != nil { // as the agent does
 		t.Fatal(err)
 	}
-	c.heeds(t, node)
+	seen := c.speakerOf(t, node)
+	if err := c.admin.Confirm(ctx, seen, seen.Generation); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.admin.Confirm(ctx, seen, 7); !errors.Is(err, exchange.ErrConflict) {
+		t.Errorf("what was changed since is confirmed: %v", err)
+	}
+	if now := c.speakerOf(t, node); now.Status.ObservedGeneration != seen.Generation || len(now.ManagedFields) == 0 {
+		t.Errorf("of generation %d, %d is confirmed, by %v", seen.Generation, now.Status.ObservedGeneration, now.ManagedFields)
+	}
 	if err := custodian.RemoveFence(ctx, lifting); !errors.Is(err, exchange.ErrConflict) {
 		t.Errorf("it is taken off as it was before: %v", err)
 	}

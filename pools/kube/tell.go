@@ -71,6 +71,16 @@ func (c *Client) Report(ctx context.Context, node string, uid types.UID, status 
 	return c.writeStatus(ctx, node, "", status)
 }
 
+// Confirm writes into the status of s, as it was read, the generation of its spec that
+// the node's agent has acted on, and nothing else. The error is exchange.ErrConflict if s
+// was changed since. It is an update, and a Report a patch: by that the API server's
+// priorities tell what a fence waits for from what nobody does.
+func (c *Client) Confirm(ctx context.Context, s v1alpha1.NodeSpeaker, generation int64) error {
+	s.Status.ObservedGeneration = generation
+	r := c.own.Put().Resource(v1alpha1.NodeSpeakers).Name(s.Name).SubResource("status").Body(&s)
+	return write(ctx, "confirm the orders of node "+s.Name, r, &v1alpha1.NodeSpeaker{})
+}
+
 // writeStatus replaces the status as a whole. The API server takes no notice of a UID
 // in a patch of a status, but for a test of it.
 func (c *Client) writeStatus(ctx context.Context, node string, uid types.UID, status v1alpha1.NodeSpeakerStatus) error {
