@@ -180,7 +180,7 @@ func restarts() []mutation {
 		},
 		{
 			"journal: a claim is not in it", holding,
-			"if err := n.Keep(pools.Record{Op: pools.Claimed, Pool: st.Pool, At: n.now, Block: &st.Block}); err != nil {", "if err := error(nil); err != nil {",
+			"if err := n.Keep(pools.Record{Op: pools.Claimed, Pool: st.Pool, At: n.now, Block: &block}); err != nil {", "if err := error(nil); err != nil && block.Prefix.IsValid() {",
 		},
 		{
 			"journal: what others have is not in it", holding,
