@@ -63,6 +63,17 @@ func set(name string) string {
 // these families: it does if it does not fail.
 func (s *Sheet) Try(t testing.TB, option string, i router.Implementation, families ...router.Family) {
 	t.Helper()
+	s.try(t, option, i, works(families))
+}
+
+// Partly is Try of what an implementation can't have whole, and why.
+func (s *Sheet) Partly(t testing.TB, option string, i router.Implementation, why string, families ...router.Family) {
+	t.Helper()
+	s.try(t, option, i, works(families)+"; "+why)
+}
+
+func (s *Sheet) try(t testing.TB, option string, i router.Implementation, cell string) {
+	t.Helper()
 	s.known(t, option)
 	t.Cleanup(func() {
 		s.mu.Lock()
@@ -71,7 +82,7 @@ func (s *Sheet) Try(t testing.TB, option string, i router.Implementation, famili
 			s.partial = true
 			return
 		}
-		s.rows[option][i] = works(families)
+		s.rows[option][i] = cell
 	})
 }
 

@@ -40,7 +40,8 @@ func Options() []Option {
 		{"graceful restart of the router", "it is killed and started again; what was learned stays in the node's kernel, and goes if the router tells it no more", "integration/learned TestRouterRestarts"},
 		{"learned routes", "they are in the node's kernel and in no other router; changes, limits and withdrawals follow", "integration/learned TestRoutesOfTwoRouters"},
 		{"IPv4 prefixes with IPv6 next hops", "learned from two routers, they are in the node's kernel with both next hops", "integration/learned TestIPv4OverIPv6"},
-		{"unnumbered", "the node finds the router by its interface, learns the way to a client and is reached by it; a link that comes and goes, and BFD", "integration/unnumbered TestUnnumbered"},
+		{"unnumbered", "the node finds two routers by their links, both fe80::1, and tells each other things; a link that comes and goes", "speaker/server TestUnnumberedTwins"},
+		{"unnumbered, with packets", "the node learns the way to a client and is reached by it, also while it restarts; BFD", "integration/unnumbered TestUnnumbered"},
 		{"BFD", "single-hop and multihop sessions; timers that change, a session that is taken away", "bfd TestTimersAndPeersChange"},
 		{"long-lived graceful restart", "the speaker is away for longer; the routes are there as stale ones, and fresh at the end", "speaker/server TestLongLivedRestart"},
 	}

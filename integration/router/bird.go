@@ -36,7 +36,7 @@ func (bird) file(c Config, _ string) string {
 			line("  %s;", l)
 		}
 		for _, f := range n.families() {
-			line("  %s { import all; export all; %s };", f, birdPaths(n))
+			line("  %s { import all; export all; %s };", f, birdPaths(n)+birdHops(n, f))
 		}
 		line("}")
 	}
@@ -53,7 +53,7 @@ func birdNeighbor(c Config, n Neighbor) []string {
 		port = 179
 	}
 	lines := []string{
-		fmt.Sprintf("local %s port %d as %d", c.local(n), c.port(), asn),
+		fmt.Sprintf("local %s port %d as %d", c.local(n).WithZone(""), c.port(), asn),
 		fmt.Sprintf("neighbor %s port %d as %d", n.Address, port, n.ASN),
 		"strict bind on", "connect retry time 1", "error wait time 1, 5",
 	}
@@ -82,6 +82,14 @@ func birdNeighbor(c Config, n Neighbor) []string {
 	add(n.GracefulRestart > 0, "graceful restart time %d", int(n.GracefulRestart/time.Second))
 	add(n.Reflect, "rr client")
 	return append(lines, n.Extra...)
+}
+
+// birdHops are needed for IPv4 prefixes over a link without IPv4 (RFC 8950).
+func birdHops(n Neighbor, f Family) string {
+	if n.Address.Zone() != "" && f == IPv4 {
+		return "extended next hop on;"
+	}
+	return ""
 }
 
 func birdPaths(n Neighbor) string {

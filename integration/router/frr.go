@@ -33,7 +33,7 @@ func (frr) file(c Config, _ string) string {
 	}
 	for _, n := range c.Neighbors {
 		for _, l := range frrNeighbor(c, n) {
-			line(" neighbor %s %s", n.Address, l)
+			line(" neighbor %s %s", frrName(n.Address), l)
 		}
 	}
 	for _, f := range []Family{IPv4, IPv6} {
@@ -45,7 +45,7 @@ func (frr) file(c Config, _ string) string {
 		}
 		for _, n := range c.Neighbors {
 			for _, l := range frrFamily(n, f) {
-				line("  neighbor %s %s", n.Address, l)
+				line("  neighbor %s %s", frrName(n.Address), l)
 			}
 		}
 		line(" exit-address-family")
@@ -53,8 +53,19 @@ func (frr) file(c Config, _ string) string {
 	return b.String()
 }
 
+// frrName is what FRR calls a neighbor.
+func frrName(a netip.Addr) string {
+	if a.Zone() != "" {
+		return a.Zone()
+	}
+	return a.String()
+}
+
 func frrNeighbor(c Config, n Neighbor) []string {
 	lines := []string{fmt.Sprintf("remote-as %d", n.ASN)}
+	if n.Address.Zone() != "" {
+		lines[0] = "interface " + lines[0]
+	}
 	add := func(when bool, format string, args ...any) {
 		if when {
 			lines = append(lines, fmt.Sprintf(format, args...))
@@ -70,7 +81,7 @@ func frrNeighbor(c Config, n Neighbor) []string {
 	add(c.Loopback && n.Multihop == 0 && n.TTLSecurity == 0, "disable-connected-check")
 	seconds := int(n.HoldTime / time.Second)
 	add(seconds > 0, "timers %d %d", seconds/3, seconds)
-	if a := c.local(n); a.IsValid() && n.Dials {
+	if a := c.local(n); a.IsValid() && a.Zone() == "" && n.Dials {
 		add(true, "update-source %s", a)
 	}
 	return append(lines, n.Extra...)
@@ -97,12 +108,28 @@ func frrFamily(n Neighbor, f Family) []string {
 }
 
 func (frr) daemon(c Config, dir string) []string {
-	argv := []string{frrDaemon, "-Z", "-n", "-S", "-f", filepath.Join(dir, "conf"), "-p", strconv.Itoa(int(c.port())), "-P", "0",
+	argv := []string{frrDaemon, "-n", "-S", "-f", filepath.Join(dir, "conf"), "-p", strconv.Itoa(int(c.port())), "-P", "0",
 		"--vty_socket", dir, "-i", filepath.Join(dir, "pid"), "--log", "file:" + filepath.Join(dir, "log-bgpd")}
+	if c.onLinks() {
+		return frrWithZebra(dir, argv)
+	}
+	argv = append(argv, "-Z")
 	for _, a := range c.Addresses {
 		argv = append(argv, "-l", a.String())
 	}
 	return argv
+}
+
+const zebraDaemon = "/usr/lib/frr/zebra"
+
+// frrWithZebra runs bgpd with the daemon that advertises the router on its links and
+// hears its neighbors there, and which ends with it.
+func frrWithZebra(dir string, bgpd []string) []string {
+	zebra := filepath.Join(dir, "zebra")
+	script := `chmod 711 "$1" && install -d -o frr -g frr "$2" && ` +
+		zebraDaemon + ` -d -P 0 -z "$2/api" --vty_socket "$2" -i "$2/pid" --log "file:$1/log-zebra" && shift 2 && exec "$@"`
+	argv := []string{"unshare", "--pid", "--fork", "--kill-child", "--", "sh", "-c", script, "sh", dir, zebra}
+	return append(append(argv, bgpd...), "-z", filepath.Join(zebra, "api"))
 }
 
 func (frr) control(dir string) []string { return []string{"vtysh", "--vty_socket", dir, "-c"} }
@@ -171,7 +198,8 @@ func (p frrPath) route(prefix string) (Route, error) {
 }
 
 func (frr) neighbor(ask asker, a netip.Addr) (State, error) {
-	out, err := ask(fmt.Sprintf("show bgp neighbors %s json", a))
+	name := frrName(a)
+	out, err := ask(fmt.Sprintf("show bgp neighbors %s json", name))
 	if err != nil {
 		return State{}, err
 	}
@@ -185,7 +213,7 @@ func (frr) neighbor(ask asker, a netip.Addr) (State, error) {
 		BGPState             string
 		BGPTimerHoldTimeMsec int `json:"bgpTimerHoldTimeMsecs"`
 	}
-	one, has := all[a.String()]
+	one, has := all[name]
 	if !has {
 		return State{}, fmt.Errorf("%s: %w: %s", a, errNoNeighbor, out)
 	}

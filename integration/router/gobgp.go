@@ -19,6 +19,9 @@ func (gobgp) file(c Config, _ string) string {
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	var listen []string
 	for _, a := range c.Addresses {
+		if a.Zone() != "" {
+			a = netip.IPv6Unspecified()
+		}
 		listen = append(listen, fmt.Sprintf("%q", a))
 	}
 	line("[global.config]\nas = %d\nrouter-id = %q\nport = %d\nlocal-address-list = [%s]", c.ASN, c.routerID(), c.port(), strings.Join(listen, ", "))
@@ -30,7 +33,12 @@ func (gobgp) file(c Config, _ string) string {
 }
 
 func gobgpNeighbor(line func(string, ...any), c Config, n Neighbor) {
-	line("[[neighbors]]\n[neighbors.config]\nneighbor-address = %q\npeer-as = %d", n.Address, n.ASN)
+	line("[[neighbors]]\n[neighbors.config]\npeer-as = %d", n.ASN)
+	if zone := n.Address.Zone(); zone != "" {
+		line("neighbor-interface = %q", zone)
+	} else {
+		line("neighbor-address = %q", n.Address)
+	}
 	if n.LocalASN != 0 {
 		line("local-as = %d", n.LocalASN)
 	}
@@ -41,7 +49,9 @@ func gobgpNeighbor(line func(string, ...any), c Config, n Neighbor) {
 	if n.Port != 0 {
 		line("remote-port = %d", n.Port)
 	}
-	if a := c.local(n); a.IsValid() {
+	if a := c.local(n); a.Zone() != "" {
+		line("local-address = \"::\"")
+	} else if a.IsValid() {
 		line("local-address = %q", a)
 	}
 	seconds := int(n.HoldTime / time.Second)
@@ -79,8 +89,14 @@ func gobgpNeighbor(line func(string, ...any), c Config, n Neighbor) {
 	}
 }
 
-func (gobgp) daemon(_ Config, dir string) []string {
-	return []string{"gobgpd", "--pprof-disable", "-t", "toml", "-f", filepath.Join(dir, "conf"), "--api-hosts", "unix://" + filepath.Join(dir, "ctl"), "-l", "info"}
+func (gobgp) daemon(c Config, dir string) []string {
+	argv := []string{"gobgpd", "--pprof-disable", "-t", "toml", "-f", filepath.Join(dir, "conf"), "--api-hosts", "unix://" + filepath.Join(dir, "ctl"), "-l", "info"}
+	for _, n := range c.Neighbors {
+		if n.Address.Zone() != "" { // whom it takes for the neighbor there is whom the kernel knows
+			argv = append([]string{"sh", "-c", `ping -c 1 -w 10 "$1" && shift && exec "$@"`, "sh", n.Address.String()}, argv...)
+		}
+	}
+	return argv
 }
 
 func (gobgp) control(dir string) []string {

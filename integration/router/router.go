@@ -64,6 +64,8 @@ type Config struct {
 
 // Neighbor is what a router speaks with.
 type Neighbor struct {
+	// Address has a zone where the session is over link-local addresses: the router's
+	// interface. FRR and GoBGP are told that alone, and find out the rest.
 	Address netip.Addr
 	ASN     uint32
 	// LocalASN is the router's own towards this neighbor; 0 is Config.ASN.
@@ -101,6 +103,12 @@ func (n Neighbor) families() []Family {
 		return []Family{IPv4}
 	}
 	return []Family{IPv6}
+}
+
+// onLinks says whether there is a neighbor on a link without addresses but link-local
+// ones.
+func (c Config) onLinks() bool {
+	return slices.ContainsFunc(c.Neighbors, func(n Neighbor) bool { return n.Address.Zone() != "" })
 }
 
 // local is the router's end of the session with n.

@@ -28,6 +28,7 @@ const (
 
 const agentFile = `node: node1
 bgp: {asn: 64512, routerID: 10.0.0.1}
+metrics: {address: "127.0.0.1:9479"}
 templates:
 - name: tor
   bfd: {enabled: true, interval: 200ms, receiveInterval: 200ms, multiplier: 5}
@@ -35,6 +36,9 @@ templates:
 peers:
 - {name: tor1, template: tor, interface: eth1}
 - {name: tor2, template: tor, interface: eth2, asn: 65002}
+announcements:
+- {peers: [tor1], communities: ["64512:1"], med: 11}
+- {peers: [tor2], largeCommunities: ["64512:1:2"], prepend: 1}
 pools:
 - {name: web, addresses: [10.244.120.0/24], blockSize: 16}
 `
@@ -59,6 +63,7 @@ router bgp 65001
  exit-address-family
  address-family ipv6 unicast
   network 2001:db8:1::/64
+  network 2001:db8:9::/64
   neighbor eth2 activate
 `
 
@@ -75,7 +80,7 @@ log "/var/log/bird.log" all;
 protocol device {}
 protocol kernel { ipv4 { export all; }; }
 protocol static { ipv4; route 192.0.2.22/32 via "eth1"; }
-protocol static { ipv6; route 2001:db8:2::/64 blackhole; }
+protocol static { ipv6; route 2001:db8:2::/64 blackhole; route 2001:db8:9::/64 blackhole; }
 protocol radv { interface "eth2" { min ra interval 3; max ra interval 5; default lifetime 0; }; }
 protocol bfd { interface "eth2" { interval 200 ms; multiplier 5; }; }
 protocol bgp node {
@@ -213,8 +218,11 @@ func (r *rack) streams() (s [2]*labtest.Stream) {
 // while the link is up, have their session back, and the other one does not notice.
 func TestUnnumbered(t *testing.T) {
 	table := interop.Open(t)
-	table.Try(t, "unnumbered", routers.FRR, routers.IPv6)
-	table.Try(t, "unnumbered", routers.BIRD, routers.IPv6)
+	table.Try(t, "unnumbered, with packets", routers.FRR, routers.IPv6)
+	table.Try(t, "unnumbered, with packets", routers.BIRD, routers.IPv6)
+	for _, i := range []routers.Implementation{routers.OpenBGPD, routers.GoBGP} {
+		table.Lacks(t, "unnumbered, with packets", i, "has no BFD, and by itself no routes in Linux's kernel")
+	}
 	r := newRack(t)
 	r.Start(t)
 	if got := r.Pod(t, "c1", "web"); len(got) != 1 || got[0].String() != pod {
@@ -227,6 +235,7 @@ func TestUnnumbered(t *testing.T) {
 	}
 	r.learns(0, true)
 	r.learns(1, true)
+	r.keepsApart()
 	r.reaches(0)
 	r.reaches(1)
 	w := labtest.WatchRoutes(t, r.Node)
@@ -249,6 +258,39 @@ func TestUnnumbered(t *testing.T) {
 	}
 	r.flap()
 	r.losePaths()
+}
+
+// keepsApart waits until each router was told in its own words, and what both tell leads
+// to both; and looks at what a person and a program see of the two.
+func (r *rack) keepsApart() {
+	r.t.Helper()
+	r.await("each router was told in its own words", func() error {
+		frr, err := r.tors[0].Exec(r.t.Context(), "vtysh", "-d", "bgpd", "-c", "show bgp ipv4 unicast "+block+" json")
+		if err != nil {
+			return err
+		}
+		bird, err := r.tors[1].Exec(r.t.Context(), "birdc", "-s", "/run/bird.ctl", "show", "route", "all", block)
+		if err == nil && (!strings.Contains(frr, `"string":"64512:1"`) || !strings.Contains(frr, `"metric":11`) || strings.Contains(frr, "largeCommunity") ||
+			!strings.Contains(bird, "(64512, 1, 2)") || !strings.Contains(bird, "as_path: 64512 64512\n") || strings.Contains(bird, "(64512,1)")) {
+			err = fmt.Errorf("FRR: %s; BIRD: %s", frr, bird)
+		}
+		return err
+	})
+	r.await("what both routers tell leads to both", func() error {
+		out, err := r.Node.Exec(r.t.Context(), "ip", "-6", "route", "show", "2001:db8:9::/64", "proto", "118")
+		if err == nil && (!strings.Contains(out, "via fe80::1 dev eth1 ") || !strings.Contains(out, "via fe80::1 dev eth2 ")) {
+			err = fmt.Errorf("the node has %q", out)
+		}
+		return err
+	})
+	const ask = `exec 3<>/dev/tcp/127.0.0.1/9479; printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3; cat <&3`
+	peers, numbers := r.Run(r.t, "get", "peers"), labtest.Exec(r.t, r.Node, "bash", "-c", ask)
+	for i := range r.tors {
+		address := fmt.Sprintf("fe80::1%%eth%d", i+1)
+		if !strings.Contains(peers, address) || !strings.Contains(numbers, fmt.Sprintf("fairway_bgp_session_up{address=%q,peer=\"tor%d\"} 1", address, i+1)) {
+			r.t.Errorf("nothing of %s in %s\n%s", address, peers, numbers)
+		}
+	}
 }
 
 // learns waits until the node's kernel has the routes of a router, or has none.

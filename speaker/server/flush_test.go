@@ -146,7 +146,7 @@ func TestHolds(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			l := newLedger(speaker.GracefulRestart{Enabled: true, Time: 30 * time.Second})
-			l.expect(wanted, l.everybody)
+			l.expect(wanted, l.everybody[familyOf(wanted.Addr())])
 			families := []speaker.Family{speaker.IPv4}
 			if c.also != "" {
 				families = append(families, c.also)

@@ -31,6 +31,8 @@ type guard struct {
 	heard    int      // messages, up to established
 	left     int      // bytes of the message that GoBGP is reading
 	fault    atomic.Pointer[fault]
+	// takesHops says that the router's OPEN offered to take IPv6 next hops for IPv4.
+	takesHops atomic.Bool
 }
 
 // fault is what is wrong with a message: the NOTIFICATION that is due, and in words.
@@ -83,7 +85,9 @@ func (g *guard) next() error {
 		if err != nil {
 			return err
 		}
-		f = g.checkBody(message[:length:length]) // what lies behind it is not GoBGP's to read
+		if f = g.checkBody(message[:length:length]); f == nil && g.heard == openSent { // what lies behind it is not GoBGP's to read
+			g.takesHops.Store(offersIPv6Hops(message[:length:length]))
+		}
 	}
 	if f != nil {
 		g.fault.Store(f)
@@ -102,7 +106,7 @@ func (g *guard) Write(b []byte) (int, error) {
 	switch {
 	case len(b) < bgp.BGP_HEADER_LENGTH:
 	case b[18] == bgp.BGP_MSG_UPDATE:
-		if err := g.out.update(b); err != nil {
+		if err := g.out.update(g.sayable(b)); err != nil {
 			return 0, err
 		}
 		return len(b), nil

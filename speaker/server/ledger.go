@@ -39,9 +39,9 @@ type ledger struct {
 	// inherited is until when peers may keep routes of the run before, which
 	// had no session to tell them.
 	inherited map[string]time.Time
-	asn       uint32 // this node's
-	everybody *class // the plain class
-	apiError  error  // why GoBGP could not serve its API; set once
+	asn       uint32                    // this node's
+	everybody map[speaker.Family]*class // the plain classes
+	apiError  error                     // why GoBGP could not serve its API; set once
 }
 
 // session is what is known of one peer since it was added.
@@ -84,8 +84,8 @@ type session struct {
 	rekeyed bool   // the session that is up has a password of before
 	// unwanted says that the router has this node's ASN, where any other would do.
 	unwanted bool
-	// hopless says that the router takes no IPv4 prefixes with IPv6 next hops, on a
-	// link without other ones; false while that is unknown.
+	// hopless says that the router takes no IPv4 prefixes with IPv6 next hops, which
+	// the session has unless others are given.
 	hopless bool
 	// stranded says that the link to the peer is down, which explains all else.
 	stranded bool
@@ -112,7 +112,7 @@ type outbox struct {
 func newLedger(g speaker.GracefulRestart) *ledger {
 	l := &ledger{
 		want:      make(map[netip.Prefix]*class),
-		everybody: new(class),
+		everybody: map[speaker.Family]*class{speaker.IPv4: {family: speaker.IPv4}, speaker.IPv6: {family: speaker.IPv6}},
 		sessions:  make(map[string]*session),
 		ranges:    make(map[string]speaker.Range),
 		refusals:  make(map[string]time.Time),
@@ -317,6 +317,9 @@ func (l *ledger) update(address string, announced, withdrawn []netip.Prefix, att
 		return
 	}
 	s.restarting = false
+	if s.withheld(announced, attributes) {
+		announced, withdrawn = nil, announced
+	}
 	awaited := false
 	for _, p := range withdrawn {
 		l.wrote(s, p, false)
@@ -405,9 +408,6 @@ func (l *ledger) established(address string) (speaker.Peer, bool) {
 		}
 	}
 	delete(l.inherited, address)
-	if s.hopless = false; s.peer.Interface != "" {
-		l.callTend()
-	}
 	l.comings++
 	l.wake()
 	return s.peer, true

@@ -183,8 +183,13 @@ func (t tap) stateChanged(f log.Fields) {
 	was, is := f["old"], f["new"]
 	switch {
 	case is == bgp.BGP_FSM_ESTABLISHED.String():
+		hopless := t.ledger.hopless(keyOf(f), t.guards.takesHops(keyOf(f)))
 		if p, ok := t.ledger.established(keyOf(f)); ok {
 			t.log.Info("BGP session established", transition(p, was, is)...)
+			if hopless {
+				t.log.Warn("BGP router takes no IPv4 prefixes with IPv6 next hops (RFC 8950), and this session has no others but those that are given: "+
+					"turn that on at the router, or take ipv4 out of the peer's families", "peer", p.Name, "address", p.Address)
+			}
 		}
 	case is == bgp.BGP_FSM_OPENSENT.String():
 		t.guards.put(keyOf(f), t.ledger.forwardsTo(keyOf(f), t.guards.restart))

@@ -89,7 +89,7 @@ func TestMayLoad(t *testing.T) {
 		"another may hold routes": {func(l *ledger, _ *session) { l.sessions["192.0.2.2"] = &session{holds: now.Add(time.Minute)} }, false},
 		"another held routes":     {func(l *ledger, _ *session) { l.sessions["192.0.2.2"] = &session{holds: now.Add(-time.Minute)} }, true},
 		"GoBGP defers":            {func(_ *ledger, s *session) { s.restarting = true }, false},
-		"something is wanted":     {func(l *ledger, _ *session) { l.want[prefix] = l.everybody }, false},
+		"something is wanted":     {func(l *ledger, _ *session) { l.want[prefix] = l.everybody[familyOf(prefix.Addr())] }, false},
 		"something was told":      {func(_ *ledger, s *session) { s.out[speaker.IPv4].sent[prefix] = struct{}{} }, false},
 		"a withdrawal is pending": {func(_ *ledger, s *session) { s.out[speaker.IPv4].extra[prefix] = 1 }, false},
 	} {

@@ -16,10 +16,14 @@ func (l *ledger) tells(s *session, c *class) (v variant, told bool) {
 	case c == nil:
 		return variant{}, false
 	case c.plain():
-		return variantOf(speaker.Attributes{}, c.family, s.peer.ASN == localASN(s.peer.Session, speaker.Local{ASN: l.asn})), true
+		v, told = variantOf(speaker.Attributes{}, c.family, s.peer.ASN == localASN(s.peer.Session, speaker.Local{ASN: l.asn})), true
+	default:
+		v, told = c.told[s.at]
 	}
-	v, told = c.told[s.at]
-	return v, told
+	if !told || !s.lets(c.family, v) {
+		return variant{}, false
+	}
+	return v, true
 }
 
 // retell changes what classes say, to neighbors without a session.
@@ -193,7 +197,7 @@ func (l *ledger) unheard(f *flush) (p netip.Prefix, configured bool) {
 	heard := make(map[*class]bool)
 	for _, p := range f.prefixes {
 		c := l.want[p]
-		if c == nil || c.plain() || heard[c] {
+		if c == nil || heard[c] {
 			continue
 		}
 		for _, s := range l.sessions {
@@ -202,7 +206,7 @@ func (l *ledger) unheard(f *flush) (p netip.Prefix, configured bool) {
 			}
 		}
 		if !heard[c] {
-			return p, c.audience
+			return p, c.plain() || c.audience
 		}
 	}
 	return netip.Prefix{}, true

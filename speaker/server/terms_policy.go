@@ -275,7 +275,7 @@ func (r *run) classify(a announcements, peers map[netip.Addr]speaker.Peer, range
 	want := make(map[netip.Prefix]*class, len(a.terms))
 	for p, name := range a.terms {
 		if name == "" {
-			want[p] = r.ledger.everybody
+			want[p] = r.ledger.everybody[familyOf(p.Addr())]
 			continue
 		}
 		want[p] = k.find(name, a.named[name], familyOf(p.Addr()))

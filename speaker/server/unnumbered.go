@@ -153,10 +153,6 @@ func (s *Server) explain(r *run) {
 		if st := l.State(); r.ledger.troubled(p.Address.String(), st.Trouble, !st.Up) {
 			s.log.Warn("no BGP session", "peer", p.Name, "interface", p.Interface, "reason", st.Trouble)
 		}
-		if r.ledger.takeHopless(p.Address.String()) {
-			s.log.Warn("BGP router takes no IPv4 prefixes with IPv6 next hops (RFC 8950), and this session has no others: turn that on at the router",
-				"peer", p.Name, "address", p.Address)
-		}
 	}
 }
 
@@ -207,27 +203,6 @@ func (s *Server) closeLookouts() {
 		l.Close()
 	}
 	s.lookouts = nil
-}
-
-// takesIPv6Hops says whether a peer offered in its OPEN to take IPv4 prefixes with
-// IPv6 next hops (RFC 8950).
-func takesIPv6Hops(p *api.Peer) bool {
-	for _, c := range p.GetState().GetRemoteCap() {
-		if c.MessageIs(new(api.ExtendedNexthopCapability)) {
-			return true
-		}
-	}
-	return false
-}
-
-// takeHopless says whether it is news that a router takes no IPv4 prefixes.
-func (l *ledger) takeHopless(address string) (news bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if s := l.sessions[address]; s != nil && s.up {
-		news, s.hopless = s.hopless, false
-	}
-	return news
 }
 
 // introduce takes note of the ASN in the OPEN of a router of which any was to be

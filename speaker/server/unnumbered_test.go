@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fairway-network/fairway/integration/interop"
 	routers "github.com/fairway-network/fairway/integration/router"
 	"github.com/fairway-network/fairway/internal/namespace"
 	"github.com/fairway-network/fairway/speaker"
@@ -178,47 +179,132 @@ func TestRefusedUnnumbered(t *testing.T) {
 	}
 }
 
-// Two routers that are both fe80::1 are told other things, and their own sessions are
-// theirs alone: other terms, another limit, one that is shut, one whose rules change.
+// links starts two routers of an implementation, both fe80::1, each on a link of its own.
+func links(t *testing.T, i routers.Implementation) (pair [2]*rung) {
+	t.Helper()
+	namespace.Need(t)
+	routers.Need(t, i)
+	for n := range pair {
+		there := routers.NewNamespace(t)
+		there.Run(t, "sysctl", "-qw", "net.ipv6.conf.default.addr_gen_mode=1", "net.ipv6.conf.all.forwarding=1", "net.ipv6.conf.default.forwarding=1")
+		r := &rung{there: there, name: fmt.Sprintf("up%d", there.PID())}
+		r.connect(t, torAddress)
+		here := routers.Namespace{}
+		here.Run(t, "ip", "-6", "addr", "flush", "dev", r.name, "scope", "link")
+		here.Run(t, "ip", "addr", "add", "fe80::77/64", "dev", r.name, "nodad")
+		c := routers.Config{
+			Addresses: []netip.Addr{netip.MustParseAddr(torAddress + "%eth0")}, ASN: routerASN, RouterID: netip.AddrFrom4([4]byte{192, 0, 2, byte(n + 1)}),
+			Originates: prefixes(theirs4, theirs6),
+			Neighbors:  []routers.Neighbor{{Address: netip.MustParseAddr("fe80::77%eth0"), ASN: nodeASN, Families: both()}},
+		}
+		r.tor = routers.Start(t, i, there, c)
+		pair[n] = r
+	}
+	return pair
+}
+
+// Two routers that are both fe80::1 are told different things, which change for each
+// without a new session of either; and what becomes of the one is nothing to the other.
+// A router that takes no IPv6 next hops for IPv4 is told of the IPv6 prefixes.
 func TestUnnumberedTwins(t *testing.T) {
 	t.Parallel()
-	one, two := climb(t, birdOn+birdAdvertises), climb(t, birdOn+birdAdvertises)
-	s := newTestChild(t)
-	d := speaker.Desired{Local: local(), Peers: []speaker.Peer{one.peer("one"), two.peer("two")}, Terms: map[string]speaker.Terms{
-		"both":   {"one": {MED: number(1), Communities: []speaker.Community{64512<<16 | 1}}, "two": {Prepend: 2}},
-		"second": {"two": {}},
-	}}
-	d.Announcements = []speaker.Announcement{{Prefix: prefixes(ours4)[0], Terms: "both"}, {Prefix: prefixes(ours6)[0], Terms: "second"}}
-	must(t, s.Set(t.Context(), d))
-	must(t, s.Flush(within(t, 20*time.Second), d.Prefixes()))
-	one.says(t, map[string]string{ours4: "[64512] [64512:1] [] 1"})
-	two.says(t, map[string]string{ours4: "[64512 64512 64512] [] [] -", ours6: "[64512] [] [] -"})
-	for _, name := range []string{"one", "two"} {
-		eventually(t, "the router's prefixes are received", func() bool { return stateOf(t, s, name).Received == 2 })
+	table := interop.Open(t)
+	for _, i := range routers.All() {
+		t.Run(string(i), func(t *testing.T) {
+			if i == routers.OpenBGPD {
+				table.Partly(t, "unnumbered", i, "IPv6 prefixes alone: it does not know RFC 8950", routers.IPv6)
+			} else {
+				table.Try(t, "unnumbered", i, routers.IPv6)
+			}
+			t.Parallel()
+			pair := links(t, i)
+			s := newTestChild(t)
+			d := speaker.Desired{Local: local(), Peers: []speaker.Peer{pair[0].peer("one"), pair[1].peer("two")}, Terms: map[string]speaker.Terms{
+				"both":   {"one": {MED: number(1), Communities: []speaker.Community{64512<<16 | 1}}, "two": {Prepend: 2}},
+				"second": {"two": {}},
+			}}
+			more, is4 := ours4, i != routers.OpenBGPD
+			if !is4 {
+				more = "2001:db8:2::/64"
+			}
+			d.Announcements = []speaker.Announcement{{Prefix: prefixes(more)[0], Terms: "second"}, {Prefix: prefixes(ours6)[0], Terms: "both"}}
+			must(t, s.Set(t.Context(), d))
+			must(t, s.Flush(within(t, soon), d.Prefixes()))
+			const plain, long = "[64512] [] [] -", "[64512 64512 64512] [] [] -"
+			pair[0].says(t, map[string]string{ours6: "[64512] [64512:1] [] 1"})
+			pair[1].says(t, map[string]string{ours6: long, more: plain})
+			var states [2]speaker.PeerState
+			for n, name := range []string{"one", "two"} {
+				eventually(t, "what the router tells is received", func() bool { return stateOf(t, s, name).Received >= 1 })
+				states[n] = stateOf(t, s, name)
+				if states[n].Interface != pair[n].name || states[n].Address.String() != torAddress+"%"+pair[n].name || states[n].Advertised != n+1 {
+					t.Errorf("%+v", states[n])
+				}
+			}
+			d.Terms = map[string]speaker.Terms{"both": {"two": {Prepend: 2}}, "second": {"one": {MED: number(3)}, "two": {}}}
+			must(t, s.Set(t.Context(), d))
+			must(t, s.Flush(within(t, soon), d.Prefixes()))
+			pair[0].says(t, map[string]string{more: "[64512] [] [] 3"})
+			pair[1].says(t, map[string]string{ours6: long, more: plain})
+			undisturbed(t, s, states[0])
+			undisturbed(t, s, states[1])
+			pair[0].flap(t, s, "one")
+			pair[0].says(t, map[string]string{more: "[64512] [] [] 3"})
+			undisturbed(t, s, states[1])
+			d.Peers[0].Down = true
+			must(t, s.Set(t.Context(), d))
+			pair[0].says(t, map[string]string{})
+			pair[1].says(t, map[string]string{ours6: long, more: plain})
+			undisturbed(t, s, states[1])
+		})
 	}
-	if a, b := stateOf(t, s, "one").Advertised, stateOf(t, s, "two").Advertised; a != 1 || b != 2 {
-		t.Errorf("%d and %d prefixes were advertised, want 1 and 2", a, b)
+}
+
+// flap takes the router's end of the link down until the speaker has noticed.
+func (r *rung) flap(t *testing.T, s speaker.Speaker, name string) {
+	t.Helper()
+	r.there.Run(t, "ip", "link", "set", "eth0", "down")
+	eventually(t, "the loss is noticed", func() bool { return !stateOf(t, s, name).Established() })
+	r.there.Run(t, "ip", "link", "set", "eth0", "up")
+	r.there.Run(t, "ip", "addr", "replace", torAddress+"/64", "dev", "eth0", "nodad")
+	eventually(t, "the session is back", func() bool { return stateOf(t, s, name).Established() })
+}
+
+// A session over IPv6 tells a router that takes no IPv6 next hops for IPv4 of those IPv4
+// prefixes alone that are given an IPv4 one, takes them back when they have none any more,
+// and does not call told what was not.
+func TestWithoutIPv6Hops(t *testing.T) {
+	t.Parallel()
+	for _, i := range []routers.Implementation{routers.BIRD, routers.OpenBGPD} {
+		t.Run(string(i), func(t *testing.T) {
+			t.Parallel()
+			f := join(t, i, func(_ *routers.Config, _, v6 *routers.Neighbor) { v6.Families = both() })
+			d := speaker.Desired{Local: local(), Peers: f.peers(routerASN, speaker.Session{})[1:], Announcements: announce(ours6)}
+			d.Peers[0].Families = []speaker.Family{speaker.IPv4, speaker.IPv6}
+			d.Announcements = append(d.Announcements, speaker.Announcement{Prefix: prefixes(ours4)[0], Terms: "given"})
+			d.Terms = map[string]speaker.Terms{"given": {"tor6": {NextHops: []netip.Addr{f.node4}}}}
+			s := newTestChild(t)
+			must(t, s.Set(t.Context(), d))
+			must(t, s.Flush(within(t, soon), d.Prefixes()))
+			f.tor.Has(t, ours4, ours6)
+			before := stateOf(t, s, "tor6")
+			d.Announcements[1].Terms = ""
+			must(t, s.Set(t.Context(), d))
+			f.tor.Has(t, ours6)
+			if err := s.Flush(within(t, 200*time.Millisecond), prefixes(ours4)); !errors.Is(err, speaker.ErrNoPeer) {
+				t.Errorf("Flush: %v", err)
+			}
+			must(t, s.Flush(within(t, soon), prefixes(ours6)))
+			d.Announcements[1].Terms = "given"
+			must(t, s.Set(t.Context(), d))
+			must(t, s.Flush(within(t, soon), d.Prefixes()))
+			f.tor.Has(t, ours4, ours6)
+			undisturbed(t, s, before)
+			if n := stateOf(t, s, "tor6").Advertised; n != 2 {
+				t.Errorf("%d prefixes were advertised", n)
+			}
+		})
 	}
-
-	before := stateOf(t, s, "two")
-	d.Terms = map[string]speaker.Terms{"both": {"two": {Prepend: 2}}, "second": {"one": {MED: number(3)}, "two": {}}}
-	must(t, s.Set(t.Context(), d))
-	must(t, s.Flush(within(t, soon), d.Prefixes()))
-	one.says(t, map[string]string{ours6: "[64512] [] [] 3"})
-	two.says(t, map[string]string{ours4: "[64512 64512 64512] [] [] -", ours6: "[64512] [] [] -"})
-
-	d.Peers[0].Accept.Max = 1 // and each family of the router has one more than that
-	d.Announcements = append(d.Announcements, speaker.Announcement{Prefix: prefixes("10.2.0.0/24")[0], Terms: "both"})
-	one.tor.Config.Originates = prefixes(theirs4, "10.9.1.0/24", theirs6)
-	one.tor.Configure(t)
-	one.tor.Do(t, "configure")
-	must(t, s.Set(t.Context(), d))
-	eventually(t, "the flood of the one is noticed", func() bool {
-		p := stateOf(t, s, "one")
-		return !p.Established() && strings.Contains(p.LastError, "prefixes")
-	})
-	two.tor.Has(t, ours4, ours6, "10.2.0.0/24")
-	undisturbed(t, s, before)
 }
 
 // says waits until the router has exactly these routes in these words.

@@ -78,10 +78,6 @@ func (s *session) negotiate(p *api.Peer) {
 	}
 	s.negotiated, s.noHelper, s.brief, s.hard = carriedBy(p), !helpsRestart(p), !helpsLongLived(p), takesHardReset(p)
 	s.self, _ = netip.ParseAddr(p.GetTransport().GetLocalAddress())
-	if s.peer.Interface != "" && !takesIPv6Hops(p) {
-		s.hopless = s.carries(speaker.IPv4)
-		s.negotiated[speaker.IPv4] = false
-	}
 }
 
 // State implements Speaker.

@@ -1,0 +1,122 @@
+package server
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"slices"
+
+	"github.com/fairway-network/fairway/speaker"
+	"github.com/osrg/gobgp/v3/pkg/packet/bgp"
+)
+
+// A session between IPv6 addresses has IPv6 next hops for IPv4 prefixes, which a router
+// is to be sent only if its OPEN offers to take them (RFC 8950, section 4): some end the
+// session over one. GoBGP sends them to any router. So the guard of a router that takes
+// none withdraws what GoBGP announces in that way, and the ledger knows that it does:
+// nothing is lost that could have been told, since it may have been told before with an
+// IPv4 next hop that was given.
+
+// offersIPv6Hops says whether an OPEN offers to take IPv4 prefixes with IPv6 next hops.
+func offersIPv6Hops(open []byte) bool {
+	m, err := bgp.ParseBGPMessage(open)
+	if err != nil {
+		return false // GoBGP will say what is wrong with it
+	}
+	body, is := m.Body.(*bgp.BGPOpen)
+	if !is {
+		return false
+	}
+	for _, p := range body.OptParams {
+		p, is := p.(*bgp.OptionParameterCapability)
+		if is && slices.ContainsFunc(p.Capability, takesIPv4ByIPv6) {
+			return true
+		}
+	}
+	return false
+}
+
+func takesIPv4ByIPv6(c bgp.ParameterCapabilityInterface) bool {
+	hops, is := c.(*bgp.CapExtendedNexthop)
+	return is && slices.ContainsFunc(hops.Tuples, func(t *bgp.CapExtendedNexthopTuple) bool {
+		return t.NLRIAFI == bgp.AFI_IP && t.NLRISAFI == bgp.SAFI_UNICAST && t.NexthopAFI == bgp.AFI_IP6
+	})
+}
+
+// sayable is an UPDATE of GoBGP as the router may be sent it.
+func (g *guard) sayable(update []byte) []byte {
+	if g.takesHops.Load() {
+		return update
+	}
+	_, rest, ok := counted(update[bgp.BGP_HEADER_LENGTH:])
+	attributes, _, fits := counted(rest)
+	for ok && fits && len(attributes) > 0 {
+		var kind bgp.BGPAttrType
+		var value []byte
+		if kind, value, attributes, ok = attribute(attributes); ok && kind == bgp.BGP_ATTR_TYPE_MP_REACH_NLRI {
+			if prefixes := ipv4ByIPv6(value); prefixes != nil {
+				return withdrawal(prefixes)
+			}
+		}
+	}
+	return update
+}
+
+// ipv4ByIPv6 are the IPv4 prefixes of an MP_REACH_NLRI with an IPv6 next hop (RFC 4760,
+// section 3), as they stand there; nil for any other.
+func ipv4ByIPv6(value []byte) []byte {
+	const head = 4 // the family, and the length of the next hop
+	if len(value) < head || binary.BigEndian.Uint16(value) != bgp.AFI_IP || value[2] != bgp.SAFI_UNICAST {
+		return nil
+	}
+	hop := int(value[3])
+	if hop < 16 || len(value) <= head+hop {
+		return nil
+	}
+	return value[head+hop+1:]
+}
+
+// withdrawal is an UPDATE that withdraws IPv4 prefixes.
+func withdrawal(prefixes []byte) []byte {
+	const ends = 4 // the lengths of the prefixes and of the attributes
+	b := slices.Repeat([]byte{0xff}, 16)
+	b = binary.BigEndian.AppendUint16(b, uint16(bgp.BGP_HEADER_LENGTH+ends+len(prefixes)))
+	b = append(b, bgp.BGP_MSG_UPDATE)
+	b = binary.BigEndian.AppendUint16(b, uint16(len(prefixes)))
+	return append(append(b, prefixes...), 0, 0)
+}
+
+// takesHops says whether the router of a session takes IPv4 prefixes with IPv6 next hops.
+func (gs *guards) takesHops(address string) bool {
+	gs.mu.Lock()
+	defer gs.mu.Unlock()
+	g := gs.on[address]
+	return g == nil || g.takesHops.Load()
+}
+
+// hopless records, before a session comes up, whether its router takes no IPv4 prefixes
+// with IPv6 next hops, and says whether the session has others for some.
+func (l *ledger) hopless(address string, takes bool) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.sessions[address]
+	if s == nil {
+		return false
+	}
+	s.hopless = !takes && s.peer.Address.Is6() && slices.Contains(s.peer.Families, speaker.IPv4)
+	return s.hopless
+}
+
+// lets says whether the router can be told of an IPv4 prefix in these words.
+func (s *session) lets(f speaker.Family, v variant) bool {
+	return !s.hopless || f != speaker.IPv4 || v.hop.IsValid()
+}
+
+// withheld says whether the prefixes of an UPDATE that GoBGP has written were withdrawn
+// in place of being announced.
+func (s *session) withheld(announced []netip.Prefix, attributes []bgp.PathAttributeInterface) bool {
+	return s.hopless && len(announced) > 0 && announced[0].Addr().Is4() &&
+		slices.ContainsFunc(attributes, func(a bgp.PathAttributeInterface) bool {
+			reach, is := a.(*bgp.PathAttributeMpReachNLRI)
+			return is && len(reach.Value) > 0 && reach.Nexthop.To4() == nil
+		})
+}
