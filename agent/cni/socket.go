@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/fairway-network/fairway/agent/wire"
 )
@@ -30,18 +33,19 @@ type Times struct {
 func DefaultTimes() Times { return Times{Read: 5 * time.Second, Answer: 50 * time.Second} }
 
 // ServeSocket answers plugins on l until ctx ends, then those whose requests
-// are whole by then, and closes l. It hangs up on the others, and on requests
-// that ctx cuts off, see Serve: those plugins ask the next agent.
+// are whole by then, closes l and removes its path. It hangs up on the others, and
+// on requests that ctx cuts off, see Serve: those plugins ask the next agent.
 //
 // It waits in the kernel with a thread for each plugin that it expects. The
 // runtime's poller would have two threads awake for each request, on the
-// processors that the plugin runs on: a fifth of what a plugin takes.
+// processors that the plugin runs on: more than the plugin takes itself.
 func (h *Handler) ServeSocket(ctx context.Context, l *net.UnixListener, t Times, log *slog.Logger) error {
-	f, err := l.File() // blocks, unlike l itself
+	path := l.Addr().String()
+	fd, err := detach(l)
 	if err != nil {
-		return errors.Join(fmt.Errorf("CNI socket %s: %w", l.Addr(), err), l.Close())
+		return fmt.Errorf("CNI socket %s: %w", path, err)
 	}
-	s := &socket{h: h, fd: int(f.Fd()), times: t, log: log, reading: make(map[int]bool)}
+	s := &socket{h: h, fd: fd, times: t, log: log, reading: make(map[int]bool)}
 	hungUp := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() { s.hangUp(); close(hungUp) })
 	for range standing {
@@ -49,9 +53,25 @@ func (h *Handler) ServeSocket(ctx context.Context, l *net.UnixListener, t Times,
 	}
 	s.threads.Wait()
 	if !stop() {
-		<-hungUp // it uses f
+		<-hungUp // it uses fd
 	}
-	return errors.Join(f.Close(), l.Close())
+	return errors.Join(syscall.Close(fd), os.Remove(path))
+}
+
+// detach closes l and returns its socket, which blocks. The runtime's poller, which
+// each plugin would wake as long as l is open, does not know it.
+func detach(l *net.UnixListener) (fd int, err error) {
+	raw, err := l.SyscallConn()
+	if err != nil {
+		return -1, errors.Join(err, l.Close())
+	}
+	var failed error
+	err = raw.Control(func(old uintptr) { fd, failed = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) })
+	if err = errors.Join(err, failed); err == nil {
+		err = syscall.SetNonblock(fd, false)
+	}
+	l.SetUnlinkOnClose(err != nil)
+	return fd, errors.Join(err, l.Close())
 }
 
 type socket struct {

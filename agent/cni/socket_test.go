@@ -2,11 +2,16 @@ package cni
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -192,6 +197,75 @@ func TestSocketBoundsWhatPluginsDo(t *testing.T) {
 	if got := receive(t, c); !strings.Contains(got, "10.244.120.7/24") {
 		t.Errorf("answered %q", got)
 	}
+}
+
+// The runtime's poller would have a thread awake for each plugin, for nothing.
+func TestPollerDoesNotKnowTheSocket(t *testing.T) {
+	path, stop := serveSocket(t, newDesk(), DefaultTimes())
+	c := dialSocket(t, path)
+	send(t, c, 1)
+	if got := receive(t, c); !strings.Contains(got, "10.244.120.7/24") {
+		t.Fatalf("answered %q", got)
+	}
+	inode, polled := listeningInode(t, path), polledInodes(t)
+	if slices.Contains(polled, inode) {
+		t.Errorf("the poller is woken by inode %d, which listens on %s", inode, path)
+	}
+	stop()
+	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s is there after the end: %v", path, err)
+	}
+}
+
+// listeningInode is that of the socket which listens on path.
+func listeningInode(t *testing.T, path string) uint64 {
+	t.Helper()
+	table, err := os.ReadFile("/proc/net/unix")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const accepts = "00010000"
+	for line := range strings.Lines(string(table)) {
+		if f := strings.Fields(line); len(f) == 8 && f[7] == path && f[3] == accepts {
+			inode, err := strconv.ParseUint(f[6], 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return inode
+		}
+	}
+	t.Fatalf("nobody listens on %s", path)
+	return 0
+}
+
+// polledInodes are those of which an epoll instance of this process waits
+// (proc_pid_fdinfo(5)).
+func polledInodes(t *testing.T) (inodes []uint64) {
+	t.Helper()
+	links, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, link := range links {
+		if what, _ := os.Readlink(link); what != "anon_inode:[eventpoll]" {
+			continue
+		}
+		info, err := os.ReadFile("/proc/self/fdinfo/" + filepath.Base(link))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`ino:([0-9a-f]+)`).FindAllStringSubmatch(string(info), -1) {
+			inode, err := strconv.ParseUint(m[1], 16, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			inodes = append(inodes, inode)
+		}
+	}
+	if inodes == nil {
+		t.Fatal("no epoll instance of this process waits for anything")
+	}
+	return inodes
 }
 
 // A slow lease is told apart from an agent that stops: the plugin gets to
