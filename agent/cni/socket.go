@@ -11,8 +11,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/fairway-network/fairway/agent/wire"
 )
 
@@ -65,13 +63,19 @@ func detach(l *net.UnixListener) (fd int, err error) {
 	if err != nil {
 		return -1, errors.Join(err, l.Close())
 	}
-	var failed error
-	err = raw.Control(func(old uintptr) { fd, failed = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0) })
-	if err = errors.Join(err, failed); err == nil {
-		err = syscall.SetNonblock(fd, false)
+	var dup uintptr
+	var failed syscall.Errno
+	err = raw.Control(func(old uintptr) {
+		dup, _, failed = syscall.RawSyscall(syscall.SYS_FCNTL, old, syscall.F_DUPFD_CLOEXEC, 0)
+	})
+	if err == nil && failed != 0 {
+		err = failed
+	}
+	if err == nil {
+		err = syscall.SetNonblock(int(dup), false)
 	}
 	l.SetUnlinkOnClose(err != nil)
-	return fd, errors.Join(err, l.Close())
+	return int(dup), errors.Join(err, l.Close())
 }
 
 type socket struct {
