@@ -14,11 +14,14 @@ help: ## print the targets
 setup: ## install what is missing on this machine (Debian, as root)
 	@scripts/setup
 
+# The CNI plugin has an entry point of its own, see docs/design/plugin.md.
+LDFLAGS := -ldflags "-s -w" -ldflags "./cmd/fairway-ipam=-s -w -E fairway_start"
+
 .PHONY: build
 build: setup ## build the programs into bin/
 	@mkdir -p bin/cni
-	$(GO) build -ldflags "-s -w" -o bin/ ./cmd/... ./integration/lab/cmd/lab ./integration/demo/roadside
-	$(GO) build -ldflags "-s -w" -o bin/cni/ ./cmd/fairway-ipam \
+	$(GO) build $(LDFLAGS) -o bin/ ./cmd/... ./integration/lab/cmd/lab ./integration/demo/roadside
+	$(GO) build $(LDFLAGS) -o bin/cni/ ./cmd/fairway-ipam \
 		$$($(GO) list tool | grep -F containernetworking/plugins/)
 
 .PHONY: demo

@@ -59,29 +59,15 @@ func AppendVersions(b []byte, version string) []byte {
 // AppendRequest appends the request made of environ and stdin to b.
 func AppendRequest(b []byte, environ []string, stdin []byte) []byte {
 	for _, e := range environ {
-		b = appendVariable(b, e)
+		b = AppendVariable(b, e)
 	}
 	return append(append(b, 0), stdin...)
 }
 
-// AppendVariables appends what a request begins with, to which the standard input
-// is all that lacks. block is an environment as the kernel keeps it: each variable
-// is ended by a NUL (proc_pid_environ(5)).
-func AppendVariables(b, block []byte) []byte {
-	for len(block) > 0 {
-		n := indexNUL(block)
-		if n < 0 {
-			n = len(block)
-		}
-		b = appendVariable(b, block[:n])
-		block = block[min(n+1, len(block)):]
-	}
-	return append(b, 0)
-}
-
-// appendVariable appends e, NAME=value, if it is one that is passed on.
-func appendVariable[E string | []byte](b []byte, e E) []byte {
-	if len(e) > len(envPrefix) && string(e[:len(envPrefix)]) == envPrefix {
+// AppendVariable appends e, NAME=value, if it is one that is passed on. A request
+// is such variables, one more NUL and the standard input.
+func AppendVariable(b []byte, e string) []byte {
+	if len(e) > len(envPrefix) && e[:len(envPrefix)] == envPrefix {
 		b = append(append(b, e...), 0)
 	}
 	return b

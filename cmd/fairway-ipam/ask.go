@@ -1,8 +1,12 @@
 package main
 
-import "github.com/fairway-network/fairway/agent/wire"
+import (
+	"syscall"
 
-// limits bound how long the plugin runs.
+	"github.com/fairway-network/fairway/agent/wire"
+)
+
+// limits bound how long the plugin runs, and what it reads.
 type limits struct {
 	// Patience is how long an agent that is away may take to come back, in
 	// milliseconds: its restart must not be seen by a pod.
@@ -12,54 +16,60 @@ type limits struct {
 	thought int64
 	// Retry is the pause between two tries to connect, in milliseconds.
 	retry int64
+	// Of a request and an answer, in bytes.
+	maxRequest, maxAnswer int
 }
 
-func defaultLimits() limits { return limits{patience: 2_000, thought: 60_000, retry: 4} }
+func defaultLimits() limits {
+	return limits{patience: 2_000, thought: 60_000, retry: 4, maxRequest: wire.MaxRequest, maxAnswer: wire.MaxAnswer}
+}
 
 // maxHangUps bounds how often a request is repeated that the agent did not
 // answer, so that one which ends the agent does not end it for ever.
 const maxHangUps = 3
 
-// usual is enough for what a runtime hands over, and for an answer. What is
-// larger gets more.
-const usual = 16 << 10
+// usual is enough for what a runtime hands over, and for an answer, in bytes. What
+// is larger gets more.
+const usual = 32 << 10
 
-// question is what the agent is asked, and its answer. It is on the heap, and its
-// room is made at once, to keep the stack so shallow that the runtime has not to
-// have it grown: see call. What is rare is kept out of the way by noinline.
+// question is what the agent is asked, and its answer.
 type question struct {
 	limits
-	request []byte
-	command []byte // of the request, CNI_COMMAND
-	conf    []byte // of the request, the standard input
-	path    string // of the agent's socket
-	answer  []byte // in the end
+	request   []byte // the variables, then the standard input as far as it is read
+	variables int    // how many bytes of the request they are
+	path      string // of the agent's socket; may alias request
+	tried     errno  // why a first try to ask failed; 0 is none
+	answer    []byte // in the end
 }
 
-//go:noinline
 func newQuestion(l limits) *question {
-	room := make([]byte, 0, 2*usual)
-	return &question{limits: l, request: room[:0:usual], answer: room[usual:usual]}
+	return &question{limits: l, request: make([]byte, 0, usual), answer: make([]byte, 0, usual)}
 }
 
-// readVariables reads the environment, as far as it is the agent's business.
-func (q *question) readVariables() errno {
-	block, err := environment(q.answer)
-	if err != 0 {
-		return err
+// begin is a question with the variables of the environment, or what is there of
+// one that early began.
+func begin(l limits) *question {
+	if begun := handed(); begun.variables > 0 {
+		q := *begun
+		q.limits = l
+		return &q
 	}
-	q.request = wire.AppendVariables(q.request, block)
-	q.command = wire.Variable(q.request, "CNI_COMMAND")
-	return 0
+	q := newQuestion(l)
+	q.request = wire.AppendRequest(q.request, syscall.Environ(), nil)
+	q.variables = len(q.request)
+	return q
 }
 
-// readConfiguration reads the standard input, which makes the request whole.
-func (q *question) readConfiguration() errno {
-	request, err := read(stdin, q.request, wire.MaxRequest, 0, nil)
-	if err == 0 {
-		q.conf = request[len(q.request):]
-		q.request = request
-	}
+// command is CNI_COMMAND; empty is none.
+func (q *question) command() []byte { return wire.Variable(q.request, "CNI_COMMAND") }
+
+// conf is the standard input.
+func (q *question) conf() []byte { return q.request[q.variables:] }
+
+// readConfiguration reads the standard input, or what is left of it, which makes
+// the request whole.
+func (q *question) readConfiguration() (err errno) {
+	q.request, err = read(syscall.Stdin, q.request, q.maxRequest, 0, nil)
 	return err
 }
 
@@ -67,18 +77,21 @@ func (q *question) readConfiguration() errno {
 // While nobody listens it tries again. All commands are idempotent, so it
 // also tries again when an agent goes away without an answer.
 func (q *question) ask() *wire.Fault {
-	if q.path[0] != '/' || len(q.path) > maxPath || hasNUL(q.path) {
+	if !validPath(q.path) {
 		return badPath(q.path)
 	}
+	err := q.tried
+	if err == 0 {
+		err = q.exchange()
+	}
 	var start int64 // read only if something goes wrong
-	for hangUps := 0; ; {
-		err := q.exchange()
+	for hangUps := 0; ; err = q.exchange() {
 		switch err {
 		case 0:
 			return nil
-		case econnrefused, enoent, eintr:
+		case syscall.ECONNREFUSED, syscall.ENOENT, syscall.EINTR:
 			// nobody listens (yet), or no place in the queue so far
-		case epipe, econnreset:
+		case syscall.EPIPE, syscall.ECONNRESET:
 			if hangUps++; hangUps == maxHangUps {
 				return q.away(err)
 			}
@@ -95,7 +108,7 @@ func (q *question) ask() *wire.Fault {
 	}
 }
 
-func (q *question) isStatus() bool { return string(q.command) == "STATUS" }
+func (q *question) isStatus() bool { return string(q.command()) == "STATUS" }
 
 // exchange has the request answered over one connection. EPIPE and ECONNRESET
 // stand for an agent that hung up, EAGAIN for a time-out, EMSGSIZE for an
@@ -105,8 +118,12 @@ func (q *question) exchange() errno {
 	if err != 0 {
 		return err
 	}
-	if err = send(fd, q.request, q.thought); err == 0 {
-		err = q.receive(fd)
+	deadline := now() + q.thought
+	if err = send(fd, q.request, deadline); err == 0 {
+		q.answer, err = receive(fd, q.answer[:0], q.maxAnswer, deadline)
+	}
+	if err == 0 && len(q.answer) == 0 {
+		err = syscall.ECONNRESET
 	}
 	if err != 0 {
 		closeFile(fd) // an exit follows success, and closes sooner
@@ -114,28 +131,20 @@ func (q *question) exchange() errno {
 	return err
 }
 
-func (q *question) receive(fd int) errno {
-	answer, err := receive(fd, q.answer[:0], q.thought)
-	switch {
-	case err != 0:
-		return err
-	case len(answer) == 0:
-		return econnreset
-	}
-	q.answer = answer
-	return 0
+// validPath says whether path can be that of the agent's socket.
+func validPath(path string) bool {
+	return path[0] == '/' && len(path) <= maxPath && !contains(path, 0)
 }
 
-func hasNUL(s string) bool {
+func contains[S string | []byte](s S, c byte) bool {
 	for i := range len(s) {
-		if s[i] == 0 {
+		if s[i] == c {
 			return true
 		}
 	}
 	return false
 }
 
-//go:noinline
 func badPath(path string) *wire.Fault {
 	return &wire.Fault{
 		Code:    wire.InvalidNetworkConfig,
@@ -144,7 +153,6 @@ func badPath(path string) *wire.Fault {
 	}
 }
 
-//go:noinline
 func tooLarge() *wire.Fault {
 	return &wire.Fault{
 		Code:    wire.InvalidNetworkConfig,
@@ -155,23 +163,21 @@ func tooLarge() *wire.Fault {
 
 // away says why the agent gave no answer. STATUS has a code of its own for it
 // (CNI specification 1.1, section 2).
-//
-//go:noinline
 func (q *question) away(err errno) *wire.Fault {
 	f := &wire.Fault{
 		Code:    wire.TryAgainLater,
-		Msg:     "the Fairway agent does not answer on " + q.path + ": " + err.String(),
+		Msg:     "the Fairway agent does not answer on " + q.path + ": " + err.Error(),
 		Details: "is the agent running on this node? Start it, or set ipam.socket in the network configuration to where it listens, and try again",
 	}
 	switch err {
-	case econnrefused, enoent, eintr:
-	case epipe, econnreset:
+	case syscall.ECONNREFUSED, syscall.ENOENT, syscall.EINTR:
+	case syscall.EPIPE, syscall.ECONNRESET:
 		f.Msg = "the Fairway agent on " + q.path + " hung up without an answer"
 		f.Details = "see the agent's log, and try again"
-	case eagain:
+	case syscall.EAGAIN:
 		f.Msg = "the Fairway agent on " + q.path + " took too long to answer"
 		f.Details = "see the agent's log, and try again"
-	case emsgsize:
+	case syscall.EMSGSIZE:
 		f.Code = wire.IOFailure
 		f.Msg = "the answer from the Fairway agent on " + q.path + " is larger than 1 MiB"
 		f.Details = "is it the agent that listens there? Correct ipam.socket in the network configuration"
@@ -185,31 +191,17 @@ func (q *question) away(err errno) *wire.Fault {
 	return f
 }
 
-//go:noinline
-func noVariables(err errno) *wire.Fault {
-	if err == emsgsize {
+func unreadable(err errno) *wire.Fault {
+	if err == syscall.EMSGSIZE {
 		return tooLarge()
 	}
 	return &wire.Fault{
 		Code:    wire.IOFailure,
-		Msg:     "cannot read the CNI_* variables from /proc/self/environ: " + err.String(),
-		Details: "is /proc mounted where the container runtime runs?",
-	}
-}
-
-//go:noinline
-func noConfiguration(err errno) *wire.Fault {
-	if err == emsgsize {
-		return tooLarge()
-	}
-	return &wire.Fault{
-		Code:    wire.IOFailure,
-		Msg:     "cannot read the network configuration from standard input: " + err.String(),
+		Msg:     "cannot read the network configuration from standard input: " + err.Error(),
 		Details: "a container runtime gives it to a CNI plugin on its standard input",
 	}
 }
 
-//go:noinline
 func badAnswer(path string) *wire.Fault {
 	return &wire.Fault{
 		Code:    wire.IOFailure,

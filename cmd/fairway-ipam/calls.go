@@ -1,179 +1,160 @@
 package main
 
 import (
+	"syscall"
 	"unsafe"
 
 	"github.com/fairway-network/fairway/agent/wire"
 )
 
-// Constants of Linux (its include/uapi), the same for all processors that this
-// program is built for.
-const (
-	atFDCWD  = -100
-	oCloexec = 0x80000
+// The functions here also run before the runtime does, see early: none of them
+// allocates unless a limit allows for more than the room that it is given.
+//
+// Where there is a runtime its scheduler is not told that the thread may wait. If
+// it were, it would start threads to have something else run in the meantime, and
+// there is nothing else. The price is that it interrupts long waits now and then,
+// so that each of them has to look at the clock.
 
-	afUnix      = 1
-	sockStream  = 1
-	sockCloexec = oCloexec
-	solSocket   = 1
-	soRcvtimeo  = 20
-	soSndtimeo  = 21
-	shutWr      = 1
+// errno is what the kernel says went wrong (errno(3)); 0 is nothing.
+type errno = syscall.Errno
 
-	clockMonotonic = 1
-)
-
-// sockaddr is sockaddr_un (unix(7)).
-type sockaddr struct {
-	family uint16
-	path   [108]byte
-}
-
-// maxPath leaves room for the NUL at the end.
-const maxPath = len(sockaddr{}.path) - 1
-
-// timespec is also a timeval, whose second field counts microseconds.
-type timespec struct{ seconds, fraction int64 }
+// maxPath leaves room for the NUL at the end (unix(7)).
+const maxPath = len(syscall.RawSockaddrUnix{}.Path) - 1
 
 // exit ends the process.
 func exit(status int) {
 	for {
-		call(sysExitGroup, uintptr(status), 0, 0, 0, 0)
+		_, _, _ = syscall.RawSyscall(syscall.SYS_EXIT_GROUP, uintptr(status), 0, 0)
 	}
 }
 
-// environment reads the variables of this process, each ended by a NUL, into room
-// if they fit.
-func environment(room []byte) ([]byte, errno) {
-	path, here := [...]byte{'/', 'p', 'r', 'o', 'c', '/', 's', 'e', 'l', 'f', '/', 'e', 'n', 'v', 'i', 'r', 'o', 'n', 0}, atFDCWD
-	fd := call(sysOpenat, uintptr(here), uintptr(unsafe.Pointer(&path)), oCloexec, 0, 0)
-	if err := failure(fd); err != 0 {
-		return nil, err
+// read appends to b until the end of fd, or until whole says so of all that is
+// there then. EMSGSIZE stands for more than limit bytes of it, EAGAIN for a
+// deadline that is over, on the clock of now; 0 is none. What was read is there
+// with an error as well. Only a b with room for limit bytes and no more is given
+// other room.
+func read(fd int, b []byte, limit int, deadline int64, whole func([]byte) bool) ([]byte, errno) {
+	for len(b) <= limit {
+		if len(b) == cap(b) {
+			b = append(make([]byte, 0, 4*cap(b)), b...)
+		}
+		free := b[len(b):cap(b)]
+		n, _, err := syscall.RawSyscall(syscall.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&free[0])), uintptr(len(free)))
+		switch {
+		case err != 0 && err != syscall.EINTR:
+			return b, err
+		case err == 0 && n == 0:
+			return b, 0
+		case err == 0:
+			b = b[:len(b)+int(n)]
+		}
+		switch {
+		case whole != nil && len(b) <= limit && whole(b):
+			return b, 0
+		case deadline != 0 && now() > deadline:
+			return b, syscall.EAGAIN
+		}
 	}
-	block, err := read(fd, room, wire.MaxRequest, 0, nil)
-	closeFile(fd)
-	return block, err
+	return b, syscall.EMSGSIZE
 }
 
-// receive reads the answer, into room if it fits, for timeout milliseconds or
-// little longer. A whole answer shows that it is one: there is no wait for the
+// receive reads an answer. A whole one shows that it is: there is no wait for the
 // agent to close.
-func receive(fd int, room []byte, timeout int64) ([]byte, errno) {
-	return read(fd, room, wire.MaxAnswer, now()+timeout, func(b []byte) bool {
+func receive(fd int, room []byte, limit int, deadline int64) ([]byte, errno) {
+	return read(fd, room, limit, deadline, func(b []byte) bool {
 		_, _, whole := wire.SplitAnswer(b)
 		return whole
 	})
 }
 
-// read appends to b until the end of fd, or until whole says so of all that is
-// there then. EMSGSIZE stands for more than limit bytes of it, EAGAIN for a
-// deadline that is over, on the clock of now; 0 is none.
-func read(fd int, b []byte, limit int, deadline int64, whole func([]byte) bool) ([]byte, errno) {
-	for {
-		if len(b) == cap(b) {
-			b = more(b)
-		}
-		free := b[len(b):cap(b)]
-		n := call(sysRead, uintptr(fd), uintptr(unsafe.Pointer(&free[0])), uintptr(len(free)), 0, 0)
-		err := failure(n)
-		switch {
-		case err != 0 && err != eintr:
-			return nil, err
-		case err == 0 && n == 0:
-			return b, 0
-		case err == 0:
-			b = b[:len(b)+n]
-		}
-		switch {
-		case len(b) > limit:
-			return nil, emsgsize
-		case whole != nil && whole(b):
-			return b, 0
-		case deadline != 0 && now() > deadline:
-			return nil, eagain
-		}
-	}
-}
-
-// more is b with room for four times as much.
-//
-//go:noinline
-func more(b []byte) []byte { return append(make([]byte, 0, 4*cap(b)), b...) }
-
-// writeAll writes b, for timeout milliseconds or little longer; 0 is no bound.
-func writeAll(fd int, b []byte, timeout int64) errno {
-	deadline := now() + timeout
+// write writes all of b.
+func write(fd int, b []byte) errno {
 	for len(b) > 0 {
-		n := call(sysWrite, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), 0, 0)
-		err := failure(n)
-		switch {
-		case err == 0:
+		n, _, err := syscall.RawSyscall(syscall.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+		switch err {
+		case 0:
 			b = b[n:]
-		case err != eintr:
+		case syscall.EINTR:
+		default:
 			return err
-		}
-		if timeout != 0 && now() > deadline {
-			return eagain
 		}
 	}
 	return 0
 }
 
+// send writes all of b to a socket and says that this was all. EAGAIN stands for a
+// deadline that is over, on the clock of now.
+func send(fd int, b []byte, deadline int64) errno {
+	for {
+		// A write would end the process if the agent hung up.
+		n, _, err := syscall.RawSyscall6(syscall.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), syscall.MSG_NOSIGNAL, 0, 0)
+		switch err {
+		case 0:
+			b = b[n:]
+		case syscall.EINTR:
+		default:
+			return err
+		}
+		if len(b) == 0 {
+			_, _, err = syscall.RawSyscall(syscall.SYS_SHUTDOWN, uintptr(fd), syscall.SHUT_WR, 0)
+			return err
+		}
+		if now() > deadline {
+			return syscall.EAGAIN
+		}
+	}
+}
+
 // dial connects to the unix socket at path. No call on it takes longer than
 // timeout, in milliseconds. The path must fit.
 func dial(path string, timeout int64) (int, errno) {
-	fd := call(sysSocket, afUnix, sockStream|sockCloexec, 0, 0, 0)
-	if err := failure(fd); err != 0 {
+	fd, _, err := syscall.RawSyscall(syscall.SYS_SOCKET, syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != 0 {
 		return -1, err
 	}
-	err := bound(fd, timeout)
-	if err == 0 {
-		err = connect(fd, path)
+	if err = bound(int(fd), timeout); err == 0 {
+		err = connect(int(fd), path)
 	}
 	if err != 0 {
-		closeFile(fd)
+		closeFile(int(fd))
 		return -1, err
 	}
-	return fd, 0
+	return int(fd), 0
 }
 
 // bound has no call on fd take longer than timeout, in milliseconds.
 func bound(fd int, timeout int64) (err errno) {
-	tv := timespec{timeout / 1e3, timeout % 1e3 * 1e3}
-	for _, option := range [...]uintptr{soSndtimeo, soRcvtimeo} {
+	tv := syscall.Timeval{Sec: timeout / 1e3, Usec: timeout % 1e3 * 1e3}
+	for _, option := range [...]uintptr{syscall.SO_SNDTIMEO, syscall.SO_RCVTIMEO} {
 		if err == 0 {
-			err = failure(call(sysSetsockopt, uintptr(fd), solSocket, option, uintptr(unsafe.Pointer(&tv)), unsafe.Sizeof(tv)))
+			_, _, err = syscall.RawSyscall6(syscall.SYS_SETSOCKOPT, uintptr(fd), syscall.SOL_SOCKET, option, uintptr(unsafe.Pointer(&tv)), unsafe.Sizeof(tv), 0)
 		}
 	}
 	return err
 }
 
 func connect(fd int, path string) errno {
-	addr := sockaddr{family: afUnix}
-	copy(addr.path[:], path)
-	return failure(call(sysConnect, uintptr(fd), uintptr(unsafe.Pointer(&addr)), unsafe.Sizeof(addr), 0, 0))
-}
-
-// send writes all of b and says that this was all.
-func send(fd int, b []byte, timeout int64) errno {
-	if err := writeAll(fd, b, timeout); err != 0 {
-		return err
+	addr := syscall.RawSockaddrUnix{Family: syscall.AF_UNIX}
+	for i := range len(path) {
+		addr.Path[i] = int8(path[i])
 	}
-	return failure(call(sysShutdown, uintptr(fd), shutWr, 0, 0, 0))
+	_, _, err := syscall.RawSyscall(syscall.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&addr)), unsafe.Sizeof(addr))
+	return err
 }
 
 // closeFile has nothing to report: what matters was read before.
-func closeFile(fd int) { call(sysClose, uintptr(fd), 0, 0, 0, 0) }
+func closeFile(fd int) { _, _, _ = syscall.RawSyscall(syscall.SYS_CLOSE, uintptr(fd), 0, 0) }
 
 // now is a clock in milliseconds that nobody sets, never 0.
 func now() int64 {
-	var ts timespec
-	call(sysClockGettime, clockMonotonic, uintptr(unsafe.Pointer(&ts)), 0, 0, 0)
-	return ts.seconds*1e3 + ts.fraction/1e6 + 1
+	const clockMonotonic = 1
+	var ts syscall.Timespec
+	_, _, _ = syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, clockMonotonic, uintptr(unsafe.Pointer(&ts)), 0)
+	return ts.Sec*1e3 + ts.Nsec/1e6 + 1
 }
 
 // sleep waits ms milliseconds, or less if a signal comes.
 func sleep(ms int64) {
-	ts := timespec{ms / 1e3, ms % 1e3 * 1e6}
-	call(sysNanosleep, uintptr(unsafe.Pointer(&ts)), 0, 0, 0, 0)
+	ts := syscall.NsecToTimespec(ms * 1e6)
+	_ = syscall.Nanosleep(&ts, nil)
 }

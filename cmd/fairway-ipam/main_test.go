@@ -20,15 +20,19 @@ import (
 	"github.com/fairway-network/fairway/agent/wire"
 )
 
-// build makes the plugin as it is shipped.
-func build(t *testing.T) string {
+// build makes the program in folder as it is shipped, with more flags for the
+// linker.
+func build(t *testing.T, folder, flags string) string {
 	t.Helper()
-	bin := filepath.Join(t.TempDir(), "fairway-ipam")
-	if out, err := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", bin, ".").CombinedOutput(); err != nil {
+	bin := filepath.Join(t.TempDir(), "program")
+	if out, err := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w "+flags, "-o", bin, folder).CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
 	return bin
 }
+
+// shipped has the linker start the plugin before the runtime.
+const shipped = "-E fairway_start"
 
 // outcome is what a runtime sees of a plugin.
 type outcome struct {
@@ -120,7 +124,7 @@ func TestImportsNothingButTheWire(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	allowed := []string{`"unsafe"`, `"github.com/fairway-network/fairway/agent/wire"`}
+	allowed := []string{`"syscall"`, `"unsafe"`, `"github.com/fairway-network/fairway/agent/wire"`}
 	files = append(files, "../../agent/wire/wire.go", "../../agent/wire/json.go", "../../agent/wire/fault.go")
 	for _, file := range files {
 		if strings.HasSuffix(file, "_test.go") {
@@ -139,11 +143,19 @@ func TestImportsNothingButTheWire(t *testing.T) {
 }
 
 func TestPlugin(t *testing.T) {
-	bin := build(t)
+	for name, flags := range map[string]string{"as shipped": shipped, "plain": ""} {
+		t.Run(name, func(t *testing.T) { t.Parallel(); testPlugin(t, build(t, ".", flags)) })
+	}
+}
+
+func testPlugin(t *testing.T, bin string) {
 	for name, test := range map[string]func(*testing.T, string){
 		"hands over and prints":          handsOverAndPrints,
+		"input in pieces":                inputInPieces,
+		"odd configurations":             oddConfigurations,
 		"large request and answer":       largeRequestAndAnswer,
 		"large environment":              largeEnvironment,
+		"large configuration":            largeConfiguration,
 		"no agent":                       noAgent,
 		"agent comes back":               agentComesBack,
 		"agent restarts under a request": agentRestartsUnderARequest,
@@ -178,10 +190,78 @@ func handsOverAndPrints(t *testing.T, bin string) {
 	}
 }
 
+// inputInPieces: a pipe's writer may take its time.
+func inputInPieces(t *testing.T, bin string) {
+	path := filepath.Join(t.TempDir(), "s")
+	requests := make(chan []byte, 1)
+	serve(t, path, func(c *net.UnixConn) {
+		request, _ := io.ReadAll(c)
+		requests <- request
+		_, _ = c.Write(wire.AppendAnswer(nil, []byte("{}"), false))
+	})
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), bin, "an", "argument")
+	cmd.Env, cmd.Stdin = []string{"CNI_COMMAND=DEL"}, r
+	wait := make(chan error, 1)
+	var out []byte
+	go func() { var err error; out, err = cmd.Output(); wait <- err }()
+	conf := confFor(path)
+	for i := range conf {
+		if _, err := w.Write([]byte(conf[i : i+1])); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(w.Close(), <-wait, r.Close()); err != nil || string(out) != "{}" {
+		t.Errorf("%v, %q", err, out)
+	}
+	if got := <-requests; !bytes.Equal(got, wire.AppendRequest(nil, cmd.Env, []byte(conf))) {
+		t.Errorf("request %q", got)
+	}
+}
+
+func oddConfigurations(t *testing.T, bin string) {
+	path := filepath.Join(t.TempDir(), "s")
+	serve(t, path, answering(wire.AppendAnswer(nil, []byte("{}"), false)))
+	for name, conf := range map[string]string{
+		"path":  strings.ReplaceAll(confFor(path), "/", `\/`),
+		"key":   strings.Replace(confFor(path), "socket", `sock\u0065t`, 1),
+		"other": strings.Replace(confFor(path), "net1", `\"`, 1),
+		"deep":  strings.Replace(confFor(path), `"net1"`, strings.Repeat("[", 998)+strings.Repeat("]", 998), 1),
+	} {
+		if o := start(t, bin, "ADD", conf)(); o.stdout != "{}" || o.status != 0 {
+			t.Errorf("%s: %+v", name, o)
+		}
+	}
+}
+
+// largeConfiguration leaves no room, or just some, in what is usual.
+func largeConfiguration(t *testing.T, bin string) {
+	path := filepath.Join(t.TempDir(), "s")
+	lengths := make(chan int, 1)
+	serve(t, path, func(c *net.UnixConn) {
+		request, _ := io.ReadAll(c)
+		lengths <- len(request)
+		_, _ = c.Write(wire.AppendAnswer(nil, []byte("{}"), false))
+	})
+	conf := confFor(path)
+	bare := len(wire.AppendRequest(nil, []string{"CNI_COMMAND=ADD", "CNI_CONTAINERID=c1"}, []byte(conf)))
+	for size := usual - 2; size <= usual+2; size++ {
+		if o := start(t, bin, "ADD", conf+strings.Repeat(" ", size-bare))(); o.stdout != "{}" || o.status != 0 {
+			t.Errorf("%d bytes: %+v", size, o)
+		}
+		if got := <-lengths; got != size {
+			t.Errorf("the agent got %d bytes of %d", got, size)
+		}
+	}
+}
+
 func largeRequestAndAnswer(t *testing.T, bin string) {
 	path := filepath.Join(t.TempDir(), "s")
 	text := strings.Repeat("x", wire.MaxAnswer-1)
-	length := make(chan int, 1)
+	length := make(chan int, 2) // what finds no room for the answer asks again
 	serve(t, path, func(c *net.UnixConn) {
 		request, _ := io.ReadAll(c)
 		length <- len(request)
@@ -342,7 +422,8 @@ func answersAlone(t *testing.T, bin string) {
 // TestSlowAgentIsNotWaitedForForEver runs in this process, where the bounds
 // can be short.
 func TestSlowAgentIsNotWaitedForForEver(t *testing.T) {
-	l := limits{patience: 100, thought: 50, retry: 1}
+	l := defaultLimits()
+	l.patience, l.thought, l.retry = 100, 50, 1
 	silent := filepath.Join(t.TempDir(), "silent")
 	serve(t, silent, func(*net.UnixConn) { <-t.Context().Done() })
 	trickling := filepath.Join(t.TempDir(), "trickling")

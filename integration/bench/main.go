@@ -233,12 +233,13 @@ func newBench(ctx context.Context, o options) (*bench, error) {
 // by a plain go build and, in a folder of its own, as its releases are.
 func buildAll(ctx context.Context, bin string) error {
 	const hostLocal = "github.com/containernetworking/plugins/plugins/ipam/host-local"
-	shipped := []string{"-trimpath", "-ldflags=-s -w"}
+	const plugin = "github.com/fairway-network/fairway/cmd/fairway-ipam"
+	shipped := []string{"-trimpath", "-ldflags=-s -w", "-ldflags=" + plugin + "=-s -w -E fairway_start"}
 	err := build(ctx, bin, "0", append(slices.Clone(shipped),
 		"github.com/fairway-network/fairway/cmd/fairway",
 		"github.com/fairway-network/fairway/cmd/fairway-speaker",
 		"github.com/fairway-network/fairway/cmd/fairway-controller",
-		"github.com/fairway-network/fairway/cmd/fairway-ipam",
+		plugin,
 		"github.com/fairway-network/fairway/integration/bench/empty")...)
 	static := filepath.Join(bin, "static") + "/"
 	return errors.Join(err, build(ctx, bin, "1", hostLocal), build(ctx, static, "0", append(shipped, hostLocal)...))
