@@ -1,18 +1,13 @@
 package learned
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
 	"os/exec"
 	"slices"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -25,108 +20,6 @@ const (
 	soon    = 30 * time.Second
 	nodeASN = 64512
 )
-
-// tor is a router with a link to the node. Its sessions are one for each family.
-type tor struct {
-	*router.Router
-	host   router.Namespace
-	number int
-}
-
-// startTor starts the router of a number, which tells prefixes.
-func startTor(t *testing.T, i router.Implementation, number int, tells ...string) *tor {
-	t.Helper()
-	r := &tor{host: router.NewNamespace(t), number: number}
-	end := func(last int) []netip.Prefix {
-		return []netip.Prefix{
-			netip.MustParsePrefix(fmt.Sprintf("192.0.%d.%d/24", number, last)),
-			netip.MustParsePrefix(fmt.Sprintf("2001:db8:%d::%d/64", number, last)),
-		}
-	}
-	connect(t, r.host, number, end(2), end(1))
-	c := router.Config{
-		Addresses: []netip.Addr{end(1)[0].Addr(), end(1)[1].Addr()},
-		ASN:       uint32(65000 + number), RouterID: netip.MustParseAddr(fmt.Sprintf("198.51.100.%d", number)),
-	}
-	if i == router.FRR {
-		c.Extra = " bgp graceful-restart\n bgp graceful-restart restart-time 8\n bgp graceful-restart preserve-fw-state\n"
-	}
-	for _, p := range tells {
-		c.Originates = append(c.Originates, netip.MustParsePrefix(p))
-	}
-	for _, node := range end(2) {
-		c.Neighbors = append(c.Neighbors, router.Neighbor{Address: node.Addr(), ASN: nodeASN, HoldTime: 9 * time.Second, GracefulRestart: 8 * time.Second})
-	}
-	r.Router = router.Start(t, i, r.host, c)
-	return r
-}
-
-// connect makes the link of a number between the node and a router.
-func connect(t *testing.T, host router.Namespace, number int, near, far []netip.Prefix) {
-	t.Helper()
-	name := fmt.Sprintf("up%d", number)
-	// That of an earlier test goes with its router's namespace, sooner or later.
-	_ = exec.Command("ip", "link", "del", name).Run()
-	router.Connect(t, router.End{Interface: name, Addresses: near}, router.End{Namespace: host, Interface: "node0", Addresses: far})
-}
-
-// peers are the router's sessions as the node has them.
-func (r *tor) peers(accept speaker.Accept) (list []speaker.Peer) {
-	for i, a := range r.Config.Addresses {
-		list = append(list, speaker.Peer{Name: fmt.Sprintf("tor%d-%d", r.number, i), Address: a, ASN: r.Config.ASN,
-			Session: speaker.Session{HoldTime: 9 * time.Second, ConnectRetry: time.Second}, Accept: accept})
-	}
-	return list
-}
-
-// tells changes what a running router originates.
-func (r *tor) tells(t *testing.T, prefixes ...string) {
-	t.Helper()
-	var now []netip.Prefix
-	for _, p := range prefixes {
-		now = append(now, netip.MustParsePrefix(p))
-	}
-	before := r.Config.Originates
-	r.Config.Originates = now
-	r.Configure(t)
-	if r.Implementation == router.BIRD {
-		r.Do(t, "configure")
-		return
-	}
-	for _, p := range before {
-		if !slices.Contains(now, p) {
-			r.edit(t, false, p)
-		}
-	}
-	for _, p := range now {
-		if !slices.Contains(before, p) {
-			r.edit(t, true, p)
-		}
-	}
-}
-
-// edit has a running router originate one prefix more or less.
-func (r *tor) edit(t *testing.T, more bool, p netip.Prefix) {
-	t.Helper()
-	family := "ipv4"
-	if p.Addr().Is6() {
-		family = "ipv6"
-	}
-	word := func(yes, no string) string {
-		if more {
-			return yes
-		}
-		return no
-	}
-	switch r.Implementation {
-	case router.FRR:
-		r.Do(t, "configure terminal", "-c", fmt.Sprintf("router bgp %d", r.Config.ASN), "-c", "address-family "+family+" unicast", "-c", word("", "no ")+"network "+p.String())
-	case router.OpenBGPD:
-		r.Do(t, "network", word("add", "delete"), p.String())
-	case router.GoBGP:
-		r.Do(t, "global", "rib", word("add", "del"), p.String(), "-a", family)
-	}
-}
 
 func rules(list ...string) speaker.Accept {
 	var a speaker.Accept
@@ -178,157 +71,11 @@ func set(t *testing.T, c *speaker.Child, d speaker.Desired) {
 	}
 }
 
-// learned are the kernel's learned routes: "10.0.0.0/8 192.0.1.1 192.0.2.1".
-func learned(t *testing.T) (lines []string) {
-	t.Helper()
-	for _, family := range []string{"-4", "-6"} {
-		out, err := exec.Command("ip", "-j", family, "route", "show", "proto", "118").Output()
-		if err != nil {
-			t.Fatal(err)
-		}
-		type hop struct {
-			Gateway string
-			Via     struct{ Host string }
-			Dev     string
-		}
-		var list []struct {
-			hop
-			Dst      string
-			Nexthops []hop
-		}
-		if err := json.Unmarshal(out, &list); err != nil {
-			t.Fatal(err)
-		}
-		for _, r := range list {
-			if r.Dst == "default" {
-				r.Dst = map[string]string{"-4": "0.0.0.0/0", "-6": "::/0"}[family]
-			}
-			var hops []string
-			for _, h := range append(r.Nexthops, r.hop) {
-				address := h.Gateway + h.Via.Host
-				if strings.HasPrefix(address, "fe80:") {
-					address = "fe80%" + h.Dev
-				}
-				if address != "" {
-					hops = append(hops, address)
-				}
-			}
-			slices.Sort(hops)
-			lines = append(lines, strings.Join(append([]string{r.Dst}, hops...), " "))
-		}
-	}
-	slices.Sort(lines)
-	return lines
-}
-
-func expect(t *testing.T, want ...string) {
-	t.Helper()
-	slices.Sort(want)
-	router.Await(t, fmt.Sprintf("the kernel has %q", want), soon, func() error {
-		if got := learned(t); !slices.Equal(got, want) {
-			return fmt.Errorf("it has %q", got)
-		}
-		return nil
-	})
-}
-
-func ip(t *testing.T, args ...string) {
-	t.Helper()
-	if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil {
-		t.Fatalf("ip %v: %v: %s", args, err, out)
-	}
-}
-
-// monitor writes down what happens to learned routes.
-type monitor struct {
-	mu    sync.Mutex
-	lines []string
-}
-
-func startMonitor(t *testing.T) *monitor {
-	t.Helper()
-	cmd := exec.Command("ip", "monitor", "route")
-	out, err := cmd.StdoutPipe()
-	if err == nil {
-		err = cmd.Start()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := new(monitor)
-	go func() {
-		for s := bufio.NewScanner(out); s.Scan(); {
-			m.mu.Lock()
-			m.lines = append(m.lines, s.Text())
-			m.mu.Unlock()
-		}
-	}()
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	m.sync(t)
-	return m
-}
-
-// sync waits until the monitor shows a route that comes and goes.
-func (m *monitor) sync(t *testing.T) {
-	t.Helper()
-	router.Await(t, "ip monitor shows what happens", soon, func() error {
-		for _, verb := range []string{"add", "del"} {
-			ip(t, "route", verb, "blackhole", "203.0.113.113", "metric", "7")
-		}
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		for i, l := range m.lines {
-			if strings.Contains(l, "203.0.113.113") && slices.ContainsFunc(m.lines[i+1:], func(l string) bool { return strings.Contains(l, "203.0.113.113") }) {
-				return nil
-			}
-		}
-		return fmt.Errorf("%q", m.lines)
-	})
-}
-
-// events are the learned routes that changed since the last call.
-func (m *monitor) events(t *testing.T) (list []string) {
-	t.Helper()
-	m.sync(t)
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, l := range m.lines {
-		if strings.Contains(l, "proto 118") {
-			list = append(list, l)
-		}
-	}
-	m.lines = nil
-	return list
-}
-
-// quiet fails the test if a learned route changed since the last call.
-func (m *monitor) quiet(t *testing.T, during string) {
-	t.Helper()
-	if events := m.events(t); len(events) > 0 {
-		t.Errorf("%s: the kernel's routes changed: %q", during, events)
-	}
-}
-
 func each(t *testing.T, list []router.Implementation, test func(t *testing.T, i router.Implementation)) {
 	for _, i := range list {
 		t.Run(string(i), func(t *testing.T) {
 			router.Need(t, i)
 			test(t, i)
-		})
-	}
-}
-
-func (r *tor) established(t *testing.T) {
-	t.Helper()
-	for _, n := range r.Config.Neighbors {
-		router.Await(t, fmt.Sprintf("tor%d has a session with %s", r.number, n.Address), soon, func() error {
-			if s := r.Neighbor(t, n.Address); !s.Established() {
-				return fmt.Errorf("it is %s", s.Session)
-			}
-			return nil
 		})
 	}
 }
@@ -556,64 +303,3 @@ const overLinkLocal = `protocol bgp unnumbered {
   ipv4 { import all; export all; extended next hop on; };
   ipv6 { import all; export all; };
 }`
-
-// agent is a process with a speaker.
-type agent struct {
-	cmd   *exec.Cmd
-	ended sync.Once
-}
-
-func startAgent(t *testing.T, d speaker.Desired) *agent {
-	t.Helper()
-	settings, err := json.Marshal(d)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a := &agent{cmd: exec.Command("/proc/self/exe")}
-	a.cmd.Env = append(os.Environ(), asAgent+"="+string(settings))
-	a.cmd.Stderr = t.Output()
-	if _, err = a.cmd.StdinPipe(); err == nil {
-		err = a.cmd.Start()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(a.kill)
-	return a
-}
-
-func (a *agent) kill() {
-	a.ended.Do(func() {
-		_ = a.cmd.Process.Kill()
-		_ = a.cmd.Wait()
-	})
-}
-
-// killChild kills the speaker's process.
-func (a *agent) killChild(t *testing.T) {
-	t.Helper()
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range entries {
-		stat, err := os.ReadFile("/proc/" + e.Name() + "/stat")
-		if err != nil {
-			continue
-		}
-		_, rest, _ := strings.Cut(string(stat), ") ")
-		var pid, parent int
-		var state string
-		if _, err := fmt.Sscan(e.Name(), &pid); err != nil {
-			continue
-		}
-		if _, err := fmt.Sscan(rest, &state, &parent); err != nil || parent != a.cmd.Process.Pid {
-			continue
-		}
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	t.Fatal("the agent has no speaker process")
-}
