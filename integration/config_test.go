@@ -33,7 +33,7 @@ peers:
 - {name: tor-1, template: tor, address: 10.0.1.1}
 - {name: tor-2, template: tor, addressFrom: {label: example.com/tor-2}, localAddress: 10.0.2.2, nodeSelector: {example.com/rack: r2}}
 announcements:
-- {peers: [tor-1], communities: ["64512:COMMUNITY", no-export], med: 50}
+- {peers: [tor-1], communities: ["64512:COMMUNITY", no-export], med: 50, nextHop: [10.0.1.9, "2001:db8::9"]}
 pools:
 - {name: web, addresses: [10.244.120.0/24], blockSize: 16}
 `
@@ -121,7 +121,7 @@ func TestConfiguration(t *testing.T) {
 		_, err := r.CNI(r.t, "ADD", "c1", "web")
 		return err
 	})
-	r.awaitAttributes("the block is announced with its terms", "64512:100", "no-export", "metric 50")
+	r.awaitAttributes("the block is announced with its terms", "64512:100", "no-export", "metric 50", "10.0.1.9")
 	r.awaitPeers("the peer of another rack is none here", "tor-1", "")
 
 	configure(`example.com/tor-asn: "65000", example.com/rack: r1`, "200")
