@@ -106,7 +106,7 @@ type NodeValue struct {
 // AddPaths is ADD-PATH. This node has one path of each of its own prefixes to send, so
 // there is the other direction alone.
 type AddPaths struct {
-	// Take several paths of a prefix.
+	// Take several paths of a prefix. Nothing is sent in this way: the node has one path of each of its own prefixes, and tells no others.
 	Receive bool `key:"receive" default:"false"`
 }
 

@@ -21,6 +21,7 @@ func Options() []Option {
 		{"port", "the router listens on another; " + arrives, session},
 		{"route reflector client", arrives, session},
 		{"ADD-PATH", "the router has heard that it may send several paths; " + arrives, session},
+		{"several paths of a prefix", "ADD-PATH: two paths with the next hops of two other routers are in the node's kernel; one goes and comes back", "integration/learned TestSeveralPaths"},
 		{"range of routers", "the router dials, is told, loses its session with its range, and comes back", "speaker/server TestRange"},
 		{"collision of connections", "both dial; one session comes of it, and lasts", "speaker/server TestCollision"},
 		{"half-open connection", "the router is gone without a word and dials anew; the session is back long before its hold time is over", "speaker/server TestHalfOpen"},

@@ -302,20 +302,46 @@ func TestTermsLeakNothing(t *testing.T) {
 	}
 }
 
-// A peer with ADD-PATH is withdrawn what its terms name no more, like others.
+// A router that sends several paths of a prefix and would take several is told in other
+// words, and withdrawn what its terms name no more, like others: no path identifier is
+// sent, which it would take for a part of the prefix.
 func TestTermsAddPath(t *testing.T) {
 	t.Parallel()
-	f := join(t, routers.BIRD, func(_ *routers.Config, v4, _ *routers.Neighbor) { v4.SendPaths, v4.ReceivePaths = true, true })
-	d := speaker.Desired{Local: local(), Peers: f.peers(routerASN, speaker.Session{}), Announcements: announce(ours4), Terms: map[string]speaker.Terms{"none": {}}}
-	d.Peers[0].ReceivePaths = true
-	s := newTestChild(t)
-	must(t, s.Set(t.Context(), d))
-	f.tor.Has(t, ours4)
-	before := stateOf(t, s, "tor4")
-	d.Announcements = []speaker.Announcement{{Prefix: prefixes(ours4)[0], Terms: "none"}}
-	must(t, s.Set(t.Context(), d))
-	f.tor.Has(t)
-	undisturbed(t, s, before)
+	for _, i := range routers.All() {
+		t.Run(string(i), func(t *testing.T) {
+			t.Parallel()
+			f := join(t, i, func(_ *routers.Config, v4, v6 *routers.Neighbor) {
+				for _, n := range []*routers.Neighbor{v4, v6} {
+					n.SendPaths, n.ReceivePaths = true, true
+				}
+			})
+			d := speaker.Desired{Local: local(), Peers: f.peers(routerASN, speaker.Session{ReceivePaths: true}), Announcements: announce(ours4, ours6),
+				Terms: map[string]speaker.Terms{"none": {}, "med": {"tor4": {MED: number(5)}, "tor6": {MED: number(6)}}}}
+			s := newTestChild(t)
+			must(t, s.Set(t.Context(), d))
+			f.tor.Has(t, ours4, ours6)
+			first, second := stateOf(t, s, "tor4"), stateOf(t, s, "tor6")
+			d.Announcements = withTerms("med", ours4, ours6)
+			must(t, s.Set(t.Context(), d))
+			f.tells(t, map[string]string{ours4: "[64512] [] [] 5 " + f.node4.String(), ours6: "[64512] [] [] 6 " + f.node6.String()})
+			d.Announcements = append(withTerms("none", ours4), withTerms("med", ours6)...)
+			must(t, s.Set(t.Context(), d))
+			f.tor.Has(t, ours6)
+			d.Announcements = nil
+			must(t, s.Set(t.Context(), d))
+			f.tor.Has(t)
+			undisturbed(t, s, first)
+			undisturbed(t, s, second)
+		})
+	}
+}
+
+// withTerms announces prefixes with terms of a name.
+func withTerms(name string, list ...string) (all []speaker.Announcement) {
+	for _, p := range prefixes(list...) {
+		all = append(all, speaker.Announcement{Prefix: p, Terms: name})
+	}
+	return all
 }
 
 // What terms can't be is refused, and says why.
