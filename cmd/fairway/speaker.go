@@ -46,7 +46,7 @@ func unlearn(ctx context.Context, l config.LearnedRoutes, log *slog.Logger) {
 		return
 	}
 	if err := flush(ctx, kernel.Config{Table: int(l.Table), Protocol: int(l.Protocol)}, log); err != nil {
-		log.Warn("learned routes of before, if any, stay in the kernel: remove them with ip route flush", "table", l.Table, "protocol", l.Protocol, "error", err)
+		log.Warn("learned routes of before, if any, stay in the kernel: remove them with ip route flush", "table", l.Table, "protocol", l.Protocol, "err", err)
 	}
 }
 

@@ -64,7 +64,7 @@ func (c *Custodian) SetFence(ctx context.Context, f exchange.Fence) error {
 		err = write(ctx, "fence node "+f.Node, c.own.Post().Resource(v1alpha1.NodeSpeakers).Body(speaker), &v1alpha1.NodeSpeaker{})
 	}
 	if err == nil {
-		c.log.Info("node counts as gone: its blocks are freed", "node", f.Node, "machine", f.Machine, "why", why)
+		c.log.Info("node counts as gone: its blocks are freed", "node", f.Node, "machine", f.Machine, "reason", why)
 	}
 	return err
 }

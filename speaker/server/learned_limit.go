@@ -136,7 +136,7 @@ func (s *Server) endFloods(ctx context.Context, r *run) {
 		r.negotiate(ctx)
 		for f, one := range r.ledger.takeFloods() {
 			if err := r.endFlood(ctx, f, one); err != nil {
-				s.log.Warn("cannot shut the session of a peer that sent too many prefixes", "peer", one.peer.Name, "error", err)
+				s.log.Warn("cannot shut the session of a peer that sent too many prefixes", "peer", one.peer.Name, "err", err)
 			}
 		}
 	}

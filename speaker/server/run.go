@@ -84,7 +84,7 @@ func (s *Server) replace(ctx context.Context, old *run, local speaker.Local, end
 	stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
 	defer cancel()
 	if err := s.stop(stopCtx, old); err != nil {
-		s.log.Warn("BGP did not end cleanly before its restart", "error", err)
+		s.log.Warn("BGP did not end cleanly before its restart", "err", err)
 	}
 	r, err := s.start(ctx, local, ends)
 	if err == nil {
@@ -92,7 +92,7 @@ func (s *Server) replace(ctx context.Context, old *run, local speaker.Local, end
 		return r, nil
 	}
 	s.failed = &failure{local: local, err: err}
-	s.log.Error("BGP does not start with the new settings; returning to the old ones", "error", err)
+	s.log.Error("BGP does not start with the new settings; returning to the old ones", "err", err)
 	revived, reviveErr := s.revive(ctx, old)
 	if reviveErr != nil {
 		return revived, fmt.Errorf("%w: %w; and the old ones do not start again: %w", speaker.ErrLocal, err, reviveErr)

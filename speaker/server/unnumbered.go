@@ -120,7 +120,7 @@ func (s *Server) relocate(ctx context.Context, r *run) {
 		if old, has := r.peerOn(p.Interface); has && old.Address != p.Address {
 			s.log.Info("BGP router found", "peer", p.Name, "address", p.Address)
 			if err := s.conform(ctx, r, d, r.asked); err != nil {
-				s.log.Warn("cannot speak with a router that was found", "peer", p.Name, "error", err)
+				s.log.Warn("cannot speak with a router that was found", "peer", p.Name, "err", err)
 			}
 		}
 		if st := l.State(); st.Lost != l.lost {
@@ -223,7 +223,7 @@ func (l *ledger) introduce(address string, asn uint32) {
 func (s *Server) shun(ctx context.Context, r *run) {
 	for _, p := range r.ledger.takeUnwanted() {
 		if err := r.bgp.DisablePeer(ctx, &api.DisablePeerRequest{Address: p.Address.String(), Communication: "this is an eBGP session"}); err != nil {
-			s.log.Warn("cannot end the session", "peer", p.Name, "error", err)
+			s.log.Warn("cannot end the session", "peer", p.Name, "err", err)
 		}
 	}
 }

@@ -174,24 +174,24 @@ func (s *Server) tendOnce(ctx context.Context, r *run) {
 	s.relocate(ctx, r)
 	for _, p := range r.ledger.lostBits() {
 		if err := r.comeBack(ctx, p); err != nil {
-			s.log.Warn("cannot set the restart bit", "error", err)
+			s.log.Warn("cannot set the restart bit", "err", err)
 		}
 	}
 	for _, p := range r.ledger.lostKeys() {
 		if err := errors.Join(r.removePeer(ctx, p), r.addPeer(ctx, p)); err != nil {
-			s.log.Warn("cannot use the new password", "error", err)
+			s.log.Warn("cannot use the new password", "err", err)
 		}
 	}
 	for _, p := range r.ledger.spent() {
 		if err := r.removeMember(ctx, p); err != nil {
-			s.log.Warn("cannot let go of a router of a range", "error", err)
+			s.log.Warn("cannot let go of a router of a range", "err", err)
 		}
 	}
 	r.ledger.forgetLost(time.Now())
 	for _, p := range r.ledger.limitsOver(time.Now().Add(-s.limitRetry)) {
 		s.log.Info("opening a session again that was shut for too many prefixes", "peer", p.Name, "address", p.Address)
 		if err := r.bgp.EnablePeer(ctx, &api.EnablePeerRequest{Address: p.Address.String()}); err != nil {
-			s.log.Warn("cannot open the session again", "peer", p.Name, "error", err)
+			s.log.Warn("cannot open the session again", "peer", p.Name, "err", err)
 		}
 	}
 }
