@@ -58,7 +58,7 @@ func drainCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&wait, "wait", false, "serve no new pods, and wait for the last one to go before the sessions are closed")
-	cmd.Flags().StringVar(&runDir, "run-dir", defaultRunDir, "the agent's runDir")
+	runDirFlag(cmd, &runDir)
 	return cmd
 }
 

@@ -52,7 +52,7 @@ about, and stays until another takes its place.`,
 			return print(cmd.OutOrStdout(), s.Peers, time.Now())
 		},
 	}
-	cmd.Flags().StringVar(&runDir, "run-dir", defaultRunDir, "the agent's runDir")
+	runDirFlag(cmd, &runDir)
 	cmd.Flags().StringVarP(&output, "output", "o", "", "wide for more columns, json for programs")
 	return cmd
 }

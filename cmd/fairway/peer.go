@@ -41,7 +41,7 @@ machine boots, also for an agent that is started anew; "fairway status" shows it
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&runDir, "run-dir", defaultRunDir, "the agent's runDir")
+	runDirFlag(cmd, &runDir)
 	cmd.Flags().StringVar(&peer, "peer", "", "of this peer or range alone, by its name")
 	return cmd
 }
@@ -77,7 +77,7 @@ configuration.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&runDir, "run-dir", defaultRunDir, "the agent's runDir")
+	runDirFlag(cmd, &runDir)
 	cmd.Flags().StringVar(&message, "message", "", "words for the people on the other side (RFC 9003), at most 255 bytes")
 	return cmd
 }
@@ -97,7 +97,7 @@ func enableCommand() *cobra.Command {
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&runDir, "run-dir", defaultRunDir, "the agent's runDir")
+	runDirFlag(cmd, &runDir)
 	return cmd
 }
 

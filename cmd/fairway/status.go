@@ -42,9 +42,14 @@ func statusCommand() *cobra.Command {
 			return show(cmd.OutOrStdout(), s, time.Now())
 		},
 	}
-	cmd.Flags().StringVar(&runDir, "run-dir", defaultRunDir, "the agent's runDir")
+	runDirFlag(cmd, &runDir)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+// runDirFlag is how all commands that ask the agent are told where it is.
+func runDirFlag(cmd *cobra.Command, runDir *string) {
+	cmd.Flags().StringVar(runDir, "run-dir", defaultRunDir, "the agent's runDir")
 }
 
 // call asks the agent that has its control socket in runDir, with ask as JSON
