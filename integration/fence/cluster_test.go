@@ -1,11 +1,14 @@
 package fence
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/netip"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,6 +28,8 @@ import (
 
 const (
 	soon = 60 * time.Second
+	// aMoment is how long a withdrawal may take, on a busy machine.
+	aMoment = 10 * time.Second
 	// absence is after which a node whose Node object is away is gone.
 	absence = time.Second
 	// mostNodes are there in all tests together.
@@ -42,14 +47,16 @@ type cluster struct {
 	objects  dynamic.Interface
 	programs string // of this tree
 	tor      *router.Router
-	nodes    int // so many were made
+	control  func() error // ends the controller
+	nodes    int          // so many were made
+	log      io.Writer    // of the whole test
 }
 
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	namespace.Need(t)
 	router.Need(t, router.BIRD)
-	c := &cluster{programs: t.TempDir()}
+	c := &cluster{programs: t.TempDir(), log: t.Output()}
 	build := exec.Command("go", "build", "-o", c.programs, "../../cmd/fairway", "../../cmd/fairway-ipam", "../../cmd/fairway-speaker")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
@@ -72,28 +79,39 @@ func newCluster(t *testing.T) *cluster {
 	if _, err := c.admin.CoreV1().Nodes().Create(t.Context(), &core.Node{ObjectMeta: metav1.ObjectMeta{Name: "steady"}}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	c.control(t)
+	c.relieve(t)
+	t.Cleanup(func() {
+		if err := c.control(); err != nil {
+			t.Error("the controller ended with", err)
+		}
+	})
 	c.route(t)
 	return c
 }
 
-// control runs a controller, with the rights that it has in a cluster.
-func (c *cluster) control(t *testing.T) {
+// relieve runs a controller instead of the one that ran before, with the rights that it
+// has in a cluster.
+func (c *cluster) relieve(t *testing.T) {
 	t.Helper()
+	if c.control != nil {
+		if err := c.control(); err != nil {
+			t.Error("the controller ended with", err)
+		}
+	}
 	const group = "system:serviceaccounts"
 	ctl, err := controller.New(controller.Options{
 		Config:  c.As("system:serviceaccount:fairway-system:fairway-controller", group, group+":fairway-system", "system:authenticated"),
-		Absence: absence, Log: slog.New(slog.NewTextHandler(t.Output(), nil)).With("who", "controller"),
+		Absence: absence, Log: slog.New(slog.NewTextHandler(c.log, nil)).With("who", "controller"),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- ctl.Run(t.Context()) }()
-	t.Cleanup(func() { // the test's context has ended
-		if err := <-ended; err != nil {
-			t.Error("the controller ended with", err)
-		}
+	go func() { ended <- ctl.Run(ctx) }()
+	c.control = sync.OnceValue(func() error {
+		stop()
+		return <-ended
 	})
 }
 

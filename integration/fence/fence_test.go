@@ -1,12 +1,15 @@
 package fence
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/fairway-network/fairway/integration/router"
 )
 
 // A node is declared gone while it is cut off, down, or well, and another one gets its
@@ -22,12 +25,12 @@ func TestFence(t *testing.T) {
 			back: func(t *testing.T, n *node) { n.register(t); n.open() },
 		},
 		{
-			name: "cut off, with a part lent", alone: true, remembers: true, lends: true,
+			name: "cut off, with a part lent, and the controller ends", alone: true, remembers: true, lends: true,
 			leave: func(_ *testing.T, n *node) { n.close() }, gone: deleted,
-			back: func(t *testing.T, n *node) { n.register(t); n.open() },
+			back: func(t *testing.T, n *node) { n.relieve(t); n.register(t); n.open() },
 		},
 		{
-			name: "out of service, and well", remembers: true,
+			name: "out of service, and well", well: true, remembers: true,
 			leave: func(*testing.T, *node) {},
 			gone:  func(t *testing.T, n *node) { n.taint(t, true) },
 			back:  func(t *testing.T, n *node) { n.taint(t, false) },
@@ -35,7 +38,11 @@ func TestFence(t *testing.T) {
 		{
 			name: "killed", remembers: true,
 			leave: func(t *testing.T, n *node) { n.kill(t) }, gone: deleted,
-			back: func(t *testing.T, n *node) { n.register(t); n.start(t) },
+			back: func(t *testing.T, n *node) {
+				n.register(t)
+				n.awaitLifting(t) // and nobody confirms it
+				n.start(t)
+			},
 		},
 		{
 			name:  "rebooted",
@@ -55,6 +62,7 @@ type story struct {
 	cell              netip.Prefix
 	leave, gone, back func(*testing.T, *node)
 	alone             bool // its agent serves pods and hears of nothing
+	well              bool // its agent hears of all
 	remembers         bool // its agent knows in the end what it had leased
 	lends             bool // a part of its cell is another node's
 }
@@ -87,6 +95,17 @@ func (s story) play(t *testing.T, c *cluster) {
 	if s.alone {
 		a.serves(t, second) // it can't know
 	}
+	if s.well {
+		await(t, a.name+" gives its block up", func() error {
+			if why := a.has(t, first.address); why != "" {
+				return errors.New(why)
+			}
+			return nil
+		})
+		if err := a.cni("ADD", second); err == nil || !strings.Contains(err.Error(), "counts as gone") {
+			t.Errorf("a new pod behind a fence: %v", err)
+		}
+	}
 	other := b.pod(t, s.pool+"-other", s.pool, first.address)
 	b.serves(t, other)
 	if other.address != first.address {
@@ -109,7 +128,7 @@ func (s story) play(t *testing.T, c *cluster) {
 // settled looks at what is in the end.
 func (s story) settled(t *testing.T, c *cluster, a, b *node, first, second, other *pod) {
 	t.Helper()
-	await(t, fmt.Sprintf("nothing of %s leads to %s", s.cell, a.name), func() error {
+	router.Await(t, fmt.Sprintf("nothing of %s leads to %s", s.cell, a.name), aMoment, func() error {
 		for _, r := range c.tor.Routes(t) {
 			if r.From == a.address && s.cell.Overlaps(r.Prefix) {
 				return fmt.Errorf("it announces %s", r.Prefix)
@@ -143,6 +162,17 @@ func (s story) settled(t *testing.T, c *cluster, a, b *node, first, second, othe
 			if to := c.leads(t, address); !slices.Equal(to, []netip.Addr{node}) {
 				return fmt.Errorf("%s leads to %v, want %s", address, to, node)
 			}
+		}
+		return nil
+	})
+}
+
+// awaitLifting waits until the controller has said that the fence is to be lifted.
+func (n *node) awaitLifting(t *testing.T) {
+	t.Helper()
+	await(t, "the fence of "+n.name+" is to be lifted", func() error {
+		if f := n.fence(t, n.name); f == nil || !f.Lifting {
+			return fmt.Errorf("it is %+v", f)
 		}
 		return nil
 	})
