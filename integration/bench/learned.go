@@ -47,7 +47,7 @@ func learnedKernel(ctx context.Context, b *bench, out io.Writer) error {
 			runs[l.name] = append(runs[l.name], r)
 		}
 	}
-	fmt.Fprintf(out, "\n### Learned routes\n\n%d routes of one router (BIRD), from its first UPDATEs to the last route in the node's kernel; "+
+	fmt.Fprintf(out, "\n### Learned routes\n\n%d routes of one router, from its first UPDATEs to the last route in the node's kernel; "+
 		"medians of %d runs, in turn. Processor time is that of the daemon's processes in the same span, memory (PSS) what they have at its end, and at rest %v later.\n\n", learnedRoutes, rounds, restTime)
 	fmt.Fprint(out, "| | fairway | BIRD | FRR | fairway / BIRD | fairway / FRR |\n| --- | --- | --- | --- | --- | --- |\n")
 	row := func(what string, cell func(float64) string, atMost [2]float64, of func(lesson) float64) {
@@ -106,7 +106,7 @@ func (b *bench) learn(ctx context.Context, l learner) (lesson, error) {
 	if err := linkBoth(ctx, node, tor); err != nil {
 		return lesson{}, err
 	}
-	stopRouter, err := startRouter(ctx, tor, dir)
+	stopRouter, err := startTeacher(ctx, tor)
 	if err != nil {
 		return lesson{}, err
 	}
@@ -291,28 +291,6 @@ func daemonIn(ctx context.Context, pid int, dir, name string, argv ...string) (e
 	defer log.Close()
 	cmd.Stdout, cmd.Stderr = log, log
 	return launch(cmd)
-}
-
-// startRouter starts the router, which waits to be dialled and has all its routes
-// when it listens.
-func startRouter(ctx context.Context, pid int, dir string) (end func(), err error) {
-	var b strings.Builder
-	fmt.Fprint(&b, "router id 192.0.2.1;\nprotocol device {}\nprotocol static {\n ipv4;\n")
-	a := netip.MustParseAddr("10.0.0.0").As4()
-	for n := range learnedRoutes {
-		fmt.Fprintf(&b, " route %d.%d.%d.0/24 blackhole;\n", int(a[0])+n>>16, n>>8&255, n&255)
-	}
-	fmt.Fprint(&b, "}\nprotocol bgp node {\n local 192.0.2.1 as 65001;\n neighbor 192.0.2.2 as 64512;\n passive on;\n ipv4 { import none; export all; };\n}\n")
-	file := filepath.Join(dir, "router.conf")
-	if err := os.WriteFile(file, []byte(b.String()), 0o600); err != nil {
-		return nil, err
-	}
-	socket := filepath.Join(dir, "router.ctl")
-	end, err = daemonIn(ctx, pid, dir, "router", "bird", "-f", "-c", file, "-s", socket, "-P", filepath.Join(dir, "router.pid"))
-	if err != nil {
-		return nil, err
-	}
-	return end, awaitDaemon(ctx, "birdc", "-s", socket, "show", "status")
 }
 
 // awaitDaemon waits until a question is answered.
