@@ -27,10 +27,13 @@ type guard struct {
 	// forwards says that this node went on forwarding for the router, which its OPEN is
 	// to say where GoBGP does not, see forwarding.
 	forwards bool
-	out      *courier // what is written goes by it
-	heard    int      // messages, up to established
-	left     int      // bytes of the message that GoBGP is reading
-	fault    atomic.Pointer[fault]
+	// tell is given each UPDATE without its header, before GoBGP is, with how to read it;
+	// nil for nobody to tell.
+	tell  func(update []byte, agreed *bgp.MarshallingOption)
+	out   *courier // what is written goes by it
+	heard int      // messages, up to established
+	left  int      // bytes of the message that GoBGP is reading
+	fault atomic.Pointer[fault]
 	// takesHops says that the router's OPEN offered to take IPv6 next hops for IPv4.
 	takesHops atomic.Bool
 }
@@ -85,8 +88,9 @@ func (g *guard) next() error {
 		if err != nil {
 			return err
 		}
-		if f = g.checkBody(message[:length:length]); f == nil && g.heard == openSent { // what lies behind it is not GoBGP's to read
-			g.takesHops.Store(offersIPv6Hops(message[:length:length]))
+		whole := message[:length:length] // what lies behind it is not GoBGP's to read
+		if f = g.checkBody(whole); f == nil {
+			g.hear(whole)
 		}
 	}
 	if f != nil {
@@ -96,6 +100,16 @@ func (g *guard) next() error {
 	}
 	g.left, g.heard = length, min(g.heard+1, established)
 	return nil
+}
+
+// hear takes note of a message before GoBGP has it.
+func (g *guard) hear(message []byte) {
+	switch {
+	case g.heard == openSent:
+		g.takesHops.Store(offersIPv6Hops(message))
+	case g.heard == established && message[18] == bgp.BGP_MSG_UPDATE && g.tell != nil:
+		g.tell(message[bgp.BGP_HEADER_LENGTH:], g.agreed())
+	}
 }
 
 // Write writes GoBGP's messages, one a call, and what is due in the place of its OPEN and

@@ -96,8 +96,9 @@ func unknownLayout(field string) error {
 
 // put puts a guard on the connection with a router for which this node went on
 // forwarding, or did not. Only the line of GoBGP's log that
-// says that a session with it is begun may call it.
-func (gs *guards) put(address string, forwards bool) {
+// says that a session with it is begun may call it. tell is called with each UPDATE, see
+// guard.tell.
+func (gs *guards) put(address string, forwards bool, tell func(update []byte, agreed *bgp.MarshallingOption)) {
 	machine, ok := gs.machine(address)
 	if !ok {
 		return
@@ -108,7 +109,7 @@ func (gs *guards) put(address string, forwards bool) {
 		return
 	}
 	g := newGuard(*conn, func() *bgp.MarshallingOption { return *agreed })
-	g.forwards = forwards
+	g.forwards, g.tell = forwards, tell
 	*conn = g
 	gs.mu.Lock()
 	defer gs.mu.Unlock()

@@ -57,6 +57,7 @@ type learned struct {
 
 	mu      sync.Mutex
 	table   *lessons
+	lesson  lesson // the last one
 	look    bool   // the sink is to be read
 	begun   bool   // and keep runs
 	refused int    // routes that the sink does not take
@@ -130,7 +131,7 @@ func (l *learned) changed() {
 func (l *learned) watch(ctx context.Context) {
 	for ctx.Err() == nil {
 		if err := l.sink.Watch(ctx, l.changed); err != nil {
-			l.log.Warn("learned routes that go missing are noticed late", "error", err)
+			l.log.Warn("learned routes that go missing are noticed late", "err", err)
 		}
 		select {
 		case <-time.After(time.Second):

@@ -38,13 +38,13 @@ func TestTallyAgainstHistory(t *testing.T) {
 			switch what := random.IntN(10); {
 			case what < 5:
 				said[key] = false
-				table.update(address, lesson{nlri: []*bgp.IPAddrPrefix{n}, attributes: attributesOf(address, 65009)}, now)
+				table.update(address, lessonOf(nil, []*bgp.IPAddrPrefix{n}, attributesOf(address, 65009)...), now)
 			case what < 8:
 				said[key] = true
-				table.update(address, lesson{nlri: []*bgp.IPAddrPrefix{n}, attributes: attributesOf(address, 65009, nodeASN)}, now)
+				table.update(address, lessonOf(nil, []*bgp.IPAddrPrefix{n}, attributesOf(address, 65009, nodeASN)...), now)
 			default:
 				delete(said, key)
-				table.update(address, lesson{withdrawn: []*bgp.IPAddrPrefix{n}}, now)
+				table.update(address, lessonOf([]*bgp.IPAddrPrefix{n}, nil), now)
 			}
 			if !table.sinkless && random.IntN(4) == 0 {
 				table.take(5)
@@ -85,7 +85,9 @@ func TestTooMuch(t *testing.T) {
 		for i := first; i < first+n; i++ {
 			nlri = append(nlri, bgp.NewIPAddrPrefix(32, netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}).String()))
 		}
-		table.update(a.String(), lesson{nlri: nlri, attributes: attributesOf(a.String(), path...)}, now)
+		for part := range slices.Chunk(nlri, 400) { // as many as a message holds
+			table.update(a.String(), lessonOf(nil, part, attributesOf(a.String(), path...)...), now)
+		}
 		return table.takeFloods()
 	}
 	step := func(what string, got []flood, want ...flood) {

@@ -209,7 +209,7 @@ func TestOnlyWhatStoodWaits(t *testing.T) {
 		}
 		table.holds(stood)
 	}
-	says := func(router string, l lesson) {
+	says := func(router string, l *lesson) {
 		if r := table.teacher(router); !r.up {
 			table.up(r, now)
 		}
@@ -225,13 +225,13 @@ func TestOnlyWhatStoodWaits(t *testing.T) {
 		}
 	}
 	nlri := []*bgp.IPAddrPrefix{bgp.NewIPAddrPrefix(24, "10.0.0.0"), bgp.NewIPAddrPrefix(24, "10.0.9.0")}
-	tells := func(router string) lesson { return lesson{nlri: nlri, attributes: attributesOf(router, 65001)} }
+	tells := func(router string) *lesson { return lessonOf(nil, nlri, attributesOf(router, 65001)...) }
 	begin()
 	says("192.0.2.1", tells("192.0.2.1"))
 	expect("map[10.0.0.0/24:[192.0.2.2] 10.0.9.0/24:[192.0.2.1]]")
 	says("192.0.2.2", tells("192.0.2.2"))
 	expect("map[10.0.0.0/24:[192.0.2.2] 10.0.9.0/24:[192.0.2.1 192.0.2.2]]")
-	says("192.0.2.1", lesson{withdrawn: nlri[1:]})
+	says("192.0.2.1", lessonOf(nlri[1:], nil))
 	expect("map[10.0.0.0/24:[192.0.2.2] 10.0.9.0/24:[192.0.2.2]]")
 	begin() // all that is there now stood before
 	says("192.0.2.1", tells("192.0.2.1"))
@@ -241,7 +241,7 @@ func TestOnlyWhatStoodWaits(t *testing.T) {
 	expect("map[10.0.0.0/24:[192.0.2.1] 10.0.9.0/24:[192.0.2.1]]")
 	begin()
 	says("192.0.2.1", tells("192.0.2.1")) // as they stood
-	says("192.0.2.1", lesson{withdrawn: nlri[1:]})
+	says("192.0.2.1", lessonOf(nlri[1:], nil))
 	expect("map[10.0.0.0/24:[192.0.2.1]]")
 }
 
@@ -299,13 +299,13 @@ func (h naiveHistory) step(random *rand.Rand, table *lessons, address string, no
 	case n < 12:
 		length := 1 + random.IntN(2)
 		r.said[p] = naiveRoute{length: length}
-		table.update(address, lesson{nlri: nlri, attributes: attributesOf(address, slices.Repeat([]uint32{65009}, length)...)}, now)
+		table.update(address, lessonOf(nil, nlri, attributesOf(address, slices.Repeat([]uint32{65009}, length)...)...), now)
 	case n < 15:
 		delete(r.said, p)
-		table.update(address, lesson{withdrawn: nlri}, now)
+		table.update(address, lessonOf(nlri, nil), now)
 	case n < 16: // this node's own ASN: a loop
 		delete(r.said, p)
-		table.update(address, lesson{nlri: nlri, attributes: attributesOf(address, 65009, nodeASN)}, now)
+		table.update(address, lessonOf(nil, nlri, attributesOf(address, 65009, nodeASN)...), now)
 	case n < 17:
 		r.up = false
 		for p, route := range r.said {
@@ -322,8 +322,22 @@ func (h naiveHistory) step(random *rand.Rand, table *lessons, address string, no
 				delete(r.said, p)
 			}
 		}
-		table.update(address, lesson{}, now) // End-of-RIB
+		table.update(address, lessonOf(nil, nil), now) // End-of-RIB
 	}
+}
+
+// lessonOf is what is learned of an UPDATE.
+func lessonOf(withdrawn, nlri []*bgp.IPAddrPrefix, attributes ...bgp.PathAttributeInterface) *lesson {
+	agreed := &bgp.MarshallingOption{AddPath: map[bgp.RouteFamily]bgp.BGPAddPathMode{bgp.RF_IPv4_UC: bgp.BGP_ADD_PATH_BOTH}}
+	for _, n := range slices.Concat(withdrawn, nlri) {
+		n.SetPathLocalIdentifier(n.PathIdentifier()) // the one that is written
+	}
+	b, err := bgp.NewBGPUpdateMessage(withdrawn, attributes, nlri).Body.Serialize(agreed)
+	u := new(lesson)
+	if err := errors.Join(err, u.read(b, agreed)); err != nil {
+		panic(err)
+	}
+	return u
 }
 
 func attributesOf(hop string, path ...uint32) []bgp.PathAttributeInterface {

@@ -2,9 +2,7 @@ package server
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/fairway-network/fairway/speaker"
@@ -12,19 +10,18 @@ import (
 	"github.com/osrg/gobgp/v3/pkg/packet/bgp"
 )
 
-// What follows reads the lines that GoBGP writes, in the order of what they tell
-// of, about UPDATEs that it has checked (RFC 7606) and about sessions. Its own
-// watchers would make each route anew in another form, which takes longer than
-// all else together.
+// What follows is told by guards, of UPDATEs as they come, and by the lines that GoBGP
+// writes about sessions. A session is up before its first UPDATE is read, and GoBGP
+// tells of its end when no more are.
 
-// received is the line about an UPDATE. It gives those who have told too much by
-// now.
-func (l *learned) received(f log.Fields) []flood {
-	u := lesson{}
-	u.nlri, _ = f["nlri"].([]*bgp.IPAddrPrefix)
-	u.withdrawn, _ = f["withdrawals"].([]*bgp.IPAddrPrefix)
-	u.attributes, _ = f["attributes"].([]bgp.PathAttributeInterface)
-	return l.do(func(t *lessons, now time.Time) { t.update(keyOf(f), u, now) })
+// received is an UPDATE of a router: the message without its header. It gives those who
+// have told too much by now.
+func (l *learned) received(address string, body []byte, agreed *bgp.MarshallingOption) []flood {
+	return l.do(func(t *lessons, now time.Time) {
+		if l.lesson.read(body, agreed) == nil {
+			t.update(address, &l.lesson, now)
+		}
+	})
 }
 
 // session is the line about a state.
@@ -54,71 +51,47 @@ func (l *learned) left(f log.Fields) {
 	l.do(func(t *lessons, now time.Time) { t.leave(keyOf(f), now) })
 }
 
-// lesson is an UPDATE.
-type lesson struct {
-	nlri, withdrawn []*bgp.IPAddrPrefix
-	attributes      []bgp.PathAttributeInterface
-}
-
 // update takes what a router says.
-func (t *lessons) update(address string, u lesson, now time.Time) {
+func (t *lessons) update(address string, u *lesson, now time.Time) {
 	r := t.teachers[address]
 	if r == nil || !r.up || r.flooded {
 		return // of a session that has ended, or is about to
 	}
 	defer t.checkFlood(address, r)
 	for _, n := range u.withdrawn {
-		t.withdraw(r, n)
+		t.unlearn(r, n.prefix, n.number)
 	}
-	var reach *bgp.PathAttributeMpReachNLRI
-	for _, a := range u.attributes {
-		switch a := a.(type) {
-		case *bgp.PathAttributeMpUnreachNLRI:
-			for _, n := range a.Value {
-				t.withdraw(r, n)
-			}
-		case *bgp.PathAttributeMpReachNLRI:
-			reach = a
-		}
-	}
-	if len(u.nlri) > 0 {
-		w := t.way(r, u.attributes, nil)
-		for _, n := range u.nlri {
-			t.announce(r, n, w)
-		}
-	}
-	if reach != nil {
-		w := t.way(r, u.attributes, reach)
-		for _, n := range reach.Value {
-			t.announce(r, n, w)
-		}
-	}
-	end := bgp.BGPUpdate{NLRI: u.nlri, WithdrawnRoutes: u.withdrawn, PathAttributes: u.attributes}
-	switch is, family := end.IsEndOfRib(); {
-	case !is:
-	case family == bgp.RF_IPv4_UC:
-		t.endOfRIB(r, speaker.IPv4, now)
-	case family == bgp.RF_IPv6_UC:
-		t.endOfRIB(r, speaker.IPv6, now)
+	t.announce(r, u, u.told, u.hop)
+	t.announce(r, u, u.reached, r.hop(u.global, u.local))
+	if u.end != "" {
+		t.endOfRIB(r, u.end, now)
 	}
 }
 
-func (t *lessons) withdraw(r *teacher, n bgp.AddrPrefixInterface) {
-	if p := prefixOf(n).Masked(); p.IsValid() {
-		t.unlearn(r, p, n.PathIdentifier())
-	}
-}
-
-// announce enters a route.
-func (t *lessons) announce(r *teacher, n bgp.AddrPrefixInterface, w *way) {
-	p := prefixOf(n).Masked()
-	if !p.IsValid() {
+// announce enters routes by a next hop.
+func (t *lessons) announce(r *teacher, u *lesson, list []telling, hop netip.Addr) {
+	if len(list) == 0 {
 		return
 	}
-	if !routable(p) {
-		w = &way{echo: w.echo}
+	if r.mistaken(u) {
+		for _, n := range list {
+			t.unlearn(r, n.prefix, n.number)
+		}
+		return
 	}
-	t.learn(r, p, n.PathIdentifier(), w)
+	w := t.way(r, &u.attributes, hop)
+	for _, n := range list {
+		if routable(n.prefix) {
+			t.learn(r, n.prefix, n.number, w)
+		} else {
+			t.learn(r, n.prefix, n.number, &way{echo: w.echo})
+		}
+	}
+}
+
+// mistaken says whether attributes are wrong that might be right of another router.
+func (r *teacher) mistaken(u *lesson) bool {
+	return r.external && u.path.confed || u.hop.IsLoopback() && !r.address.IsLoopback()
 }
 
 // routable says whether a prefix is of addresses that a router can lead to.
@@ -127,42 +100,19 @@ func routable(p netip.Prefix) bool {
 	return p.Bits() == 0 || !(a.IsMulticast() || a.IsLoopback() || a.IsLinkLocalUnicast() || a.Is4In6() || a.Is4() && a.As4()[0] == 0)
 }
 
-// way reads the attributes of an UPDATE; reach is for the prefixes in there, nil
-// for those of IPv4 outside. It has no next hops for a route that has been here
+// way is the one over a next hop. It has no next hops for a route that has been here
 // already, or that leads nowhere.
-func (t *lessons) way(r *teacher, attributes []bgp.PathAttributeInterface, reach *bgp.PathAttributeMpReachNLRI) *way {
-	w := &way{preference: usualPreference, external: r.external}
-	shut := false
-	var hop netip.Addr
-	for _, a := range attributes {
-		switch a := a.(type) {
-		case *bgp.PathAttributeOrigin:
-			w.origin = a.Value
-		case *bgp.PathAttributeAsPath:
-			if !w.along(a.Value, r.asn) {
-				return &way{echo: true}
-			}
-		case *bgp.PathAttributeNextHop:
-			hop = addrOf(a.Value)
-		case *bgp.PathAttributeMultiExitDisc:
-			w.med = a.Value
-		case *bgp.PathAttributeLocalPref:
-			if !r.external { // RFC 4271, section 5.1.5
-				w.preference = a.Value
-			}
-		case *bgp.PathAttributeOriginatorId: // RFC 4456, section 8
-			if !r.external && addrOf(a.Value) == t.routerID {
-				return &way{echo: true}
-			}
-		case *bgp.PathAttributeCommunities:
-			shut = slices.Contains(a.Value, uint32(speaker.GracefulShutdown))
-		}
+func (t *lessons) way(r *teacher, a *attributes, hop netip.Addr) *way {
+	w := &way{preference: usualPreference, external: r.external, origin: a.origin, med: a.med}
+	mine := !r.external && a.originator.IsValid() && a.originator == t.routerID // RFC 4456, section 8
+	if !w.along(a.path, a.path4, r.asn) || mine {
+		return &way{echo: true}
 	}
-	if shut { // RFC 8326, section 4
+	if !r.external && a.carries(bgp.BGP_ATTR_TYPE_LOCAL_PREF) { // RFC 4271, section 5.1.5
+		w.preference = a.preference
+	}
+	if a.shut { // RFC 8326, section 4
 		w.preference = 0
-	}
-	if reach != nil {
-		hop = r.hop(reach)
 	}
 	if hop.IsValid() {
 		w.hops = []netip.Addr{hop}
@@ -170,25 +120,9 @@ func (t *lessons) way(r *teacher, attributes []bgp.PathAttributeInterface, reach
 	return w
 }
 
-// along reads the AS path, and says whether this node is not in it.
-func (w *way) along(segments []bgp.AsPathParamInterface, own uint32) bool {
-	for i, s := range segments {
-		list := s.GetAS()
-		if slices.Contains(list, own) {
-			return false
-		}
-		if i == 0 && len(list) > 0 && s.GetType() == bgp.BGP_ASPATH_ATTR_TYPE_SEQ {
-			w.neighbor = list[0]
-		}
-		w.length += s.ASLen()
-	}
-	return true
-}
-
 // hop is where packets for the prefixes of an attribute go: the router's link-local
 // address where there is no other, or where the session is with that one.
-func (r *teacher) hop(reach *bgp.PathAttributeMpReachNLRI) netip.Addr {
-	global, local := addrOf(reach.Nexthop), addrOf(reach.LinkLocalNexthop)
+func (r *teacher) hop(global, local netip.Addr) netip.Addr {
 	zone := r.address.Zone()
 	switch {
 	case zone != "" && local.IsLinkLocalUnicast():
@@ -204,7 +138,7 @@ func (r *teacher) hop(reach *bgp.PathAttributeMpReachNLRI) netip.Addr {
 	return global
 }
 
-func addrOf(ip net.IP) netip.Addr {
+func addrOf(ip []byte) netip.Addr {
 	a, _ := netip.AddrFromSlice(ip)
 	return a.Unmap()
 }

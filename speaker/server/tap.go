@@ -31,7 +31,6 @@ type tap struct {
 // The lines of GoBGP that the ledger is kept by.
 const (
 	lineSentUpdate   = "sent update"
-	lineGotUpdate    = "received update"
 	linePeerDeleted  = "Delete a peer configuration"
 	lineStateChanged = "state changed"
 	lineSentNote     = "sent notification"
@@ -102,8 +101,6 @@ func (t tap) Debug(msg string, f log.Fields) {
 	switch msg {
 	case lineSentUpdate:
 		t.sentUpdate(f)
-	case lineGotUpdate:
-		t.ledger.overLimit(t.learned.received(f)...)
 	case lineStateChanged:
 		t.learned.session(f)
 		t.stateChanged(f)
@@ -192,7 +189,10 @@ func (t tap) stateChanged(f log.Fields) {
 			}
 		}
 	case is == bgp.BGP_FSM_OPENSENT.String():
-		t.guards.put(keyOf(f), t.ledger.forwardsTo(keyOf(f), t.guards.restart))
+		router := keyOf(f)
+		t.guards.put(router, t.ledger.forwardsTo(router, t.guards.restart), func(update []byte, agreed *bgp.MarshallingOption) {
+			t.ledger.overLimit(t.learned.received(router, update, agreed)...)
+		})
 		t.guards.call(keyOf(f), t.ledger.calledAs(keyOf(f)))
 		t.ledger.opens(keyOf(f))
 		if t.ledger.isExcess(keyOf(f)) {
