@@ -122,7 +122,7 @@ func (a *answer) seen(n *Node, before, now Request) {
 		return
 	}
 	if a.size() >= a.request.Lacks() && (now.UID != a.request.UID || !now.Open()) {
-		n.tardy = min(n.tardy+1, mostTardy) // one was enough
+		n.wasLate() // one was enough
 	}
 	a.overtaken = false
 	if now.UID == a.request.UID {

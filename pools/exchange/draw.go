@@ -14,8 +14,8 @@ import (
 // open for another one, at least; where the first one took longer as long as that, up
 // to mostGather.
 const (
-	gather     = 2 * spread
-	mostGather = 5 * spread
+	gather     = 4 * spread
+	mostGather = 10 * spread
 )
 
 // progress of a lent block.

@@ -60,6 +60,21 @@ func TestReturnsWhatIsAskedFor(t *testing.T) {
 	}
 }
 
+// Who has so much to spare that no other node can have as much does not wait for its
+// turn, however many hold blocks.
+func TestWhoHasMostAnswersAtOnce(t *testing.T) {
+	l := newLab(t)
+	g := l.joins("n", 16, "10.0.0.0/28")
+	g.leases(2)
+	r := asks("r", 1)
+	r.Holders = 5000
+	l.store.requests = []Request{r}
+	l.goOn()
+	if g.calls[Answer] != 1 {
+		t.Errorf("after %v the request is %+v", g.calls, l.store.requests[0])
+	}
+}
+
 // Requests that nothing can be done for cost nothing.
 func TestHopelessRequestsAreCheap(t *testing.T) {
 	l := newLab(t)

@@ -17,9 +17,9 @@ import (
 const (
 	// spread is about how long it takes until a node has seen that another one has
 	// answered.
-	spread = 20 * time.Millisecond
+	spread = 10 * time.Millisecond
 	// mostTardy bounds how often the spread is doubled.
-	mostTardy = 2
+	mostTardy = 3
 	// lookForLoan and lookForOldLoan are how often a lender looks whether what
 	// it lent has come back.
 	lookForLoan    = time.Second
@@ -86,7 +86,7 @@ func (n *Node) lineUp() {
 		}
 		n.asked = append(n.asked, asked{r, n.answerAt(r, room)})
 	}
-	if len(n.asked) == 0 {
+	if len(n.asked) == 0 && n.now.Sub(n.late) >= forgive {
 		n.tardy = 0
 	}
 	slices.SortFunc(n.asked, func(a, b asked) int { return cmp.Or(a.turn.Compare(b.turn), cmp.Compare(a.Name, b.Name)) })
@@ -105,7 +105,7 @@ func (n *Node) serve() {
 	if n.quitting || len(n.asked) == 0 || n.now.Before(n.asked[0].turn) {
 		return
 	}
-	n.ripe = time.Time{}
+	n.ripe, n.look = time.Time{}, time.Time{}
 	idle := n.ledger.Idle(n.now, func(string) time.Duration { return 0 })
 	nothing, later := map[Lack]bool{}, false
 	for _, r := range n.asked {
@@ -118,7 +118,9 @@ func (n *Node) serve() {
 		}
 		switch n.lend(r.Request, idle) {
 		case lendsNothing:
-			n.recheck(lack)
+			if again := n.recheck(lack); n.now.Sub(r.turn) < lookSeldom { // later the pool is just full
+				n.look = earlier(n.look, again)
+			}
 			nothing[lack] = true
 		case lendsLater:
 			n.heard[r.UID] = n.now.Add(lookForLoan)
@@ -147,17 +149,28 @@ func (n *Node) offered(r Request) bool {
 // who hold blocks of the pool, of whom nobody knows how many have something to
 // spare, take turns so that about as many come within the first spread whether
 // these are a few or thousands: the time grows with the logarithm of their number.
+// Of those who have as much to spare as this one there are no more than fit into the
+// pool: who has much comes soon.
 // Who has less than r lacks leaves the others one spread: a grant of one node is
 // better than of several. Where one is enough each answer of this node that came too
 // late doubles the spread, and each that did not halves it: where events take long the
 // turns are further apart.
 func (n *Node) answerAt(r Request, room int) time.Time {
-	place := n.place(r.UID) * float64(min(r.Holders, 10_000))
-	wait := math.Log(max(place, 1))
+	peers := min(r.Holders, 10_000, n.poolSize(r)/max(room, 1))
+	wait := math.Log(max(n.place(r.UID)*float64(peers), 1))
 	if room < r.Lacks() {
 		return n.heard[r.UID].Add(time.Duration((wait + 1) * float64(spread)))
 	}
 	return n.heard[r.UID].Add(time.Duration(wait * float64(spread<<n.tardy)))
+}
+
+// poolSize counts the addresses that r may be given, up to more than any node has.
+func (n *Node) poolSize(r Request) int {
+	p, err := n.ledger.Pool(r.Pool)
+	if err != nil {
+		return 0
+	}
+	return int(min(p.Size(r.Family), 1<<30))
 }
 
 // pause is for how long this node leaves the request to the others that were
@@ -180,7 +193,7 @@ func (n *Node) nextAnswer() (next time.Time) {
 	if n.quitting || len(n.asked) == 0 {
 		return next
 	}
-	for _, t := range []time.Time{n.lapse, n.ripe} {
+	for _, t := range []time.Time{n.lapse, n.ripe, n.look} {
 		if n.now.Before(t) {
 			next = earlier(next, t)
 		}
@@ -356,29 +369,41 @@ func (n *Node) returnIdle(r Request, idle []pools.Block, room int) bool {
 func sizeOf(p netip.Prefix) int { return 1 << min(p.Addr().BitLen()-p.Bits(), 30) }
 
 // recheck looks at once whether something that was lent has come back, where
-// it would be of use; less and less often while it is not.
-func (n *Node) recheck(lack Lack) {
+// it would be of use; less and less often while it is not. It says when to look again.
+func (n *Node) recheck(lack Lack) (again time.Time) {
 	for _, a := range n.answers {
-		if n.seen[a.request.Name].UID != a.request.UID && a.phase == granted && a.busy == 0 && n.now.Sub(a.since) >= lookAgain && a.request.Pool == lack.Pool && a.request.Family == lack.Family {
+		if n.seen[a.request.Name].UID == a.request.UID || a.phase != granted || a.busy > 0 || a.request.Pool != lack.Pool || a.request.Family != lack.Family {
+			continue
+		}
+		if soon := a.since.Add(lookAgain); n.now.Before(soon) {
+			again = earlier(again, soon)
+		} else {
 			a.due = time.Time{} // it may be gone: read it
 		}
 	}
 	for _, l := range n.loans {
 		if l.answer == nil && l.busy == 0 && l.Pool == lack.Pool && pools.FamilyOf(l.Prefix.Addr()) == lack.Family {
-			l.hurry(n)
+			again = earlier(again, l.hurry(n))
 		}
 	}
+	return again
 }
 
-func (l *loan) hurry(n *Node) {
-	ago := n.now.Sub(l.looked)
-	if ago > 2*lookSeldom {
+// hurry says when to call it again, zero if l is looked at by then anyway.
+func (l *loan) hurry(n *Node) (again time.Time) {
+	if n.now.Sub(l.looked) > 2*lookSeldom {
 		l.hurries = 0
 	}
-	if ago >= min(lookAgain<<min(l.hurries, 10), lookSeldom) && n.now.Before(l.due) {
-		l.hurries++
-		l.due = time.Time{}
+	soon := l.looked.Add(min(lookAgain<<min(l.hurries, 10), lookSeldom))
+	switch {
+	case !soon.Before(l.due):
+		return time.Time{}
+	case n.now.Before(soon):
+		return soon
 	}
+	l.hurries++
+	l.due = time.Time{}
+	return time.Time{}
 }
 
 // lentOut says whether a is set aside in the smallest block held that has it: what
@@ -396,9 +421,12 @@ func (n *Node) lentOut(a netip.Addr) bool {
 // it: until then r is not answered again.
 func (n *Node) tooLate(r Request) {
 	n.refused[r.UID] = r.Version
-	n.tardy = min(n.tardy+1, mostTardy)
+	n.wasLate()
 	n.lineUp()
 }
+
+// wasLate notes that an answer of this node came too late.
+func (n *Node) wasLate() { n.tardy, n.late = min(n.tardy+1, mostTardy), n.now }
 
 // step sees whether the lent block is still there.
 func (l *loan) step(n *Node) {

@@ -75,10 +75,12 @@ type Node struct {
 	heard    map[string]time.Time // when each request's UID was first seen
 	asked    []asked
 	refused  map[string]string // at which version a request was when this node's answer came too late, by UID
+	late     time.Time         // when an answer of this node came too late last
 	tardy    int               // how often answers came too late lately, less those that did not; at most mostTardy
 	expected map[Lack]expected
 	lapse    time.Time          // when those expected last are not any more
 	ripe     time.Time          // when a block can be returned that was too fresh for it
+	look     time.Time          // when what is lent is to be looked at for somebody who asks
 	regained bool               // something that was set aside is free again, and was offered to nobody yet
 	poor     map[Lack]time.Time // until when no claim ahead of need is tried, since there was no cell
 	failed   map[Lack]error     // why the want of somebody who waits was given up

@@ -24,8 +24,9 @@ const (
 	// lookCost of a list makes it rarer still for each block in it.
 	lookCost = time.Millisecond
 	// listLag is how far behind a list may be: for as long, what it shows as it
-	// was before somebody else was first does not count.
-	listLag = 5 * time.Second
+	// was before somebody else was first does not count. After that it may have come
+	// free again. A wrong choice costs one call.
+	listLag = 500 * time.Millisecond
 	// keepAsking is how long a request stays open when nobody waits any more.
 	keepAsking = 30 * time.Second
 	// lowShare of a block is so little that another one is claimed.
@@ -586,7 +587,7 @@ func (w *want) ask(n *Node) {
 		case res.Err == nil:
 			w.request, w.asked = res.Request, n.now
 			w.to(waiting)
-			w.pause(n)
+			w.rest(n)
 		case errors.Is(res.Err, ErrExists):
 			w.find(n, r)
 		default:

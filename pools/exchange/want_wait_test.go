@@ -91,3 +91,22 @@ func TestARequestSaysHowManyHoldBlocks(t *testing.T) {
 		t.Errorf("the requests are %+v", r)
 	}
 }
+
+// A cell that somebody else was first to get, and has returned, is taken soon.
+func TestWhatWasMissedMayComeFree(t *testing.T) {
+	w := newTown(t, 8, "10.0.0.0/28")
+	b := w.join("b", time.Hour)
+	misses := 0
+	b.answer = func(o *Op) (Result, bool) {
+		missed := o.Kind == Create && misses < 2 // both cells
+		if missed {
+			misses++
+		}
+		return Result{Err: ErrExists}, missed
+	}
+	b.Need(w.lack(), 1, w.now)
+	w.pass(1200 * time.Millisecond)
+	if misses != 2 || len(b.Held()) != 1 {
+		t.Errorf("after %d misses b holds %s", misses, describe(b.Held()))
+	}
+}
