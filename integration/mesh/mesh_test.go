@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fairway-network/fairway/integration/nodes"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -36,7 +37,7 @@ func TestMesh(t *testing.T) {
 
 	three.die(t)
 	one.keeps(t, since, "a node was removed", two, four)
-	await(t, "its routes are gone", func() error {
+	nodes.Await(t, "its routes are gone", func() error {
 		routes, err := one.learned()
 		if slices.ContainsFunc(routes, func(r string) bool {
 			return strings.HasSuffix(r, " 192.0.2.3") || strings.HasSuffix(r, " 2001:db8::3")
@@ -47,9 +48,9 @@ func TestMesh(t *testing.T) {
 	})
 
 	// It counts as gone while it lives, and is back.
-	c.patch(t, "nodespeakers", four.name, `{"spec":{"fence":{"since":"2026-01-01T00:00:00Z"}}}`)
+	c.patch(t, "nodespeakers", four.Name, `{"spec":{"fence":{"since":"2026-01-01T00:00:00Z"}}}`)
 	one.keeps(t, since, "a node was fenced", two)
-	c.patch(t, "nodespeakers", four.name, `{"spec":{"fence":null}}`)
+	c.patch(t, "nodespeakers", four.Name, `{"spec":{"fence":null}}`)
 	one.keeps(t, since, "a fence was lifted", two, four)
 	reach(t, "the pods that are left", pods[0], pods[1], pods[3])
 
@@ -59,7 +60,7 @@ func TestMesh(t *testing.T) {
 // reach waits until each of the pods reaches each.
 func reach(t *testing.T, what string, pods ...pod) {
 	t.Helper()
-	await(t, what, func() error {
+	nodes.Await(t, what, func() error {
 		for _, p := range pods {
 			for _, q := range pods {
 				if err := p.ping(q); err != nil {
@@ -85,12 +86,12 @@ func (n *node) keeps(t *testing.T, since map[string]time.Time, when string, othe
 // die kills a node, which is then declared dead.
 func (n *node) die(t *testing.T) {
 	t.Helper()
-	n.kill(t)
+	n.Kill(t)
 	n.Run(t, "ip", "link", "set", "eth0", "down")
-	if err := n.admin.CoreV1().Nodes().Delete(t.Context(), n.name, metav1.DeleteOptions{}); err != nil {
+	if err := n.Admin.CoreV1().Nodes().Delete(t.Context(), n.Name, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.resource("nodespeakers").Delete(t.Context(), n.name, metav1.DeleteOptions{}); err != nil {
+	if err := n.Resource("nodespeakers").Delete(t.Context(), n.Name, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -103,8 +104,8 @@ func (c *cluster) restartWithoutAPIServer(t *testing.T, from, to pod, one, two, 
 		t.Fatal(err)
 	}
 	lost := from.stream(t, to)
-	two.kill(t)
-	two.start(t)
+	two.Kill(t)
+	two.Start(t)
 	two.meets(t, one, other)
 	one.meets(t, two, other)
 	lost("an agent was killed and started")
