@@ -81,7 +81,7 @@ func TestRepeatedMisdeed(t *testing.T) {
 			s, log := hasty(t, d)
 			must(t, s.Set(t.Context(), d))
 			if kind == "member" {
-				bad.insist(t, node)
+				bad.insist(t, node, 100*time.Millisecond)
 			}
 			comesUp(t, s, "good")
 			before := stateOf(t, s, "good")

@@ -231,7 +231,7 @@ func TestMemberBecomesPeer(t *testing.T) {
 	must(t, s.Set(t.Context(), d))
 	r := newRaw(t, "named", "127.0.0.98")
 	close(r.gate)
-	r.insist(t, netip.AddrPortFrom(node, nodePort))
+	r.insist(t, netip.AddrPortFrom(node, nodePort), time.Millisecond)
 	for port := range uint16(2) {
 		comesUp(t, s, "rack/127.0.0.98")
 		named := d
@@ -251,9 +251,9 @@ func TestMemberBecomesPeer(t *testing.T) {
 	comesUp(t, s, "rack/127.0.0.98")
 }
 
-// insist dials from its own address for as long as the test lasts, again as soon as
+// insist dials from its own address for as long as the test lasts, again a while after
 // a session has ended.
-func (r *raw) insist(t *testing.T, node netip.AddrPort) {
+func (r *raw) insist(t *testing.T, node netip.AddrPort, every time.Duration) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
@@ -261,7 +261,7 @@ func (r *raw) insist(t *testing.T, node netip.AddrPort) {
 	d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(r.peer.Address, 0))}
 	go func() {
 		defer close(ended)
-		pace := time.NewTicker(time.Millisecond)
+		pace := time.NewTicker(every)
 		defer pace.Stop()
 		for ctx.Err() == nil {
 			<-pace.C
@@ -273,6 +273,7 @@ func (r *raw) insist(t *testing.T, node netip.AddrPort) {
 			r.greet(conn)
 			hangUp()
 			_ = conn.Close()
+			pace.Reset(every)
 		}
 	}()
 }
