@@ -76,7 +76,7 @@ func rooms() []room {
 		{"integration/...", []string{
 			"agent/...", "api/...", "config", "pools/...", "routes/...", "speaker", "integration/...", "internal/namespace",
 			netlink, netns, sys, cni, "go.yaml.in/yaml/v3", machine, client, kinds,
-		}, []string{gobgp, netipx, "speaker/server"}},
+		}, []string{gobgp, netipx, "speaker/server", "controller"}},
 		{"scripts/...", nil, nil},
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
-	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -14,20 +13,16 @@ import (
 
 	"github.com/fairway-network/fairway/api/v1alpha1"
 	"github.com/fairway-network/fairway/controller"
-	"github.com/fairway-network/fairway/integration/kube"
+	"github.com/fairway-network/fairway/integration/nodes"
 	"github.com/fairway-network/fairway/integration/router"
 	"github.com/fairway-network/fairway/internal/namespace"
 	core "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/client-go/dynamic"
-	"k8s.io/client-go/kubernetes"
 )
 
 const (
-	soon = 60 * time.Second
 	// aMoment is how long a withdrawal may take, on a busy machine.
 	aMoment = 10 * time.Second
 	// absence is after which a node whose Node object is away is gone.
@@ -39,44 +34,25 @@ const (
 	shop      = "shop" // the pods' namespace
 )
 
-// cluster is a control plane in the test's own namespace with a controller, a switch for
-// the nodes, and their router.
+// cluster is one with a controller, and a router of its nodes.
 type cluster struct {
-	*kube.Cluster
-	admin    kubernetes.Interface
-	objects  dynamic.Interface
-	programs string // of this tree
-	tor      *router.Router
-	control  func() error // ends the controller
-	nodes    int          // so many were made
-	log      io.Writer    // of the whole test
+	*nodes.Cluster
+	tor     *router.Router
+	control func() error // ends the controller
+	made    int          // so many nodes
+	log     io.Writer    // of the whole test
 }
 
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	namespace.Need(t)
 	router.Need(t, router.BIRD)
-	c := &cluster{programs: t.TempDir(), log: t.Output()}
-	build := exec.Command("go", "build", "-o", c.programs, "../../cmd/fairway", "../../cmd/fairway-ipam", "../../cmd/fairway-speaker")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
-	c.Cluster = kube.Start(t, kube.Options{})
-	if err := c.Install(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	var err error
-	if c.admin, err = kubernetes.NewForConfig(c.Config()); err != nil {
-		t.Fatal(err)
-	}
-	if c.objects, err = dynamic.NewForConfig(c.Config()); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := c.admin.CoreV1().Namespaces().Create(t.Context(), &core.Namespace{ObjectMeta: metav1.ObjectMeta{Name: shop}}, metav1.CreateOptions{}); err != nil {
+	c := &cluster{Cluster: nodes.NewCluster(t), log: t.Output()}
+	if _, err := c.Admin.CoreV1().Namespaces().Create(t.Context(), &core.Namespace{ObjectMeta: metav1.ObjectMeta{Name: shop}}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	// There always is some node: no node at all says nothing.
-	if _, err := c.admin.CoreV1().Nodes().Create(t.Context(), &core.Node{ObjectMeta: metav1.ObjectMeta{Name: "steady"}}, metav1.CreateOptions{}); err != nil {
+	if _, err := c.Admin.CoreV1().Nodes().Create(t.Context(), &core.Node{ObjectMeta: metav1.ObjectMeta{Name: "steady"}}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	c.relieve(t)
@@ -115,15 +91,13 @@ func (c *cluster) relieve(t *testing.T) {
 	})
 }
 
-// route makes the switch, and at its end a router that believes all nodes and forgets
-// one at once that has gone.
+// route puts a router on the switch that believes all nodes and forgets one at once
+// that has gone.
 func (c *cluster) route(t *testing.T) {
 	t.Helper()
 	here := router.Namespace{}
-	here.Run(t, "ip", "link", "add", "switch", "up", "type", "bridge")
-	t.Cleanup(func() { _ = exec.Command("ip", "link", "del", "switch").Run() })
 	own := netip.MustParseAddr("192.0.2.254")
-	here.Run(t, "ip", "addr", "add", own.String()+"/24", "dev", "switch")
+	here.Run(t, "ip", "addr", "add", own.String()+"/24", "dev", nodes.Switch)
 	config := router.Config{Addresses: []netip.Addr{own}, ASN: torASN, RouterID: own}
 	for number := range mostNodes {
 		config.Neighbors = append(config.Neighbors, router.Neighbor{Address: addressOf(number + 1), ASN: nodeASN, Extra: []string{"graceful restart off"}})
@@ -134,10 +108,6 @@ func (c *cluster) route(t *testing.T) {
 // addressOf is a node's, by its number from 1.
 func addressOf(number int) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, byte(number)}) }
 
-func (c *cluster) resource(name string) dynamic.ResourceInterface {
-	return c.objects.Resource(schema.GroupVersionResource{Group: v1alpha1.Group, Version: "v1alpha1", Resource: name})
-}
-
 // accepts makes a pool of one cell, and waits until the controller has accepted it.
 func (c *cluster) accepts(t *testing.T, name string, cell netip.Prefix) {
 	t.Helper()
@@ -146,7 +116,7 @@ func (c *cluster) accepts(t *testing.T, name string, cell netip.Prefix) {
 	if err := c.Apply(t.Context(), manifest); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "the controller accepts pool "+name, func() error {
+	nodes.Await(t, "the controller accepts pool "+name, func() error {
 		var p v1alpha1.AddressPool
 		if err := c.get(t, "addresspools", name, &p); err != nil {
 			return err
@@ -163,7 +133,7 @@ func (c *cluster) accepts(t *testing.T, name string, cell netip.Prefix) {
 // get reads an object of ours.
 func (c *cluster) get(t *testing.T, resource, name string, into any) error {
 	t.Helper()
-	o, err := c.resource(resource).Get(t.Context(), name, metav1.GetOptions{})
+	o, err := c.Resource(resource).Get(t.Context(), name, metav1.GetOptions{})
 	if err != nil {
 		return err
 	}
@@ -225,8 +195,8 @@ func (c *cluster) leads(t *testing.T, a netip.Addr) (to []netip.Addr) {
 // told waits until a pod has an event that its address is lost.
 func (c *cluster) told(t *testing.T, p *pod) {
 	t.Helper()
-	await(t, "pod "+p.Name+" is told that its address is lost", func() error {
-		list, err := c.admin.CoreV1().Events(shop).List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.uid=" + string(p.UID)})
+	nodes.Await(t, "pod "+p.Name+" is told that its address is lost", func() error {
+		list, err := c.Admin.CoreV1().Events(shop).List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.uid=" + string(p.UID)})
 		if err != nil {
 			return err
 		}
@@ -237,9 +207,4 @@ func (c *cluster) told(t *testing.T, p *pod) {
 		}
 		return fmt.Errorf("its events are %+v", list.Items)
 	})
-}
-
-func await(t *testing.T, what string, check func() error) {
-	t.Helper()
-	router.Await(t, what, soon, check)
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fairway-network/fairway/integration/nodes"
 	"github.com/fairway-network/fairway/integration/router"
 )
 
@@ -21,13 +22,13 @@ func TestFence(t *testing.T) {
 	for i, s := range []story{
 		{
 			name: "cut off", alone: true, remembers: true,
-			leave: func(_ *testing.T, n *node) { n.close() }, gone: deleted,
-			back: func(t *testing.T, n *node) { n.register(t); n.open() },
+			leave: func(_ *testing.T, n *node) { n.Gate.Close() }, gone: deleted,
+			back: func(t *testing.T, n *node) { n.register(t); n.Gate.Open() },
 		},
 		{
 			name: "cut off, with a part lent, and the controller ends", alone: true, remembers: true, lends: true,
-			leave: func(_ *testing.T, n *node) { n.close() }, gone: deleted,
-			back: func(t *testing.T, n *node) { n.relieve(t); n.register(t); n.open() },
+			leave: func(_ *testing.T, n *node) { n.Gate.Close() }, gone: deleted,
+			back: func(t *testing.T, n *node) { n.in.relieve(t); n.register(t); n.Gate.Open() },
 		},
 		{
 			name: "out of service, and well", well: true, remembers: true,
@@ -37,17 +38,17 @@ func TestFence(t *testing.T) {
 		},
 		{
 			name: "killed", remembers: true,
-			leave: func(t *testing.T, n *node) { n.kill(t) }, gone: deleted,
+			leave: func(t *testing.T, n *node) { n.Kill(t) }, gone: deleted,
 			back: func(t *testing.T, n *node) {
 				n.register(t)
 				n.awaitLifting(t) // and nobody confirms it
-				n.start(t)
+				n.Start(t)
 			},
 		},
 		{
 			name:  "rebooted",
-			leave: func(t *testing.T, n *node) { n.kill(t); n.forget(t) }, gone: deleted,
-			back: func(t *testing.T, n *node) { n.register(t); n.start(t) },
+			leave: func(t *testing.T, n *node) { n.Kill(t); n.forget(t) }, gone: deleted,
+			back: func(t *testing.T, n *node) { n.register(t); n.Start(t) },
 		},
 	} {
 		s.cell = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 30, byte(i), 0}), 30)
@@ -83,20 +84,20 @@ func (s story) play(t *testing.T, c *cluster) {
 
 	s.leave(t, a)
 	s.gone(t, a)
-	await(t, "the block is taken from "+a.name, func() error {
-		if is := c.owner(t, s.cell); is == a.name {
+	nodes.Await(t, "the block is taken from "+a.Name, func() error {
+		if is := c.owner(t, s.cell); is == a.Name {
 			return fmt.Errorf("it is of node %q", is)
 		}
 		return nil
 	})
-	if c.fence(t, a.name) == nil {
+	if c.fence(t, a.Name) == nil {
 		t.Fatal("a block was taken from a node without a fence")
 	}
 	if s.alone {
 		a.serves(t, second) // it can't know
 	}
 	if s.well {
-		await(t, a.name+" gives its block up", func() error {
+		nodes.Await(t, a.Name+" gives its block up", func() error {
 			if why := a.has(t, first.address); why != "" {
 				return errors.New(why)
 			}
@@ -113,14 +114,14 @@ func (s story) play(t *testing.T, c *cluster) {
 	}
 
 	s.back(t, a)
-	await(t, "the fence is off", func() error {
-		if f := c.fence(t, a.name); f != nil {
+	nodes.Await(t, "the fence is off", func() error {
+		if f := c.fence(t, a.Name); f != nil {
 			return fmt.Errorf("it is %+v", f)
 		}
 		return nil
 	})
 	if why := a.has(t, first.address); why != "" {
-		t.Errorf("without a fence %s has %s still, which is another node's: %s", a.name, first.address, why)
+		t.Errorf("without a fence %s has %s still, which is another node's: %s", a.Name, first.address, why)
 	}
 	s.settled(t, c, a, b, first, second, other)
 }
@@ -128,7 +129,7 @@ func (s story) play(t *testing.T, c *cluster) {
 // settled looks at what is in the end.
 func (s story) settled(t *testing.T, c *cluster, a, b *node, first, second, other *pod) {
 	t.Helper()
-	router.Await(t, fmt.Sprintf("nothing of %s leads to %s", s.cell, a.name), aMoment, func() error {
+	router.Await(t, fmt.Sprintf("nothing of %s leads to %s", s.cell, a.Name), aMoment, func() error {
 		for _, r := range c.tor.Routes(t) {
 			if r.From == a.address && s.cell.Overlaps(r.Prefix) {
 				return fmt.Errorf("it announces %s", r.Prefix)
@@ -148,7 +149,7 @@ func (s story) settled(t *testing.T, c *cluster, a, b *node, first, second, othe
 	third := a.pod(t, s.pool+"-third", s.pool, netip.Addr{})
 	a.serves(t, third) // b lends it
 	if why := b.has(t, third.address); why != "" {
-		t.Errorf("%s has leased %s, and %s has it, too: %s", a.name, third.address, b.name, why)
+		t.Errorf("%s has leased %s, and %s has it, too: %s", a.Name, third.address, b.Name, why)
 	}
 	if err := a.cni("DEL", first); err != nil {
 		t.Error(err)
@@ -156,7 +157,7 @@ func (s story) settled(t *testing.T, c *cluster, a, b *node, first, second, othe
 	if why := b.has(t, other.address); why != fmt.Sprintf("pod %s has it", other.Name) {
 		t.Errorf("%s of pod %s, after the end of the one before: %q", other.address, other.Name, why)
 	}
-	await(t, "each address leads to one node", func() error {
+	nodes.Await(t, "each address leads to one node", func() error {
 		want := map[netip.Addr]netip.Addr{third.address: a.address, other.address: b.address}
 		for address, node := range want {
 			if to := c.leads(t, address); !slices.Equal(to, []netip.Addr{node}) {
@@ -170,8 +171,8 @@ func (s story) settled(t *testing.T, c *cluster, a, b *node, first, second, othe
 // awaitLifting waits until the controller has said that the fence is to be lifted.
 func (n *node) awaitLifting(t *testing.T) {
 	t.Helper()
-	await(t, "the fence of "+n.name+" is to be lifted", func() error {
-		if f := n.fence(t, n.name); f == nil || !f.Lifting {
+	nodes.Await(t, "the fence of "+n.Name+" is to be lifted", func() error {
+		if f := n.in.fence(t, n.Name); f == nil || !f.Lifting {
 			return fmt.Errorf("it is %+v", f)
 		}
 		return nil
@@ -181,8 +182,8 @@ func (n *node) awaitLifting(t *testing.T) {
 // knows waits until the agent has seen the Pod object.
 func (n *node) knows(t *testing.T, p *pod) {
 	t.Helper()
-	await(t, n.name+" knows pod "+p.Name, func() error {
-		kept, err := os.ReadFile(n.file("run/cluster.json"))
+	nodes.Await(t, n.Name+" knows pod "+p.Name, func() error {
+		kept, err := os.ReadFile(n.File("run/cluster.json"))
 		if err == nil && !strings.Contains(string(kept), p.Name) {
 			err = fmt.Errorf("it is not among %s", kept)
 		}

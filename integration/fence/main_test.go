@@ -4,19 +4,10 @@
 package fence
 
 import (
-	"fmt"
 	"os"
-	"os/exec"
 	"testing"
 
-	"github.com/fairway-network/fairway/internal/namespace"
+	"github.com/fairway-network/fairway/integration/nodes"
 )
 
-func TestMain(m *testing.M) {
-	os.Exit(namespace.Main(m, func() error {
-		if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil { // the API server's
-			return fmt.Errorf("bring the loopback interface up: %w: %s", err, out)
-		}
-		return nil
-	}))
-}
+func TestMain(m *testing.M) { os.Exit(nodes.Main(m)) }
