@@ -1,6 +1,9 @@
 package main
 
 import (
+	"io"
+	"math/rand/v2"
+	"net"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -38,4 +41,40 @@ func fewestFaults(t *testing.T, program, socket string) int64 {
 		faults = append(faults, cmd.ProcessState.SysUsage().(*syscall.Rusage).Minflt)
 	}
 	return slices.Min(faults)
+}
+
+// TestEarlySaysWhatIsSaidWithoutIt: whatever the input is, early does with it what
+// the program does that begins with the runtime; a panic would end it.
+func TestEarlySaysWhatIsSaidWithoutIt(t *testing.T) {
+	plain, plugin := build(t, ".", ""), build(t, ".", shipped)
+	path := filepath.Join(t.TempDir(), "s")
+	serve(t, path, func(c *net.UnixConn) {
+		request, _ := io.ReadAll(c)
+		_, _ = c.Write(wire.AppendAnswer(nil, wire.AppendString(nil, string(request)), len(request)%2 == 0))
+	})
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 200 {
+		// STATUS does not wait for an agent at a path that came out otherwise.
+		conf := mutated(random, confFor(path))
+		want, got := start(t, plain, "STATUS", conf)(), start(t, plugin, "STATUS", conf)()
+		want.took, got.took = 0, 0
+		if got != want {
+			t.Errorf("%q\nis %+v early\nand  %+v else", conf, got, want)
+		}
+	}
+}
+
+// mutated is s with some of it left out, repeated or replaced.
+func mutated(random *rand.Rand, s string) string {
+	odd := []string{"", "", "{", "}", "[", "]", `"`, ":", ",", `\`, `\u0041`, "\x00", "\n", " ", "0", "-1e9", "null", "\xff", `"ipam":{}`, `"socket":1`}
+	for range random.IntN(3) {
+		from := random.IntN(len(s) + 1)
+		to := min(len(s), from+random.IntN(8))
+		insert := odd[random.IntN(len(odd))]
+		if random.IntN(4) == 0 {
+			insert = strings.Repeat(s[from:to], 1+random.IntN(2000))
+		}
+		s = s[:from] + insert + s[to:]
+	}
+	return s
 }
