@@ -295,9 +295,9 @@ func (r *Router) Again(t testing.TB) {
 		_, err := r.ask(r.driver.ready()...)
 		return err
 	})
-	if err := r.driver.originate(r.ask, r.Config.Originates); err != nil {
-		t.Fatal(err)
-	}
+	Await(t, fmt.Sprintf("%s originates its prefixes", r.Implementation), startTime, func() error {
+		return r.driver.originate(r.ask, r.Config.Originates) // which may be slow to answer
+	})
 }
 
 // Configure writes the router's Config as it is now; the router reads it when it

@@ -28,6 +28,20 @@ func (f *fabric) up(t *testing.T, d speaker.Desired) (*testChild, speaker.Desire
 	return c, d
 }
 
+// side is one of the two sessions of a fabric.
+type side struct {
+	peer  string
+	near  netip.Addr // this node's end
+	other string     // the peer of the other session
+	stays string     // what the router has by that one
+}
+
+// sides are the sessions over IPv4 and IPv6, as they are among the peers and among the
+// router's neighbors.
+func (f *fabric) sides() [2]side {
+	return [2]side{{"tor4", f.node4, "tor6", ours6}, {"tor6", f.node6, "tor4", ours4}}
+}
+
 // undisturbed fails when a session is not the one of before.
 func undisturbed(t *testing.T, s speaker.Speaker, before speaker.PeerState) {
 	t.Helper()
@@ -44,36 +58,38 @@ func TestShut(t *testing.T) {
 	table := interop.Open(t)
 	for _, i := range routers.All() {
 		t.Run(string(i), func(t *testing.T) {
-			table.Try(t, "shutdown with words", i, routers.IPv4)
+			table.Try(t, "shutdown with words", i, both()...)
 			t.Parallel()
-			f := join(t, i, func(c *routers.Config, v4, _ *routers.Neighbor) {
+			f := join(t, i, func(_ *routers.Config, v4, v6 *routers.Neighbor) {
 				if i == routers.GoBGP { // the one that offers the N bit of RFC 8538
-					v4.GracefulRestart = time.Minute
+					v4.GracefulRestart, v6.GracefulRestart = time.Minute, time.Minute
 				}
 			})
 			s, d := f.up(t, speaker.Desired{Local: local()})
-			other := stateOf(t, s, "tor6")
-			d.Peers = slices.Clone(d.Peers)
-			d.Peers[0].Down, d.Peers[0].DownMessage = true, words
-			must(t, s.Set(t.Context(), d))
-			eventually(t, "the session is down and says why", func() bool {
-				p := stateOf(t, s, "tor4")
-				return p.Session == "Idle" && strings.Contains(p.LastError, "shut down by this node's configuration") && strings.Contains(p.LastError, words)
-			})
-			f.tor.Has(t, ours6)
-			if i != routers.GoBGP { // which keeps no last error
-				routers.Await(t, "the router shows the message", soon, func() error {
-					if said := f.tor.Neighbor(t, f.node4).Said; !strings.Contains(said, "Umbau an Gestell 7") {
-						return errors.New(said)
-					}
-					return nil
+			for n, one := range f.sides() {
+				other := stateOf(t, s, one.other)
+				d.Peers = slices.Clone(d.Peers)
+				d.Peers[n].Down, d.Peers[n].DownMessage = true, words
+				must(t, s.Set(t.Context(), d))
+				eventually(t, "the session is down and says why", func() bool {
+					p := stateOf(t, s, one.peer)
+					return p.Session == "Idle" && strings.Contains(p.LastError, "shut down by this node's configuration") && strings.Contains(p.LastError, words)
 				})
+				f.tor.Has(t, one.stays)
+				if i != routers.GoBGP { // which keeps no last error
+					routers.Await(t, "the router shows the message", soon, func() error {
+						if said := f.tor.Neighbor(t, one.near).Said; !strings.Contains(said, "Umbau an Gestell 7") {
+							return errors.New(said)
+						}
+						return nil
+					})
+				}
+				d.Peers = slices.Clone(d.Peers)
+				d.Peers[n].Down = false
+				must(t, s.Set(t.Context(), d))
+				f.tor.Has(t, ours4, ours6)
+				undisturbed(t, s, other)
 			}
-			undisturbed(t, s, other)
-			d.Peers[0].Down = false
-			must(t, s.Set(t.Context(), d))
-			f.tor.Has(t, ours4, ours6)
-			undisturbed(t, s, other)
 		})
 	}
 }
@@ -102,30 +118,38 @@ func TestShutFromTheStart(t *testing.T) {
 // What a router says when it shuts the session can be read in the state.
 func TestShutByRouter(t *testing.T) {
 	t.Parallel()
-	say := map[routers.Implementation]func(t *testing.T, f *fabric){
-		routers.FRR: func(t *testing.T, f *fabric) {
-			f.tor.Do(t, "configure terminal", "-c", fmt.Sprintf("router bgp %d", routerASN), "-c", fmt.Sprintf("neighbor %s shutdown message see ticket 42", f.node4))
+	say := map[routers.Implementation]func(t *testing.T, f *fabric, n int, near netip.Addr){
+		routers.FRR: func(t *testing.T, f *fabric, _ int, near netip.Addr) {
+			f.tor.Do(t, "configure terminal", "-c", fmt.Sprintf("router bgp %d", routerASN), "-c", fmt.Sprintf("neighbor %s shutdown message see ticket 42", near))
 		},
-		routers.BIRD:     func(t *testing.T, f *fabric) { f.tor.Do(t, "disable", "n0", `"see ticket 42"`) },
-		routers.OpenBGPD: func(t *testing.T, f *fabric) { f.tor.Do(t, "neighbor", f.node4.String(), "down", "see ticket 42") },
-		routers.GoBGP: func(t *testing.T, f *fabric) {
-			f.tor.Do(t, "neighbor", f.node4.String(), "shutdown", "--reason", "see ticket 42")
+		routers.BIRD: func(t *testing.T, f *fabric, n int, _ netip.Addr) {
+			f.tor.Do(t, "disable", fmt.Sprintf("n%d", n), `"see ticket 42"`)
+		},
+		routers.OpenBGPD: func(t *testing.T, f *fabric, _ int, near netip.Addr) {
+			f.tor.Do(t, "neighbor", near.String(), "down", "see ticket 42")
+		},
+		routers.GoBGP: func(t *testing.T, f *fabric, _ int, near netip.Addr) {
+			f.tor.Do(t, "neighbor", near.String(), "shutdown", "--reason", "see ticket 42")
 		},
 	}
 	table := interop.Open(t)
 	for i, shut := range say {
 		t.Run(string(i), func(t *testing.T) {
-			table.Try(t, "shutdown by the router", i, routers.IPv4)
+			table.Try(t, "shutdown by the router", i, both()...)
 			t.Parallel()
 			f := join(t, i, nil)
 			s, _ := f.up(t, speaker.Desired{Local: local()})
-			other := stateOf(t, s, "tor6")
-			shut(t, f)
-			eventually(t, "the state gives the router's words", func() bool {
-				p := stateOf(t, s, "tor4")
-				return p.Flaps == 1 && strings.Contains(p.LastError, "received NOTIFICATION") && strings.Contains(p.LastError, `code 6(cease) subcode 2(administrative shutdown): "see ticket 42"`)
-			})
-			undisturbed(t, s, other)
+			second := stateOf(t, s, "tor6")
+			for n, one := range f.sides() {
+				shut(t, f, n, one.near)
+				eventually(t, "the state gives the router's words", func() bool {
+					p := stateOf(t, s, one.peer)
+					return p.Flaps == 1 && strings.Contains(p.LastError, "received NOTIFICATION") && strings.Contains(p.LastError, `code 6(cease) subcode 2(administrative shutdown): "see ticket 42"`)
+				})
+				if n == 0 {
+					undisturbed(t, s, second)
+				}
+			}
 		})
 	}
 }
@@ -134,17 +158,17 @@ func TestShutByRouter(t *testing.T) {
 // router ends it, and comes back with the new one. The other is not touched.
 func TestPasswordChange(t *testing.T) {
 	t.Parallel()
-	change := map[routers.Implementation]func(t *testing.T, f *fabric){
-		routers.FRR: func(t *testing.T, f *fabric) {
-			f.tor.Do(t, "configure terminal", "-c", fmt.Sprintf("router bgp %d", routerASN), "-c", fmt.Sprintf("neighbor %s password new", f.node4))
+	change := map[routers.Implementation]func(t *testing.T, f *fabric, n int, near netip.Addr){
+		routers.FRR: func(t *testing.T, f *fabric, _ int, near netip.Addr) {
+			f.tor.Do(t, "configure terminal", "-c", fmt.Sprintf("router bgp %d", routerASN), "-c", fmt.Sprintf("neighbor %s password new", near))
 		},
-		routers.BIRD: func(t *testing.T, f *fabric) {
-			f.tor.Config.Neighbors[0].Password = "new"
+		routers.BIRD: func(t *testing.T, f *fabric, n int, _ netip.Addr) {
+			f.tor.Config.Neighbors[n].Password = "new"
 			f.tor.Configure(t)
 			f.tor.Do(t, "configure")
 		},
-		routers.GoBGP: func(t *testing.T, f *fabric) {
-			f.tor.Config.Neighbors[0].Password = "new"
+		routers.GoBGP: func(t *testing.T, f *fabric, n int, _ netip.Addr) {
+			f.tor.Config.Neighbors[n].Password = "new"
 			f.tor.Configure(t)
 			f.tor.Signal(t, "HUP")
 		},
@@ -154,7 +178,7 @@ func TestPasswordChange(t *testing.T) {
 	for i, rekey := range change {
 		for _, dials := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s dials=%v", i, dials), func(t *testing.T) {
-				table.Try(t, "password changed", i, routers.IPv4)
+				table.Try(t, "password changed", i, both()...)
 				t.Parallel()
 				f := join(t, i, func(_ *routers.Config, v4, v6 *routers.Neighbor) {
 					v4.Password, v6.Password, v4.Dials, v6.Dials = "old", "old", dials, dials
@@ -164,18 +188,20 @@ func TestPasswordChange(t *testing.T) {
 					d.Local.Listen = []netip.Addr{f.node4, f.node6}
 				}
 				s, d := f.up(t, d)
-				before, other := stateOf(t, s, "tor4"), stateOf(t, s, "tor6")
-				d.Peers = slices.Clone(d.Peers)
-				d.Peers[0].Password = "new"
-				must(t, s.Set(t.Context(), d))
-				undisturbed(t, s, before)
-				rekey(t, f)
-				eventually(t, "the session is back with the new password", func() bool {
-					p := stateOf(t, s, "tor4")
-					return p.Established() && p.Since != before.Since
-				})
-				f.tor.Has(t, ours4, ours6)
-				undisturbed(t, s, other)
+				for n, one := range f.sides() {
+					before, other := stateOf(t, s, one.peer), stateOf(t, s, one.other)
+					d.Peers = slices.Clone(d.Peers)
+					d.Peers[n].Password = "new"
+					must(t, s.Set(t.Context(), d))
+					undisturbed(t, s, before)
+					rekey(t, f, n, one.near)
+					eventually(t, "the session is back with the new password", func() bool {
+						p := stateOf(t, s, one.peer)
+						return p.Established() && p.Since != before.Since
+					})
+					f.tor.Has(t, ours4, ours6)
+					undisturbed(t, s, other)
+				}
 			})
 		}
 	}
@@ -232,27 +258,29 @@ func TestFail(t *testing.T) {
 	table := interop.Open(t)
 	for _, i := range routers.All() {
 		t.Run(string(i), func(t *testing.T) {
-			table.Try(t, "end of a session by BFD", i, routers.IPv4)
+			table.Try(t, "end of a session by BFD", i, both()...)
 			t.Parallel()
 			f := join(t, i, func(c *routers.Config, v4, v6 *routers.Neighbor) {
 				c.Originates = prefixes(theirs4, theirs6)
 				v4.GracefulRestart, v6.GracefulRestart = time.Minute, time.Minute
 			})
 			s, _ := f.up(t, speaker.Desired{Local: local()})
-			before, other := stateOf(t, s, "tor4"), stateOf(t, s, "tor6")
-			begun := time.Now()
-			must(t, s.Fail(within(t, soon), "tor4"))
-			eventually(t, "the session is ended, and nothing of the router's kept", func() bool {
-				p := stateOf(t, s, "tor4")
-				return p.Since != before.Since && !p.Established() && p.Received == 0 && p.Flaps == 1
-			})
-			took := time.Since(begun)
-			if p := stateOf(t, s, "tor4"); !strings.HasPrefix(p.LastError, bfdDown) || took > 3*time.Second {
-				t.Errorf("after %v: %+v", took, p)
+			for _, one := range f.sides() {
+				before, other := stateOf(t, s, one.peer), stateOf(t, s, one.other)
+				begun := time.Now()
+				must(t, s.Fail(within(t, soon), one.peer))
+				eventually(t, "the session is ended, and nothing of the router's kept", func() bool {
+					p := stateOf(t, s, one.peer)
+					return p.Since != before.Since && !p.Established() && p.Received == 0 && p.Flaps == 1
+				})
+				took := time.Since(begun)
+				if p := stateOf(t, s, one.peer); !strings.HasPrefix(p.LastError, bfdDown) || took > 3*time.Second {
+					t.Errorf("after %v: %+v", took, p)
+				}
+				eventually(t, "the session comes back", func() bool { return stateOf(t, s, one.peer).Established() })
+				f.tor.Has(t, ours4, ours6)
+				undisturbed(t, s, other)
 			}
-			eventually(t, "the session comes back", func() bool { return stateOf(t, s, "tor4").Established() })
-			f.tor.Has(t, ours4, ours6)
-			undisturbed(t, s, other)
 			if err := s.Fail(t.Context(), "nobody"); !errors.Is(err, speaker.ErrUnknownPeer) || !strings.Contains(err.Error(), "nobody") {
 				t.Errorf("Fail of an unknown peer: %v", err)
 			}

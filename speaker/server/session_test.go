@@ -22,6 +22,8 @@ type fabric struct {
 	tor         *routers.Router
 	node4, tor4 netip.Addr
 	node6, tor6 netip.Addr
+	here        routers.Namespace
+	link        string // to the router
 }
 
 // join starts a router of an implementation, with a session for each family that
@@ -37,8 +39,9 @@ func join(t *testing.T, i routers.Implementation, change func(c *routers.Config,
 	}
 	at6 := func(host int) netip.Prefix { return netip.MustParsePrefix(fmt.Sprintf("2001:db8:%x::%x/64", n, host)) }
 	node4, tor4, node6, tor6 := at4(1), at4(2), at6(1), at6(2)
+	link := fmt.Sprintf("tor%d", n)
 	routers.Connect(t,
-		routers.End{Interface: fmt.Sprintf("tor%d", n), Addresses: []netip.Prefix{node4, node6}},
+		routers.End{Interface: link, Addresses: []netip.Prefix{node4, node6}},
 		routers.End{Namespace: there, Interface: "eth0", Addresses: []netip.Prefix{tor4, tor6}})
 	c := routers.Config{Addresses: []netip.Addr{tor4.Addr(), tor6.Addr()}, ASN: routerASN}
 	v4 := routers.Neighbor{Address: node4.Addr(), ASN: nodeASN}
@@ -47,7 +50,7 @@ func join(t *testing.T, i routers.Implementation, change func(c *routers.Config,
 		change(&c, &v4, &v6)
 	}
 	c.Neighbors = []routers.Neighbor{v4, v6}
-	return &fabric{routers.Start(t, i, there, c), node4.Addr(), tor4.Addr(), node6.Addr(), tor6.Addr()}
+	return &fabric{tor: routers.Start(t, i, there, c), node4: node4.Addr(), tor4: tor4.Addr(), node6: node6.Addr(), tor6: tor6.Addr(), link: link}
 }
 
 // peers are this node's two peers for the router, with one Session.

@@ -51,7 +51,7 @@ func TestTermsAttributes(t *testing.T) {
 	table := interop.Open(t)
 	for _, i := range routers.All() {
 		t.Run(string(i), func(t *testing.T) {
-			for _, attribute := range []string{"communities", "large communities", "graceful shutdown community", "MED", "AS path prepending", "next hop that is given"} {
+			for _, attribute := range []string{"communities", "large communities", "graceful shutdown community", "MED", "AS path prepending", "next hop that is given", "told to other peers alone"} {
 				table.Try(t, attribute, i, both()...)
 			}
 			t.Parallel()
@@ -63,7 +63,7 @@ func TestTermsAttributes(t *testing.T) {
 			}
 			d := speaker.Desired{Local: local(), Peers: f.peers(routerASN, speaker.Session{}), Terms: map[string]speaker.Terms{
 				"full": {"tor4": full, "tor6": full},
-				"none": {"tor4": {}, "tor6": {}},
+				"none": {"tor4": {}, "tor6": {}}, "others": {"another": {}},
 			}}
 			c := newTestChild(t)
 			d.Announcements = []speaker.Announcement{{Prefix: prefixes(ours4)[0], Terms: "full"}, {Prefix: prefixes(ours6)[0], Terms: "full"}}
@@ -77,6 +77,15 @@ func TestTermsAttributes(t *testing.T) {
 			must(t, c.Flush(within(t, soon), d.Prefixes()))
 			plain := "[64512] [] [] - "
 			f.tells(t, map[string]string{ours4: plain + f.node4.String(), ours6: words + hop6.String()})
+			for _, name := range []string{"others", "none"} {
+				d.Announcements = withTerms(name, ours4, ours6)
+				must(t, c.Set(t.Context(), d))
+				want := map[string]string{}
+				if name == "none" {
+					want = map[string]string{ours4: plain + f.node4.String(), ours6: plain + f.node6.String()}
+				}
+				f.tells(t, want)
+			}
 			d.Announcements = nil
 			must(t, c.Set(t.Context(), d))
 			must(t, c.Flush(within(t, soon), prefixes(ours4, ours6)))
