@@ -176,21 +176,13 @@ func meshSettings(t *testing.T) Settings {
 
 func TestMeshFollowsTheCluster(t *testing.T) {
 	web := pool(t, "web", 4, "10.1.0.0/24")
-	c := newCluster(web)
+	m := meshed{host: newHost(t), cluster: newCluster(web), settings: meshSettings(t)}
+	c, h := m.cluster, m.host
 	c.state.Addresses = meshNode("", 0, 0, "192.0.2.1").Addresses
-	h := newHost(t)
-	s := meshSettings(t)
-	s.Rules = []Rule{{Peers: []string{MeshPeers}, Attributes: speaker.Attributes{Communities: []speaker.Community{7}}}}
-	a := h.startInWith(c, never(), s)
-	waiting := func(want string) {
-		t.Helper()
-		eventually(t, "the trouble is "+want, func() bool {
-			state, err := a.status(t.Context())
-			return err == nil && (want == "") == (state.Trouble == "") && strings.Contains(state.Trouble, want)
-		})
-	}
-	waiting("mesh: the other nodes are not known yet")
-	if a.unready(t.Context()) == nil {
+	m.settings.Rules = []Rule{{Peers: []string{MeshPeers}, Attributes: speaker.Attributes{Communities: []speaker.Community{7}}}}
+	m.agent = h.startInWith(c, never(), m.settings)
+	m.waiting("mesh: the other nodes are not known yet")
+	if m.agent.unready(t.Context()) == nil {
 		t.Error("ready without a mesh")
 	}
 	eventually(t, "the others can find it", func() bool {
@@ -202,7 +194,7 @@ func TestMeshFollowsTheCluster(t *testing.T) {
 	self, two, three := meshNode("n1", 1, 64512, "192.0.2.1"), meshNode("n2", 2, 64512, "192.0.2.2"), meshNode("n3", 3, 64512, "192.0.2.3")
 	c.update(func() { c.mesh = []MeshNode{self, two} })
 	h.await("n2 is a peer", func() bool { return h.names() == "mesh/n2/ipv4" })
-	waiting("")
+	m.waiting("")
 	h.await("what it tells of pools counts", func() bool {
 		return fmt.Sprint(h.desired.Peers[0].Accept.Prefixes) == "[{10.1.0.0/24 24 32}]"
 	})
@@ -210,7 +202,7 @@ func TestMeshFollowsTheCluster(t *testing.T) {
 	h.await("n3 is one, too", func() bool { return h.names() == "mesh/n2/ipv4 mesh/n3/ipv4" })
 
 	c.update(func() { c.placed["web-1"] = Placement{Pool: "web"} })
-	if _, err := a.leases().Lease(t.Context(), podRequest(1)); err != nil {
+	if _, err := m.agent.leases().Lease(t.Context(), podRequest(1)); err != nil {
 		t.Fatal(err)
 	}
 	h.await("the rule for the mesh counts for each of them", func() bool {
@@ -223,40 +215,61 @@ func TestMeshFollowsTheCluster(t *testing.T) {
 		return fmt.Sprint(h.desired.Peers[1].Accept.Prefixes) == "[{10.1.0.0/24 24 32} {10.2.0.0/24 24 32}]"
 	})
 	c.update(func() { c.mesh = []MeshNode{self, two, three, meshNode("n4", 4, 64512, "192.0.2.4")} })
-	waiting("mesh: 4 nodes, and bgp.mesh.maxNodes is 3: not in it are those that came last (n4)")
+	m.waiting("mesh: 4 nodes, and bgp.mesh.maxNodes is 3: not in it are those that came last (n4)")
 	c.update(func() { c.state.Addresses = nil }) // the kubelet has its reasons
 	c.update(func() { c.state.Machine = "" })    // the Node object goes, and may come back
 	c.update(func() { c.mesh = []MeshNode{self, three} })
 	h.await("n2 has left", func() bool { return h.names() == "mesh/n3/ipv4" })
-	waiting("")
+	m.waiting("")
+	m.followsItsSettings(self, two, three)
+}
 
-	s.Local.ASN = 0 // as before the Node object has a label for it
-	if err := a.Reload(s); err != nil {
-		t.Fatal(err)
+// meshed is an agent in a mesh.
+type meshed struct {
+	*host
+	agent    running
+	cluster  *fakeCluster
+	settings Settings
+}
+
+// waiting waits until the agent says what it waits for; nothing, if that is "".
+func (m *meshed) waiting(want string) {
+	m.t.Helper()
+	eventually(m.t, "the trouble is "+want, func() bool {
+		state, err := m.agent.status(m.t.Context())
+		return err == nil && (want == "") == (state.Trouble == "") && strings.Contains(state.Trouble, want)
+	})
+}
+
+func (m *meshed) reload() {
+	m.t.Helper()
+	if err := m.agent.Reload(m.settings); err != nil {
+		m.t.Fatal(err)
 	}
-	waiting("this node is not in the mesh: its ASN is not known yet")
-	if a.unready(t.Context()) == nil {
+}
+
+// followsItsSettings goes on in a mesh of self and three.
+func (m *meshed) followsItsSettings(self, two, three MeshNode) {
+	t, c, s := m.t, m.cluster, &m.settings
+	s.Local.ASN = 0 // as before the Node object has a label for it
+	m.reload()
+	m.waiting("this node is not in the mesh: its ASN is not known yet")
+	if m.agent.unready(t.Context()) == nil {
 		t.Error("ready without an ASN")
 	}
 	s.Local.ASN = 64512
 	s.Peers = []speaker.Peer{{Name: "special", Address: three.Addresses[0], ASN: 64512, Session: speaker.Session{Families: []speaker.Family{speaker.IPv4}}}}
-	if err := a.Reload(s); err != nil {
-		t.Fatal(err)
-	}
-	h.await("a configured peer stands for the node", func() bool { return h.names() == "special" })
+	m.reload()
+	m.await("a configured peer stands for the node", func() bool { return m.names() == "special" })
 	s.Mesh = nil
-	if err := a.Reload(s); err != nil {
-		t.Fatal(err)
-	}
+	m.reload()
 	eventually(t, "the others are told to leave it out", func() bool {
 		return locked(c, func() bool { return c.reports[len(c.reports)-1].Mesh == nil })
 	})
 	c.update(func() { c.mesh = []MeshNode{self, two, three} })
 	s.Mesh, s.Peers = meshSettings(t).Mesh, nil
-	if err := a.Reload(s); err != nil {
-		t.Fatal(err)
-	}
-	h.await("back in the mesh", func() bool { return h.names() == "mesh/n2/ipv4 mesh/n3/ipv4" })
+	m.reload()
+	m.await("back in the mesh", func() bool { return m.names() == "mesh/n2/ipv4 mesh/n3/ipv4" })
 }
 
 // An agent that starts while the API server is away has the peers of the one before.

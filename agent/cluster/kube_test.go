@@ -166,6 +166,13 @@ func (s *stage) refused(t *testing.T) {
 	}
 }
 
+func (s *stage) patchPool(t *testing.T, name, spec string) {
+	t.Helper()
+	if _, err := s.resource("addresspools").Patch(t.Context(), name, types.MergePatchType, []byte(`{"spec":`+spec+`}`), metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func (s *stage) changedPool(t *testing.T) {
 	s.pool(t, "grow", 2, "addresses: [10.5.0.0/31]")
 	n := s.node(t, "e1")
@@ -179,13 +186,7 @@ func (s *stage) changedPool(t *testing.T) {
 	if _, err := n.cni("ADD", pods[2]); err == nil || !strings.Contains(err.Error(), `pool "grow" has no free IPv4 address: size 2, 2 leased`) {
 		t.Errorf("a third pod of two addresses: %v", err)
 	}
-	patch := func(spec string) {
-		t.Helper()
-		if _, err := s.resource("addresspools").Patch(t.Context(), "grow", types.MergePatchType, []byte(`{"spec":`+spec+`}`), metav1.PatchOptions{}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	patch(`{"addresses":["10.5.0.0/31","10.5.0.4/31"]}`)
+	s.patchPool(t, "grow", `{"addresses":["10.5.0.0/31","10.5.0.4/31"]}`)
 	n.del(t, pods[1])
 	n.add(t, pods[1]) // not looked at again yet: it serves as it did
 	s.refuse(t, "grow")
@@ -219,17 +220,22 @@ func (s *stage) changedPool(t *testing.T) {
 		_, err := n.cni("ADD", pods[2])
 		return err == nil
 	})
-	patch(`{"state":"Draining"}`)
+	s.drainsPool(t, n, pods[:3], pods[3])
+}
+
+// drainsPool has the pool "grow" drain, which serves old pods, and a new one not.
+func (s *stage) drainsPool(t *testing.T, n *node, old []*core.Pod, fresh *core.Pod) {
+	s.patchPool(t, "grow", `{"state":"Draining"}`)
 	s.accept(t, "grow", 2)
 	await(t, "the pool serves nothing new", func() bool {
-		_, err := n.cni("ADD", pods[3])
+		_, err := n.cni("ADD", fresh)
 		if err == nil {
-			n.del(t, pods[3])
+			n.del(t, fresh)
 		}
 		return err != nil && strings.Contains(err.Error(), "Draining")
 	})
-	n.add(t, pods[0]) // the same again
-	for _, p := range pods[:3] {
+	n.add(t, old[0]) // the same again
+	for _, p := range old {
 		n.del(t, p)
 	}
 	await(t, "no block is left", func() bool { return len(s.blocks(t, "grow")) == 0 })
