@@ -256,6 +256,7 @@ func TestUnnumbered(t *testing.T) {
 	if events := w.Section("192.0.2.", "2001:db8:"); len(events) > 0 {
 		t.Errorf("the learned routes were touched: %q", events)
 	}
+	r.keepsApart()
 	r.flap()
 	r.losePaths()
 }

@@ -205,7 +205,7 @@ func (l *ledger) unflushed(f *flush, cause error) error {
 		}
 	}
 	if p, _ := l.unheard(f); p.IsValid() {
-		return fmt.Errorf("%w that is to be told of %s: %w", speaker.ErrNoPeer, p, cause)
+		return fmt.Errorf("%w that is to be told of %s%s: %w", speaker.ErrNoPeer, p, l.withoutHop(p), cause)
 	}
 	for _, p := range f.prefixes {
 		if lack := l.lacking(p, time.Now()); lack != nil {

@@ -2,6 +2,7 @@ package server
 
 import (
 	"encoding/binary"
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -109,6 +110,17 @@ func (l *ledger) hopless(address string, takes bool) bool {
 // lets says whether the router can be told of an IPv4 prefix in these words.
 func (s *session) lets(f speaker.Family, v variant) bool {
 	return !s.hopless || f != speaker.IPv4 || v.hop.IsValid()
+}
+
+// withoutHop names a peer that could be told of a prefix if it took IPv6 next hops; "" if
+// there is none. The lock is held.
+func (l *ledger) withoutHop(p netip.Prefix) string {
+	for _, s := range l.sessions {
+		if s.up && s.hopless && p.Addr().Is4() {
+			return fmt.Sprintf(" (peer %s (%s) takes no IPv4 prefixes with IPv6 next hops: turn RFC 8950 on there, or give an IPv4 one)", s.peer.Name, placeOf(s.peer))
+		}
+	}
+	return ""
 }
 
 // withheld says whether the prefixes of an UPDATE that GoBGP has written were withdrawn
