@@ -1,7 +1,6 @@
 package kubeapi
 
 import (
-	"fmt"
 	"net/http"
 	"sync"
 	"testing"
@@ -16,44 +15,33 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// queues notes which flow schema each answer names.
+// queues is the agent of a node, and the flow schema that its last call was put under.
 type queues struct {
-	next http.RoundTripper
-	mu   sync.Mutex
-	last string
+	agent *rest.RESTClient
+	names map[string]string // of flow schemas, by their UIDs
+	next  http.RoundTripper
+	mu    sync.Mutex
+	last  string // its name
 }
 
-func (q *queues) RoundTrip(r *http.Request) (*http.Response, error) {
-	answer, err := q.next.RoundTrip(r)
-	if err == nil {
-		q.mu.Lock()
-		defer q.mu.Unlock()
-		q.last = answer.Header.Get(flowcontrol.ResponseHeaderMatchedFlowSchemaUID)
-	}
-	return answer, err
-}
-
-// claimsHaveAQueueOfTheirOwn: what pods wait for does not stand in one queue with
-// what agents do besides.
-func claimsHaveAQueueOfTheirOwn(t *testing.T, s *stage) {
+func newQueues(t *testing.T, s *stage, node string) *queues {
+	t.Helper()
 	admin, err := kubernetes.NewForConfig(s.Config())
 	if err != nil {
 		t.Fatal(err)
 	}
-	uid := func(name string) string {
-		t.Helper()
-		f, err := admin.FlowcontrolV1().FlowSchemas().Get(t.Context(), name, meta.GetOptions{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(f.UID)
-	}
-	claims, lists, watches := uid("fairway-claims"), uid("fairway-lists"), uid("fairway-watches")
-	config, err := s.NodeAgentConfig(t.Context(), kube.AgentAccount(), "n1")
+	all, err := admin.FlowcontrolV1().FlowSchemas().List(t.Context(), meta.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	q := &queues{}
+	q := &queues{names: map[string]string{}}
+	for _, f := range all.Items {
+		q.names[string(f.UID)] = f.Name
+	}
+	config, err := s.NodeAgentConfig(t.Context(), kube.AgentAccount(), node)
+	if err != nil {
+		t.Fatal(err)
+	}
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper {
 		q.next = next
 		return q
@@ -62,9 +50,37 @@ func claimsHaveAQueueOfTheirOwn(t *testing.T, s *stage) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	own := agent.RESTClient().(*rest.RESTClient)
+	q.agent = agent.RESTClient().(*rest.RESTClient)
+	return q
+}
+
+// RoundTrip notes which flow schema an answer names.
+func (q *queues) RoundTrip(r *http.Request) (*http.Response, error) {
+	answer, err := q.next.RoundTrip(r)
+	if err == nil {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		q.last = q.names[answer.Header.Get(flowcontrol.ResponseHeaderMatchedFlowSchemaUID)]
+	}
+	return answer, err
+}
+
+// call makes a call that says nothing the API server could take, and returns the flow
+// schema that it was put under, and whether the agent may make it at all.
+func (q *queues) call(t *testing.T, verb, path string) (schema string, may bool) {
+	err := q.agent.Verb(verb).RequestURI(path).Do(t.Context()).Error()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.last, !apierrors.IsForbidden(err)
+}
+
+// claimsHaveAQueueOfTheirOwn: what pods wait for does not stand in one queue with
+// what agents do besides.
+func claimsHaveAQueueOfTheirOwn(t *testing.T, s *stage) {
+	const claims, lists, watches = "fairway-claims", "fairway-lists", "fairway-watches"
+	q := newQueues(t, s, "n1")
 	root := "/apis/" + v1alpha1.GroupVersion().String() + "/"
-	for _, call := range []struct{ verb, path, want string }{
+	for _, c := range []struct{ verb, path, want string }{
 		{http.MethodPost, root + "addressblocks", claims},
 		{http.MethodPut, root + "addressblocks/10-0-0-0-28", claims},
 		{http.MethodGet, root + "addressblocks/10-0-0-0-28", claims},
@@ -82,16 +98,11 @@ func claimsHaveAQueueOfTheirOwn(t *testing.T, s *stage) {
 		{http.MethodGet, "/api/v1/nodes/n1", watches},
 		{http.MethodGet, "/api/v1/pods?fieldSelector=spec.nodeName%3Dn1", watches},
 	} {
-		what := fmt.Sprintf("%s %s", call.verb, call.path)
 		// The API server takes new schemas up a moment after they were made.
-		for deadline := time.Now().Add(30 * time.Second); ; {
-			// It says nothing that the API server could take, but it may say it.
-			err := own.Verb(call.verb).RequestURI(call.path).Do(t.Context()).Error()
-			if q.last == call.want && !apierrors.IsForbidden(err) {
-				break
-			}
+		deadline := time.Now().Add(30 * time.Second)
+		for schema, may := q.call(t, c.verb, c.path); schema != c.want || !may; schema, may = q.call(t, c.verb, c.path) {
 			if time.Now().After(deadline) {
-				t.Fatalf("%s: flow schema %q, want %q (fairway-claims %q, fairway-lists %q, fairway-watches %q): %v", what, q.last, call.want, claims, lists, watches, err)
+				t.Fatalf("%s %s: flow schema %q, want %q; the agent may do it: %t", c.verb, c.path, schema, c.want, may)
 			}
 			<-time.After(20 * time.Millisecond)
 		}

@@ -71,14 +71,7 @@ func (c real) fences(t *testing.T) {
 	if err := custodian.SetFence(ctx, exchange.Fence{Node: node, Machine: uid}); err != nil {
 		t.Fatal(err)
 	}
-	fence := func() exchange.Fence {
-		t.Helper()
-		f, err := custodian.Fence(ctx, node)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return f
-	}
+	fence := func() exchange.Fence { return c.fenceOf(t, node) }
 	set := fence()
 	if !set.Stands || set.Lifting || set.Machine != uid || set.Heeded >= set.Generation {
 		t.Fatalf("the node has the fence %+v", set)
@@ -108,16 +101,7 @@ func (c real) fences(t *testing.T) {
 	if _, err := c.Node(node).Take(ctx, block); err != nil { // as the agent does
 		t.Fatal(err)
 	}
-	seen := c.speakerOf(t, node)
-	if err := c.admin.Confirm(ctx, seen, seen.Generation); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.admin.Confirm(ctx, seen, 7); !errors.Is(err, exchange.ErrConflict) {
-		t.Errorf("what was changed since is confirmed: %v", err)
-	}
-	if now := c.speakerOf(t, node); now.Status.ObservedGeneration != seen.Generation || len(now.ManagedFields) == 0 {
-		t.Errorf("of generation %d, %d is confirmed, by %v", seen.Generation, now.Status.ObservedGeneration, now.ManagedFields)
-	}
+	c.confirms(t, node)
 	if err := custodian.RemoveFence(ctx, lifting); !errors.Is(err, exchange.ErrConflict) {
 		t.Errorf("it is taken off as it was before: %v", err)
 	}
@@ -129,6 +113,30 @@ func (c real) fences(t *testing.T) {
 	}
 	if _, err := custodian.Vacate(ctx, block); !errors.Is(err, exchange.ErrConflict) {
 		t.Errorf("a Vacate that was begun before, and is late: %v", err)
+	}
+}
+
+func (c real) fenceOf(t *testing.T, node string) exchange.Fence {
+	t.Helper()
+	f, err := c.admin.Custodian().Fence(t.Context(), node)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// confirms has the agent of a node say that it has read its orders.
+func (c real) confirms(t *testing.T, node string) {
+	t.Helper()
+	seen := c.speakerOf(t, node)
+	if err := c.admin.Confirm(t.Context(), seen, seen.Generation); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.admin.Confirm(t.Context(), seen, 7); !errors.Is(err, exchange.ErrConflict) {
+		t.Errorf("what was changed since is confirmed: %v", err)
+	}
+	if now := c.speakerOf(t, node); now.Status.ObservedGeneration != seen.Generation || len(now.ManagedFields) == 0 {
+		t.Errorf("of generation %d, %d is confirmed, by %v", seen.Generation, now.Status.ObservedGeneration, now.ManagedFields)
 	}
 }
 
