@@ -64,13 +64,22 @@ type Child struct {
 	over    bool // and the process is to end
 	want    *Desired
 	good    *Desired // the last whose Local was not refused
-	begun   bool     // there was a Set
-	spoke   bool     // some process was handed a Desired: peers may hold routes
-	restart bool     // the process that runs follows one that spoke
-	reason  string   // of the last death
+	sets    uint64   // numbers them
+	base    base
+	begun   bool   // there was a Set
+	spoke   bool   // some process was handed a Desired: peers may hold routes
+	restart bool   // the process that runs follows one that spoke
+	reason  string // of the last death
 	process *os.Process
 	link    *link         // nil while no process answers
 	changed chan struct{} // closed and replaced when link changes
+}
+
+// base is what a process has that took all of the last Set: its next one may build on it.
+type base struct {
+	link    *link // nil for none
+	number  uint64
+	desired *Desired
 }
 
 var _ Speaker = (*Child)(nil)
@@ -286,13 +295,13 @@ func (c *Child) answering(ctx context.Context, closing bool) (*link, error) {
 }
 
 // call asks the process, and the one after it if it dies meanwhile.
-func (c *Child) call(ctx context.Context, ask func() request, closing bool) (answer, error) {
+func (c *Child) call(ctx context.Context, ask func(*link) request, closing bool) (answer, error) {
 	for {
 		l, err := c.answering(ctx, closing)
 		if err != nil {
 			return answer{}, err
 		}
-		a, err := l.call(ctx, ask())
+		a, err := l.call(ctx, ask(l))
 		if !errors.Is(err, errLinkDown) {
 			return a, err
 		}
@@ -326,11 +335,40 @@ func (c *Child) Set(ctx context.Context, d Desired) error {
 	c.want = &d
 	c.mu.Unlock()
 	c.begin()
-	_, err := c.call(ctx, func() request { return c.setOf(d) }, false)
+	err := c.set(ctx, &d)
+	if errors.Is(err, errUnfounded) {
+		err = c.set(ctx, &d)
+	}
+	return err
+}
+
+// set hands d over, or what is new in it.
+func (c *Child) set(ctx context.Context, d *Desired) error {
+	c.mu.Lock()
+	before := c.base
+	c.base = base{}
+	c.sets++
+	after := base{number: c.sets, desired: d}
+	c.mu.Unlock()
+	_, err := c.call(ctx, func(l *link) request {
+		after.link = l
+		if before.link == l {
+			if change, ok := changeFrom(before.desired, d); ok {
+				change.From = before.number
+				return request{Op: opChange, Change: &change, Number: after.number}
+			}
+		}
+		r := c.setOf(*d)
+		r.Number = after.number
+		return r
+	}, false)
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if err == nil || errors.Is(err, ErrPeers) {
-		c.mu.Lock()
-		c.good = &d
-		c.mu.Unlock()
+		c.good = d
+	}
+	if err == nil {
+		c.base = after
 	}
 	return err
 }
@@ -385,7 +423,7 @@ func (c *Child) Flush(ctx context.Context, prefixes []netip.Prefix) error {
 	if len(prefixes) == 0 {
 		return nil
 	}
-	_, err := c.call(ctx, func() request { return request{Op: opFlush, Prefixes: prefixes} }, false)
+	_, err := c.call(ctx, func(*link) request { return request{Op: opFlush, Prefixes: prefixes} }, false)
 	if errors.Is(err, errNoProcess) {
 		return fmt.Errorf("%w: %w", ErrNoPeer, err)
 	}
@@ -531,7 +569,7 @@ func (c *Child) withdraw(ctx context.Context) error {
 	c.want = &Desired{Local: last.Local, Peers: last.Peers, Ranges: last.Ranges} // for a process yet to be started
 	mayHold := c.spoke || last.Local.Restarting
 	c.mu.Unlock()
-	_, err := c.call(ctx, func() request { return request{Op: opClose, Stop: Withdraw} }, true)
+	_, err := c.call(ctx, func(*link) request { return request{Op: opClose, Stop: Withdraw} }, true)
 	if !errors.Is(err, errNoProcess) && !errors.Is(err, errSilent) {
 		return err
 	}

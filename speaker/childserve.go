@@ -58,6 +58,10 @@ type child struct {
 	mu      sync.Mutex
 	encoder *json.Encoder
 	cancels map[uint64]context.CancelFunc
+	// set is what the last Set that succeeded handed over; that had the number, 0 for
+	// none.
+	set    Desired
+	number uint64
 }
 
 // serveLink answers requests until the parent is gone or has closed the
@@ -133,6 +137,29 @@ func (c *child) answer(id uint64, a answer) error {
 	return c.encoder.Encode(a)
 }
 
+// take hands a Desired to the speaker.
+func (c *child) take(ctx context.Context, d Desired, number uint64) error {
+	err := c.speaker.Set(ctx, d)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.set, c.number = d, number
+	if err != nil {
+		c.set, c.number = Desired{}, 0
+	}
+	return err
+}
+
+// change is take of what a change makes of the Desired before.
+func (c *child) change(ctx context.Context, r request) error {
+	c.mu.Lock()
+	d, number := c.set, c.number
+	c.mu.Unlock()
+	if r.Change == nil || number == 0 || number != r.Change.From {
+		return errUnfounded
+	}
+	return c.take(ctx, r.Change.apply(d), r.Number)
+}
+
 func (c *child) do(ctx context.Context, r request) (a answer) {
 	if !r.Deadline.IsZero() {
 		var cancel context.CancelFunc
@@ -141,7 +168,9 @@ func (c *child) do(ctx context.Context, r request) (a answer) {
 	}
 	switch r.Op {
 	case opSet:
-		a.setError(c.speaker.Set(ctx, r.Desired.desired()))
+		a.setError(c.take(ctx, r.Desired.desired(), r.Number))
+	case opChange:
+		a.setError(c.change(ctx, r))
 	case opFlush:
 		a.setError(c.speaker.Flush(ctx, r.Prefixes))
 	case opState:

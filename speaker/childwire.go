@@ -5,9 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
+	"reflect"
+	"slices"
 	"sync"
 	"time"
 )
@@ -21,6 +24,7 @@ type op string
 
 const (
 	opSet    op = "set"
+	opChange op = "change" // is a Set of what changes alone
 	opFlush  op = "flush"
 	opState  op = "state"
 	opFail   op = "fail"
@@ -31,11 +35,64 @@ const (
 type request struct {
 	ID       uint64
 	Op       op
-	Deadline time.Time // zero for none
-	Desired  *wireDesired
-	Prefixes []netip.Prefix // of a flush
-	Peer     string         // of a fail
-	Stop     Stop
+	Deadline time.Time      `json:",omitzero"` // zero for none
+	Desired  *wireDesired   `json:",omitempty"`
+	Number   uint64         `json:",omitempty"` // of a Set, see change; 0 is one that none builds on
+	Change   *change        `json:",omitempty"`
+	Prefixes []netip.Prefix `json:",omitempty"` // of a flush
+	Peer     string         `json:",omitempty"` // of a fail
+	Stop     Stop           `json:",omitzero"`
+}
+
+// change makes another Desired of the one that a Set with a number handed over.
+type change struct {
+	From      uint64
+	Announced []Announcement `json:",omitempty"` // new ones, and those with other terms
+	Withdrawn []netip.Prefix `json:",omitempty"`
+}
+
+// changeFrom gives what makes d of the Desired before, if that is announcements alone and
+// few of them.
+func changeFrom(before, d *Desired) (c change, ok bool) {
+	if len(d.Announcements) > len(before.Announcements)+mostChanged || len(before.Announcements) > len(d.Announcements)+mostChanged {
+		return c, false
+	}
+	a, b := *before, *d
+	a.Announcements, b.Announcements = nil, nil
+	if !reflect.DeepEqual(a, b) {
+		return c, false
+	}
+	left := make(map[netip.Prefix]string, len(before.Announcements))
+	for _, one := range before.Announcements {
+		left[one.Prefix] = one.Terms
+	}
+	for _, one := range d.Announcements {
+		if terms, had := left[one.Prefix]; !had || terms != one.Terms {
+			c.Announced = append(c.Announced, one)
+		}
+		delete(left, one.Prefix)
+	}
+	c.Withdrawn = slices.Collect(maps.Keys(left))
+	return c, len(c.Announced)+len(c.Withdrawn) <= mostChanged
+}
+
+// apply makes the Desired after c of the one before, which stays as it is.
+func (c change) apply(before Desired) Desired {
+	changed := make(map[netip.Prefix]bool, len(c.Announced)+len(c.Withdrawn))
+	for _, one := range c.Announced {
+		changed[one.Prefix] = true
+	}
+	for _, p := range c.Withdrawn {
+		changed[p] = true
+	}
+	list := make([]Announcement, 0, len(before.Announcements)+len(c.Announced))
+	for _, one := range before.Announcements {
+		if !changed[one.Prefix] {
+			list = append(list, one)
+		}
+	}
+	before.Announcements = append(list, c.Announced...)
+	return before
 }
 
 type answer struct {
@@ -86,6 +143,7 @@ func sentinels() map[string]error {
 		"local":             ErrLocal,
 		"unknown peer":      ErrUnknownPeer,
 		"closed":            ErrClosed,
+		"unfounded":         errUnfounded,
 		"deadline exceeded": context.DeadlineExceeded,
 		"canceled":          context.Canceled,
 	}
@@ -131,12 +189,16 @@ var (
 	errLinkDown = errors.New("the BGP speaker process is gone")
 	// errSilent: it is there and says nothing.
 	errSilent = errors.New("the BGP speaker process does not answer")
+	// errUnfounded: it does not have the Desired that a change builds on.
+	errUnfounded = errors.New("the BGP speaker process has something else to change")
 )
 
 const (
 	// graceTime is how long a call that was cancelled may take to say how far
 	// it came: its own error says more than "deadline exceeded".
 	graceTime = 200 * time.Millisecond
+	// mostChanged is how many announcements may change for a change to be worth it.
+	mostChanged = 100
 	// maxQueued is how many messages wait for a process that does not read.
 	maxQueued = 64
 )

@@ -2,14 +2,60 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
+	"time"
 )
 
 // ahead is what routers were told before GoBGP, which has to follow.
 type ahead struct {
 	was     map[netip.Prefix]*class // of every prefix that changes, before
 	routers []string
+}
+
+// sampled is how many prefixes are worth a sample.
+const sampled = 100
+
+// sampleTime is how long routers may take to hear of the first of many prefixes.
+const sampleTime = 100 * time.Millisecond
+
+// sample has GoBGP announce the first of many prefixes, if a router has not heard yet how
+// it puts such ones, and gives those that are left.
+func (r *run) sample(ctx context.Context, add []netip.Prefix, want map[netip.Prefix]*class) (rest []netip.Prefix, err error) {
+	if len(add) < sampled {
+		return add, nil
+	}
+	first := make(map[*class]bool)
+	var samples []netip.Prefix
+	for _, p := range add {
+		if c := want[p]; !first[c] && r.unheardOf(p, want) {
+			samples = append(samples, p)
+		} else {
+			rest = append(rest, p)
+		}
+		first[want[p]] = true
+	}
+	if len(samples) == 0 {
+		return rest, nil
+	}
+	if err := errors.Join(r.publish(ctx), r.changeAll(ctx, samples, want, nil)); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, sampleTime)
+	defer cancel()
+	_ = r.flush(ctx, samples) // without it the others take longer
+	return rest, nil
+}
+
+// unheardOf says whether there is a router that is to be told of a prefix and has not
+// heard how GoBGP puts that.
+func (r *run) unheardOf(p netip.Prefix, want map[netip.Prefix]*class) bool {
+	return slices.ContainsFunc(r.ledger.errands([]netip.Prefix{p}, nil, want), func(e errand) bool {
+		c := r.guards.courier(e.router)
+		return c != nil && !c.knows(e.announced)
+	})
 }
 
 // tellAhead sends couriers out with what is to be announced and then withdrawn, and

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -15,6 +14,8 @@ import (
 const (
 	// maxWordings is how many ways to put things a courier remembers.
 	maxWordings = 64
+	// mostAwaited is how many changes of a prefix are told ahead beyond the first.
+	mostAwaited = 3
 	// unreadTime is how long a router may leave the rest of a message unread.
 	unreadTime = time.Minute
 	// confirmTime is how long GoBGP may take to say what was said before it.
@@ -40,7 +41,9 @@ type courier struct {
 	wordings []*wording
 	// told is what was said before GoBGP, which is still to say the same: in which words,
 	// with nil that the prefix is withdrawn.
-	told  map[netip.Prefix]*wording
+	told map[netip.Prefix]*wording
+	// more is what was said later of some of them.
+	more  map[netip.Prefix][]*wording
 	since time.Time // of the last errand
 	timer *time.Timer
 }
@@ -102,19 +105,36 @@ func (c *courier) heard(u update, w *wording) bool {
 	}
 	all, any := true, false
 	for p := range u.announced.all() {
-		told, is := c.told[p]
-		all, any = all && is && told != nil && told == w, true
-		delete(c.told, p)
+		all, any = c.awaited(p, w) && w != nil && all, true
 	}
 	for p := range u.withdrawn.all() {
-		told, is := c.told[p]
-		all, any = all && is && told == nil, true
-		delete(c.told, p)
+		all, any = c.awaited(p, nil) && all, true
 	}
 	if len(c.told) == 0 {
-		c.told = nil // a map keeps its size
+		c.told, c.more = nil, nil // maps keep their size
 	}
 	return all && any
+}
+
+// awaited says whether GoBGP is to say this of a prefix: next, or later, where it has
+// passed over what comes between. What it says else is news, and so is all after it.
+func (c *courier) awaited(p netip.Prefix, w *wording) bool {
+	next, is := c.told[p]
+	if !is {
+		return false
+	}
+	all := append([]*wording{next}, c.more[p]...)
+	rest := all[slices.Index(all, w)+1:]
+	if len(rest) == len(all) || len(rest) == 0 {
+		delete(c.told, p)
+		delete(c.more, p)
+		return len(rest) == 0
+	}
+	c.told[p] = rest[0]
+	if delete(c.more, p); len(rest) > 1 {
+		c.more[p] = rest[1:]
+	}
+	return true
 }
 
 // known is the wording of an UPDATE, nil for one that is new.
@@ -125,15 +145,20 @@ func (c *courier) known(u update) *wording {
 	return nil
 }
 
-// learn remembers the words of an UPDATE. Next hops that are link-local do not say
-// whether they are this node's own choice.
+// learns says whether words can be told apart here: which next hop is this node's own, and
+// what a prefix is in an UPDATE.
+func (c *courier) learns() bool {
+	options := []*bgp.MarshallingOption{c.agreed()}
+	return c.self.IsValid() &&
+		!bgp.IsAddPathEnabled(false, bgp.RF_IPv4_UC, options) && !bgp.IsAddPathEnabled(false, bgp.RF_IPv6_UC, options)
+}
+
+// learn remembers the words of an UPDATE.
 func (c *courier) learn(message []byte, u update) {
-	options := c.agreed()
-	if !c.self.IsValid() || c.self.IsLinkLocalUnicast() || bgp.IsAddPathEnabled(false, bgp.RF_IPv4_UC, []*bgp.MarshallingOption{options}) ||
-		bgp.IsAddPathEnabled(false, bgp.RF_IPv6_UC, []*bgp.MarshallingOption{options}) {
+	if !c.learns() {
 		return
 	}
-	m, err := bgp.ParseBGPMessage(message, options)
+	m, err := bgp.ParseBGPMessage(message, c.agreed())
 	if err != nil {
 		return // of no use then
 	}
@@ -154,7 +179,7 @@ func (c *courier) run(e errand) (announced, withdrawn []netip.Prefix, begun bool
 	told := make(map[netip.Prefix]*wording, len(e.announced)+len(e.withdrawn))
 	for _, n := range e.announced {
 		w := c.wordingFor(n)
-		if _, awaited := c.told[n.prefix]; w == nil || awaited {
+		if w == nil || len(c.more[n.prefix]) == mostAwaited {
 			e.whole = false
 			continue
 		}
@@ -163,7 +188,7 @@ func (c *courier) run(e errand) (announced, withdrawn []netip.Prefix, begun bool
 		announced = append(announced, n.prefix)
 	}
 	for _, p := range e.withdrawn { // which others may stand in for
-		if _, awaited := c.told[p]; e.whole && !awaited {
+		if e.whole && len(c.more[p]) < mostAwaited {
 			out.withdraw(p)
 			told[p] = nil
 			withdrawn = append(withdrawn, p)
@@ -187,15 +212,30 @@ func (c *courier) run(e errand) (announced, withdrawn []netip.Prefix, begun bool
 	return announced, withdrawn, true
 }
 
+// knows says whether all notices could be told, or never will be.
+func (c *courier) knows(list []notice) bool {
+	if !c.mu.TryLock() {
+		return true // it runs no errands now
+	}
+	defer c.mu.Unlock()
+	return !c.learns() || !slices.ContainsFunc(list, func(n notice) bool { return c.wordingFor(n) == nil })
+}
+
 // wordingFor is how GoBGP would put a notice, nil if that is not known.
 func (c *courier) wordingFor(n notice) *wording {
 	family := familyOf(n.prefix.Addr())
 	for _, w := range c.wordings {
-		if w.family == family && n.words.is(w.variant, c.self) {
+		if w.family == family && n.words.is(w.variant, c.self) && c.hopIs(n.words.hop, w.variant.hop) {
 			return w
 		}
 	}
 	return nil
+}
+
+// hopIs says whether a next hop that was written is the one asked for, the zero address for
+// this node's own. Over a link-local session that is a link-local one.
+func (c *courier) hopIs(asked, written netip.Addr) bool {
+	return asked.IsValid() || !c.self.IsLinkLocalUnicast() || written.IsLinkLocalUnicast()
 }
 
 // finish writes the rest of a message, and lets others write then. Without the rest the
@@ -214,9 +254,15 @@ func (c *courier) finish(rest []byte) {
 // await has GoBGP's messages kept back that say what was told.
 func (c *courier) await(told map[netip.Prefix]*wording) {
 	if c.told == nil {
-		c.told = told
-	} else {
-		maps.Copy(c.told, told)
+		c.told, c.more = told, make(map[netip.Prefix][]*wording)
+		told = nil
+	}
+	for p, w := range told {
+		if _, is := c.told[p]; is {
+			c.more[p] = append(c.more[p], w)
+		} else {
+			c.told[p] = w
+		}
 	}
 	c.since = time.Now()
 	if c.timer == nil {
@@ -236,6 +282,16 @@ func (c *courier) confirm() {
 		c.timer.Reset(confirmTime - age)
 	default:
 		_ = c.conn.Close() // GoBGP finds out when it reads
+	}
+}
+
+// rest is for when the connection has ended: nothing is awaited any more.
+func (c *courier) rest() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.told, c.more, c.wordings = nil, nil, nil
+	if c.timer != nil {
+		c.timer.Stop()
 	}
 }
 

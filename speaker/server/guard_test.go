@@ -19,6 +19,7 @@ type said struct {
 
 func (s *said) Read(b []byte) (int, error)  { return s.in.Read(b) }
 func (s *said) Write(b []byte) (int, error) { return s.wrote.Write(b) }
+func (s *said) Close() error                { return nil }
 func (s *said) LocalAddr() net.Addr         { return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 2), Port: 179} }
 
 // greeting is what a router says before anything of interest.

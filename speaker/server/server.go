@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -56,6 +57,7 @@ type Server struct {
 	failed  *failure // the last start in place of another, if it failed
 	// wish is all but the announcements of the last Set whose Local was not refused.
 	wish     speaker.Desired
+	granted  bool                // all of it
 	lookouts map[string]*lookout // by interface
 	// holders are the peers that the last run had no session to tell with, see
 	// ledger.inherited.
@@ -84,7 +86,6 @@ type run struct {
 	targets   []target // that it is about
 	classes   []*class // that paths are of, or were when GoBGP was last asked
 	lastClass uint32
-	gated     bool // the export policy lets nothing out, see load
 }
 
 var _ speaker.Speaker = (*Server)(nil)
@@ -130,12 +131,23 @@ func (s *Server) Set(ctx context.Context, d speaker.Desired) error {
 		}
 		return localErr
 	}
-	s.wish = speaker.Desired{Local: d.Local, Peers: slices.Clone(d.Peers), Ranges: slices.Clone(d.Ranges)}
-	return s.conform(ctx, r, d, asked)
+	if wish := wishOf(d); !s.granted || !reflect.DeepEqual(wish, s.wish) {
+		s.wish = wish
+		return s.conform(ctx, r, d, asked)
+	}
+	r.ledger.overLimit(s.learned.configure(r.peers, r.ranges, slices.Collect(maps.Keys(asked.terms)))...)
+	return errors.Join(r.setAnnouncements(ctx, asked, r.peers, r.ranges), r.tidy(ctx))
+}
+
+// wishOf is all of d but the announcements.
+func wishOf(d speaker.Desired) speaker.Desired {
+	return speaker.Desired{Local: d.Local, Peers: slices.Clone(d.Peers), Ranges: slices.Clone(d.Ranges)}
 }
 
 // conform makes r what d says, with these announcements.
-func (s *Server) conform(ctx context.Context, r *run, d speaker.Desired, asked announcements) error {
+func (s *Server) conform(ctx context.Context, r *run, d speaker.Desired, asked announcements) (err error) {
+	s.granted = false
+	defer func() { s.granted = err == nil }()
 	d.Peers = s.locate(d.Peers)
 	peers, peersErr := checkPeers(d.Peers, d.Local)
 	r.keepRefused(d.Peers, peers)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -25,6 +26,13 @@ type exportPolicy struct {
 	now     *api.Policy // nil before the first
 	sets    map[string]*api.DefinedSet
 }
+
+const (
+	// wasteful is how many changes leave garbage behind that is worth a collection.
+	wasteful = 1000
+	// settleTime is how long GoBGP may take to be done with a change.
+	settleTime = 5 * time.Second
+)
 
 const anyNumber = "[0-9]+" // as a regular expression
 
@@ -220,26 +228,22 @@ func (c *class) least() bool {
 func (r *run) setAnnouncements(ctx context.Context, a announcements, peers map[netip.Addr]speaker.Peer, ranges map[string]speaker.Range) error {
 	r.asked = a
 	want := r.classify(a, peers, ranges)
-	if err := errors.Join(r.openGate(ctx), r.publish(ctx)); err != nil { // of a load that failed
+	add, remove := r.ledger.diff(want)
+	add, err := r.sample(ctx, add, want)
+	if err != nil {
 		return err
 	}
-	add, remove := r.ledger.diff(want)
-	first := len(add) >= bulk && r.ledger.mayLoad(time.Now())
-	last := len(remove) >= bulk && len(want) == 0
 	told := r.tellAhead(add, remove, want)
 	ctx = told.follow(ctx)
-	var errs []error
-	if first {
-		errs = append(errs, r.load(ctx, add, want, told))
-	} else {
-		errs = append(errs, r.changeAll(ctx, add, want, told))
+	if len(add)+len(remove) >= wasteful {
+		defer time.AfterFunc(settleTime, debug.FreeOSMemory)
 	}
-	if last {
-		errs = append(errs, r.unload(ctx, remove, told))
-	} else {
-		errs = append(errs, r.changeAll(ctx, remove, want, told))
-	}
-	return r.recall(told, errors.Join(errs...))
+	return r.recall(told, errors.Join(r.publish(ctx), r.changeAll(ctx, add, want, told), r.changeAll(ctx, remove, want, told)))
+}
+
+// publish makes the export policy that of the classes.
+func (r *run) publish(ctx context.Context) error {
+	return r.export.use(ctx, r.bgp, exportOf(r.targets, r.classes))
 }
 
 // changeAll makes prefixes what they are in want, one after the other.

@@ -4,7 +4,6 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
-	"time"
 
 	routers "github.com/fairway-network/fairway/integration/router"
 	"github.com/fairway-network/fairway/speaker"
@@ -45,7 +44,7 @@ func TestBulk(t *testing.T) {
 // bulk has many prefixes come, some go, and then all.
 func (f *fabric) bulk(t *testing.T, s speaker.Speaker, d speaker.Desired) {
 	t.Helper()
-	many := manyPrefixes(3 * bulk)
+	many := manyPrefixes(3 * sampled)
 	unheard := func(p netip.Prefix) bool { n := slices.Index(many, p); return n >= 0 && n%3 == 2 }
 	for n, p := range many {
 		d.Announcements = append(slices.Clip(d.Announcements), speaker.Announcement{Prefix: p, Terms: []string{"", "med", "none"}[n%3]})
@@ -72,37 +71,4 @@ func (f *fabric) bulk(t *testing.T, s speaker.Speaker, d speaker.Desired) {
 	must(t, s.Set(t.Context(), d))
 	must(t, s.Flush(within(t, soon), heard))
 	f.tor.Has(t)
-}
-
-// A table is sent as a whole only where nothing of it was told, and to nobody who may
-// hold routes of before: that one would drop them with an End-of-RIB that comes first.
-func TestMayLoad(t *testing.T) {
-	now := time.Now()
-	address := netip.MustParseAddr("192.0.2.1")
-	prefix := prefixes(ours4)[0]
-	for name, c := range map[string]struct {
-		change func(l *ledger, s *session)
-		may    bool
-	}{
-		"nothing told":            {func(*ledger, *session) {}, true},
-		"no session":              {func(_ *ledger, s *session) { s.up = false }, false},
-		"another may hold routes": {func(l *ledger, _ *session) { l.sessions["192.0.2.2"] = &session{holds: now.Add(time.Minute)} }, false},
-		"another held routes":     {func(l *ledger, _ *session) { l.sessions["192.0.2.2"] = &session{holds: now.Add(-time.Minute)} }, true},
-		"GoBGP defers":            {func(_ *ledger, s *session) { s.restarting = true }, false},
-		"something is wanted":     {func(l *ledger, _ *session) { l.want[prefix] = l.everybody[familyOf(prefix.Addr())] }, false},
-		"something was told":      {func(_ *ledger, s *session) { s.out[speaker.IPv4].sent[prefix] = struct{}{} }, false},
-		"a withdrawal is pending": {func(_ *ledger, s *session) { s.out[speaker.IPv4].extra[prefix] = 1 }, false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			l := newLedger(speaker.GracefulRestart{Enabled: true, Time: time.Minute})
-			p := speaker.Peer{Name: "tor", Address: address, Session: speaker.Session{Families: []speaker.Family{speaker.IPv4}}}
-			_, err := l.add(p, false)
-			must(t, err)
-			l.established(address.String())
-			c.change(l, l.sessions[address.String()])
-			if l.mayLoad(now) != c.may {
-				t.Errorf("mayLoad is %v", !c.may)
-			}
-		})
-	}
 }
