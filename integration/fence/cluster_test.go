@@ -28,7 +28,7 @@ const (
 	// absence is after which a node whose Node object is away is gone.
 	absence = time.Second
 	// mostNodes are there in all tests together.
-	mostNodes = 12
+	mostNodes = 16
 	torASN    = 65000
 	nodeASN   = 64512
 	shop      = "shop" // the pods' namespace

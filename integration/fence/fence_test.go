@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/fairway-network/fairway/integration/nodes"
@@ -18,8 +19,16 @@ import (
 // off, and its pods know.
 func TestFence(t *testing.T) {
 	c := newCluster(t)
+	for i, s := range stories() {
+		s.cell = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 30, byte(i), 0}), 30)
+		s.pool = fmt.Sprintf("pool-%d", i)
+		t.Run(s.name, func(t *testing.T) { s.play(t, c) })
+	}
+}
+
+func stories() []story {
 	deleted := func(t *testing.T, n *node) { n.unregister(t) }
-	for i, s := range []story{
+	return []story{
 		{
 			name: "cut off", alone: true, remembers: true,
 			leave: func(_ *testing.T, n *node) { n.Gate.Close() }, gone: deleted,
@@ -29,6 +38,16 @@ func TestFence(t *testing.T) {
 			name: "cut off, with a part lent, and the controller ends", alone: true, remembers: true, lends: true,
 			leave: func(_ *testing.T, n *node) { n.Gate.Close() }, gone: deleted,
 			back: func(t *testing.T, n *node) { n.in.relieve(t); n.register(t); n.Gate.Open() },
+		},
+		{
+			name: "cut off in silence", remembers: true,
+			leave: func(_ *testing.T, n *node) { n.Gate.Stick() }, gone: deleted,
+			back: func(t *testing.T, n *node) { n.register(t); n.Gate.Open() },
+		},
+		{
+			name: "frozen", remembers: true,
+			leave: func(t *testing.T, n *node) { n.Signal(t, syscall.SIGSTOP) }, gone: deleted,
+			back: func(t *testing.T, n *node) { n.register(t); n.Signal(t, syscall.SIGCONT) },
 		},
 		{
 			name: "out of service, and well", well: true, remembers: true,
@@ -50,10 +69,6 @@ func TestFence(t *testing.T) {
 			leave: func(t *testing.T, n *node) { n.Kill(t); n.forget(t) }, gone: deleted,
 			back: func(t *testing.T, n *node) { n.register(t); n.Start(t) },
 		},
-	} {
-		s.cell = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 30, byte(i), 0}), 30)
-		s.pool = fmt.Sprintf("pool-%d", i)
-		t.Run(s.name, func(t *testing.T) { s.play(t, c) })
 	}
 }
 

@@ -15,14 +15,16 @@ import (
 
 // Gate is the only way from a node to the API server, which listens on the loopback
 // interface of the test's namespace. While it is shut connections end as soon as they
-// begin.
+// begin; while it is stuck they last, and nothing gets through.
 type Gate struct {
 	listener net.Listener
 	server   string
 
-	mu    sync.Mutex
-	shut  bool
-	conns map[net.Conn]struct{} // both ends of each
+	mu      sync.Mutex
+	shut    bool
+	stuck   bool
+	unstuck sync.Cond             // of mu
+	conns   map[net.Conn]struct{} // both ends of each
 }
 
 // newGate opens one in a node's namespace at the address that the server has in the
@@ -34,6 +36,7 @@ func newGate(t *testing.T, at router.Namespace, server string) *Gate {
 		t.Fatal(err)
 	}
 	g := &Gate{server: u.Host, conns: map[net.Conn]struct{}{}}
+	g.unstuck.L = &g.mu
 	err = namespace.Inside(fmt.Sprintf("/proc/%d/ns/net", at.PID()), func() (err error) {
 		g.listener, err = new(net.ListenConfig).Listen(t.Context(), "tcp", g.server)
 		return err
@@ -79,18 +82,40 @@ func (g *Gate) join(near net.Conn) {
 	defer g.forget(far)
 	var up sync.WaitGroup
 	up.Go(func() {
-		_, _ = io.Copy(far, near)
+		_, _ = io.Copy(far, passing{near, g})
 		_ = far.Close()
 	})
-	_, _ = io.Copy(near, far)
+	_, _ = io.Copy(near, passing{far, g})
 	_ = near.Close()
 	up.Wait()
+}
+
+// passing is what one end of a connection sends, as the gate lets it through.
+type passing struct {
+	from net.Conn
+	gate *Gate
+}
+
+func (p passing) Read(b []byte) (int, error) {
+	n, err := p.from.Read(b)
+	p.gate.mu.Lock()
+	defer p.gate.mu.Unlock()
+	p.gate.wait()
+	return n, err
+}
+
+// wait returns when the gate is not stuck. The lock is held, though not meanwhile.
+func (g *Gate) wait() {
+	for g.stuck {
+		g.unstuck.Wait()
+	}
 }
 
 // keep notes a connection, unless the gate is shut.
 func (g *Gate) keep(c net.Conn) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.wait()
 	if !g.shut {
 		g.conns[c] = struct{}{}
 	}
@@ -107,15 +132,24 @@ func (g *Gate) forget(c net.Conn) {
 func (g *Gate) Close() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.shut = true
+	g.shut, g.stuck = true, false
+	g.unstuck.Broadcast()
 	for c := range g.conns {
 		_ = c.Close()
 	}
+}
+
+// Stick lets nothing through, and ends nothing: a network that drops all packets.
+func (g *Gate) Stick() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.stuck = true
 }
 
 // Open lets connections through again.
 func (g *Gate) Open() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.shut = false
+	g.shut, g.stuck = false, false
+	g.unstuck.Broadcast()
 }

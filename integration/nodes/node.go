@@ -90,6 +90,14 @@ func (n *Node) Start(t *testing.T) {
 	})
 }
 
+// Signal sends the agent a signal.
+func (n *Node) Signal(t *testing.T, s os.Signal) {
+	t.Helper()
+	if err := n.agent.Process.Signal(s); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Kill kills the agent; the speaker's process goes with it.
 func (n *Node) Kill(t *testing.T) {
 	t.Helper()
