@@ -46,7 +46,7 @@ func rooms() []room {
 		{"pools/embedded", []string{"pools", "pools/exchange", "internal/lockfile", "go.etcd.io/bbolt"}, []string{"pools/storetest", netipx, sys}},
 		{"pools/kube", []string{"pools", "pools/exchange", "api/...", netipx, machine, client, kinds, "github.com/go-logr/logr"}, []string{"pools/storetest", "integration/kube"}},
 		{"routes", nil, []string{"routes"}},
-		{"routes/kernel", []string{"routes", netlink, netns, sys}, nil},
+		{"routes/kernel", []string{"routes", netlink, netns, sys}, []string{"internal/namespace"}},
 		{"routes/vpc", []string{"routes"}, []string{"routes/..."}},
 		{"discovery", []string{sys}, nil},
 		{"speaker", []string{"internal/deadline"}, nil},

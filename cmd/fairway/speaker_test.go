@@ -3,37 +3,13 @@ package main
 import (
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/fairway-network/fairway/config"
-	"golang.org/x/sys/unix"
+	"github.com/fairway-network/fairway/internal/namespace"
 )
-
-// ownNetwork moves the test, and the programs that it starts, into a network
-// namespace that ends with it.
-func ownNetwork(t *testing.T) {
-	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root: makes a network namespace")
-	}
-	runtime.LockOSThread() // for good: the thread, and the namespace, end with the test
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		t.Skipf("needs network namespaces: %v", err)
-	}
-}
-
-func ip(t *testing.T, args string) string {
-	t.Helper()
-	out, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("ip %s: %v\n%s", args, err, out)
-	}
-	return string(out)
-}
 
 // assemble makes the parts of an agent whose file has these lines about routes.
 func assemble(t *testing.T, routes string) {
@@ -66,7 +42,7 @@ func assembled(t *testing.T, lines string) error {
 // An agent with BGP whose other half was not installed says so at once, and where it
 // belongs.
 func TestAgentWithoutSpeakerProgram(t *testing.T) {
-	ownNetwork(t)
+	namespace.Enter(t)
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -79,11 +55,11 @@ func TestAgentWithoutSpeakerProgram(t *testing.T) {
 
 // An agent that learns no routes leaves none in the kernel of one that did.
 func TestLearnedRoutesGoWhenSwitchedOff(t *testing.T) {
-	ownNetwork(t)
-	ip(t, "link add uplink type veth peer name tor")
-	ip(t, "addr add 192.0.2.1/24 dev uplink")
-	ip(t, "addr add 2001:db8::1/64 dev uplink nodad")
-	ip(t, "link set uplink up")
+	namespace.Enter(t)
+	namespace.IP(t, "link add uplink type veth peer name tor")
+	namespace.IP(t, "addr add 192.0.2.1/24 dev uplink")
+	namespace.IP(t, "addr add 2001:db8::1/64 dev uplink nodad")
+	namespace.IP(t, "link set uplink up")
 	for routes, stay := range map[string]string{
 		"{learned: {enabled: false}}":                                   "other table77",
 		"{kernel: {enabled: false}}":                                    "other table77",
@@ -98,11 +74,11 @@ func TestLearnedRoutesGoWhenSwitchedOff(t *testing.T) {
 			"-4 route replace 10.0.0.0/8 via 192.0.2.2 proto 118 metric 77", "-4 route replace 172.16.0.0/12 via 192.0.2.2 proto static metric 4096",
 			"-4 route replace 10.0.0.0/8 via 192.0.2.2 proto 118 metric 4096 table 77",
 		} {
-			ip(t, r)
+			namespace.IP(t, r)
 		}
 		assemble(t, routes)
 		left := map[string]int{}
-		for line := range strings.Lines(ip(t, "-4 route show table all") + ip(t, "-6 route show table all")) {
+		for line := range strings.Lines(namespace.IP(t, "-4 route show table all") + namespace.IP(t, "-6 route show table all")) {
 			switch {
 			case strings.Contains(line, "table 77"):
 				left["table77"]++

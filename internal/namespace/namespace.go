@@ -1,5 +1,6 @@
 // Package namespace gives tests a network of their own: a test binary that runs again in
-// fresh namespaces, and functions that run in the network of another process.
+// fresh namespaces, a test that enters one, and functions that run in the network of
+// another process.
 package namespace
 
 import (
@@ -8,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -102,4 +104,40 @@ func Inside(file string, f func() error) error {
 		}()
 	}()
 	return <-result
+}
+
+// Enter moves a test into a fresh network namespace until it ends. Programs that the test
+// starts are in it, too; its other goroutines are not. Without root it skips the test.
+func Enter(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: it makes a network namespace")
+	}
+	runtime.LockOSThread() // kept if the way back fails: the thread then ends with the test
+	home, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		t.Skipf("needs network namespaces: %v", err)
+	}
+	t.Cleanup(func() {
+		defer unix.Close(home)
+		if err := unix.Setns(home, unix.CLONE_NEWNET); err != nil {
+			t.Errorf("back from the namespace: %v", err)
+			return
+		}
+		runtime.UnlockOSThread()
+	})
+}
+
+// IP runs the ip command where the test is, and returns what it says: who sets up and
+// looks is not who is tested.
+func IP(t testing.TB, args string) string {
+	t.Helper()
+	out, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("ip %s: %v\n%s", args, err, out)
+	}
+	return string(out)
 }

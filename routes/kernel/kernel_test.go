@@ -5,54 +5,21 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
 	"os/exec"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/fairway-network/fairway/internal/namespace"
 	"github.com/fairway-network/fairway/routes"
-	"github.com/vishvananda/netns"
 )
 
-// inNamespace moves the test into a network namespace of its own, which ends
-// with the test. Programs that it starts are in it too.
-func inNamespace(t *testing.T) {
+// inNamespace moves the test into a network of its own.
+func inNamespace(t testing.TB) {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root: makes a network namespace")
-	}
-	runtime.LockOSThread() // kept if the way back fails: the thread then ends with the test
-	home, err := netns.Get()
-	if err != nil {
-		t.Fatal(err)
-	}
-	own, err := netns.New()
-	if err != nil {
-		t.Skipf("needs network namespaces: %v", err)
-	}
-	t.Cleanup(func() {
-		own.Close()
-		if err := netns.Set(home); err != nil {
-			t.Errorf("back from the namespace: %v", err)
-			return
-		}
-		home.Close()
-		runtime.UnlockOSThread()
-	})
-	ip(t, "link set lo up")
-}
-
-// ip runs the ip command: who sets up and looks is not who is tested.
-func ip(t *testing.T, args string) string {
-	t.Helper()
-	out, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput()
-	if err != nil {
-		t.Fatalf("ip %s: %v\n%s", args, err, out)
-	}
-	return string(out)
+	namespace.Enter(t)
+	namespace.IP(t, "link set lo up")
 }
 
 // shown are the routes of a table as ip shows them, IPv4 then IPv6, without
@@ -142,8 +109,8 @@ func TestSyncBothFamilies(t *testing.T) {
 		t.Errorf("List: %v, %v", list, err)
 	}
 
-	ip(t, "route del blackhole 10.244.0.0/26 metric 2048")
-	ip(t, "-6 route del blackhole fd00:1::/120 metric 2048")
+	namespace.IP(t, "route del blackhole 10.244.0.0/26 metric 2048")
+	namespace.IP(t, "-6 route del blackhole fd00:1::/120 metric 2048")
 	mustSync(t, table, want...)
 	expect(t, all...)
 
@@ -168,9 +135,9 @@ func TestOthersRoutesStay(t *testing.T) {
 		"blackhole fd00:2::/120 dev lo proto bird metric 2048",
 	}
 	for _, r := range others {
-		ip(t, "route add "+strings.Replace(r, "dev lo ", "", 1))
+		namespace.IP(t, "route add "+strings.Replace(r, "dev lo ", "", 1))
 	}
-	ip(t, "route add blackhole 10.1.0.0/26 proto 117 metric 2048 table 100")
+	namespace.IP(t, "route add blackhole 10.1.0.0/26 proto 117 metric 2048 table 100")
 	table := open(t, Config{})
 	mustSync(t, table, route("10.1.0.0/26"), route("fd00:1::/120"))
 	expect(t, append(others, "blackhole 10.1.0.0/26 proto 117 metric 2048", "blackhole fd00:1::/120 dev lo proto 117 metric 2048")...)
@@ -184,8 +151,8 @@ func TestOthersRoutesStay(t *testing.T) {
 func TestOthersRouteBesideOurs(t *testing.T) {
 	inNamespace(t)
 	uplink(t)
-	ip(t, "route add 10.1.0.0/26 via 192.0.2.1 proto bird metric 2048")
-	ip(t, "route append blackhole 10.1.0.0/26 proto 117 metric 2048")
+	namespace.IP(t, "route add 10.1.0.0/26 via 192.0.2.1 proto bird metric 2048")
+	namespace.IP(t, "route append blackhole 10.1.0.0/26 proto 117 metric 2048")
 	bird, ours := "10.1.0.0/26 via 192.0.2.1 dev up0 proto bird metric 2048", "blackhole 10.1.0.0/26 proto 117 metric 2048"
 	expect(t, bird, ours)
 	table := open(t, Config{})
@@ -200,8 +167,8 @@ func TestOthersRouteBesideOurs(t *testing.T) {
 
 func TestConflictNamesTheHolder(t *testing.T) {
 	inNamespace(t)
-	ip(t, "route add blackhole 10.1.0.0/26 proto bird metric 2048")
-	ip(t, "route add blackhole fd00:1::/120 proto 200 metric 2048")
+	namespace.IP(t, "route add blackhole 10.1.0.0/26 proto bird metric 2048")
+	namespace.IP(t, "route add blackhole fd00:1::/120 proto 200 metric 2048")
 	table := open(t, Config{})
 	want := []routes.Route{route("10.0.0.0/26"), route("10.1.0.0/26"), route("fd00:1::/120"), route("fd00:2::/120")}
 	err := table.Sync(t.Context(), want)
@@ -215,8 +182,8 @@ func TestConflictNamesTheHolder(t *testing.T) {
 	}
 	expect(t, "blackhole 10.0.0.0/26 proto 117 metric 2048", "blackhole 10.1.0.0/26 proto bird metric 2048",
 		"blackhole fd00:1::/120 dev lo proto 200 metric 2048", "blackhole fd00:2::/120 dev lo proto 117 metric 2048")
-	ip(t, "route del blackhole 10.1.0.0/26 proto bird")
-	ip(t, "-6 route del blackhole fd00:1::/120 proto 200")
+	namespace.IP(t, "route del blackhole 10.1.0.0/26 proto bird")
+	namespace.IP(t, "-6 route del blackhole fd00:1::/120 proto 200")
 	mustSync(t, table, want...)
 }
 
@@ -241,11 +208,11 @@ func TestWrongRoutesDoNotStopTheRest(t *testing.T) {
 // uplink makes a link with two neighbours' subnets.
 func uplink(t *testing.T) {
 	t.Helper()
-	ip(t, "link add up0 type veth peer name up1")
-	ip(t, "addr add 192.0.2.10/24 dev up0")
-	ip(t, "addr add 2001:db8::10/64 dev up0 nodad")
-	ip(t, "link set up0 up")
-	ip(t, "link set up1 up")
+	namespace.IP(t, "link add up0 type veth peer name up1")
+	namespace.IP(t, "addr add 192.0.2.10/24 dev up0")
+	namespace.IP(t, "addr add 2001:db8::10/64 dev up0 nodad")
+	namespace.IP(t, "link set up0 up")
+	namespace.IP(t, "link set up1 up")
 }
 
 func TestNextHops(t *testing.T) {
@@ -286,12 +253,12 @@ func TestNextHops(t *testing.T) {
 func TestBentRoutesOfOurs(t *testing.T) {
 	inNamespace(t)
 	uplink(t)
-	ip(t, "route add blackhole 10.1.0.0/26 proto 117 metric 99")
-	ip(t, "route add unreachable 10.2.0.0/26 proto 117 metric 2048")
-	ip(t, "route add 10.3.0.0/26 dev up0 proto 117 metric 2048")
-	ip(t, "route add unreachable 10.4.0.0/26 proto 117 metric 2048")
-	ip(t, "-6 route add blackhole fd00:1::/120 proto 117 metric 99")
-	ip(t, "-6 route add unreachable fd00:2::/120 proto 117 metric 2048")
+	namespace.IP(t, "route add blackhole 10.1.0.0/26 proto 117 metric 99")
+	namespace.IP(t, "route add unreachable 10.2.0.0/26 proto 117 metric 2048")
+	namespace.IP(t, "route add 10.3.0.0/26 dev up0 proto 117 metric 2048")
+	namespace.IP(t, "route add unreachable 10.4.0.0/26 proto 117 metric 2048")
+	namespace.IP(t, "-6 route add blackhole fd00:1::/120 proto 117 metric 99")
+	namespace.IP(t, "-6 route add unreachable fd00:2::/120 proto 117 metric 2048")
 	table := open(t, Config{})
 	mustSync(t, table, route("10.1.0.0/26"), route("10.2.0.0/26"), route("fd00:1::/120"), route("fd00:2::/120"))
 	expect(t, "blackhole 10.1.0.0/26 proto 117 metric 2048", "blackhole 10.2.0.0/26 proto 117 metric 2048",
@@ -300,13 +267,13 @@ func TestBentRoutesOfOurs(t *testing.T) {
 
 func TestNoBlackholeUnderABridge(t *testing.T) {
 	inNamespace(t)
-	ip(t, "link add cni0 type bridge")
-	ip(t, "addr add 10.1.0.1/24 dev cni0")
-	ip(t, "addr add fd00:1::1/64 dev cni0 nodad")
-	ip(t, "addr add 10.7.0.1/32 dev cni0") // as ptp gives its gateway to each veth
-	ip(t, "addr add fd00:7::1/128 dev cni0 nodad")
-	ip(t, "link set cni0 up")
-	ip(t, "route add 10.5.0.0/16 dev cni0") // a route, not a subnet of the link
+	namespace.IP(t, "link add cni0 type bridge")
+	namespace.IP(t, "addr add 10.1.0.1/24 dev cni0")
+	namespace.IP(t, "addr add fd00:1::1/64 dev cni0 nodad")
+	namespace.IP(t, "addr add 10.7.0.1/32 dev cni0") // as ptp gives its gateway to each veth
+	namespace.IP(t, "addr add fd00:7::1/128 dev cni0 nodad")
+	namespace.IP(t, "link set cni0 up")
+	namespace.IP(t, "route add 10.5.0.0/16 dev cni0") // a route, not a subnet of the link
 	table := open(t, Config{})
 	want := []routes.Route{
 		route("10.1.0.64/26"), route("10.1.0.0/24"), route("fd00:1::40/122"), route("fd00:1::/64"), // covered
@@ -321,12 +288,12 @@ func TestNoBlackholeUnderABridge(t *testing.T) {
 	mustSync(t, table, want...)
 	expect(t, under...)
 	// Without the bridge they are wanted, and with it again they go.
-	ip(t, "link set cni0 down")
+	namespace.IP(t, "link set cni0 down")
 	mustSync(t, table, want...)
 	expect(t, append(under[1:], "blackhole 10.1.0.64/26 proto 117 metric 2048", "blackhole 10.1.0.0/24 proto 117 metric 2048",
 		"blackhole fd00:1::40/122 dev lo proto 117 metric 2048", "blackhole fd00:1::/64 dev lo proto 117 metric 2048")...)
-	ip(t, "link set cni0 up")
-	ip(t, "addr replace fd00:1::1/64 dev cni0 nodad") // a link that goes down loses its IPv6 addresses
+	namespace.IP(t, "link set cni0 up")
+	namespace.IP(t, "addr replace fd00:1::1/64 dev cni0 nodad") // a link that goes down loses its IPv6 addresses
 	mustSync(t, table, want...)
 	expect(t, under[1:]...)
 }
@@ -385,15 +352,7 @@ func TestSyncEndsWithItsContext(t *testing.T) {
 }
 
 func BenchmarkSyncWithoutDifference(b *testing.B) {
-	if os.Getuid() != 0 {
-		b.Skip("needs root: makes a network namespace")
-	}
-	runtime.LockOSThread() // for good: the thread and its namespace end with the benchmark
-	own, err := netns.New()
-	if err != nil {
-		b.Skip(err)
-	}
-	defer own.Close()
+	inNamespace(b)
 	table, err := New(Config{}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		b.Fatal(err)

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fairway-network/fairway/internal/namespace"
 	"github.com/fairway-network/fairway/routes"
 	"golang.org/x/sys/unix"
 )
@@ -24,11 +25,11 @@ func learner(t *testing.T) *Learned {
 	t.Helper()
 	inNamespace(t)
 	for i := 1; i <= 2; i++ {
-		ip(t, fmt.Sprintf("link add up%d type veth peer name tor%d", i, i))
-		ip(t, fmt.Sprintf("addr add 192.0.2.%d/31 dev up%d", 2*i, i))
-		ip(t, fmt.Sprintf("addr add 2001:db8:%d::2/64 dev up%d nodad", i, i))
-		ip(t, fmt.Sprintf("link set tor%d up", i))
-		ip(t, fmt.Sprintf("link set up%d up", i))
+		namespace.IP(t, fmt.Sprintf("link add up%d type veth peer name tor%d", i, i))
+		namespace.IP(t, fmt.Sprintf("addr add 192.0.2.%d/31 dev up%d", 2*i, i))
+		namespace.IP(t, fmt.Sprintf("addr add 2001:db8:%d::2/64 dev up%d nodad", i, i))
+		namespace.IP(t, fmt.Sprintf("link set tor%d up", i))
+		namespace.IP(t, fmt.Sprintf("link set up%d up", i))
 	}
 	l, err := NewLearned(Config{}, slog.New(slog.NewTextHandler(t.Output(), nil)))
 	if err != nil {
@@ -109,9 +110,9 @@ func TestLearnedRoutesLeaveOthersAlone(t *testing.T) {
 	if err := ours.Sync(t.Context(), learnedAll("10.9.0.0/26")); err != nil {
 		t.Fatal(err)
 	}
-	ip(t, "route add default via 192.0.2.3 proto dhcp metric 1024")
-	ip(t, "route add 10.1.0.0/16 via 192.0.2.3 proto static metric 4096")
-	ip(t, "route add 10.8.0.7 dev up2")
+	namespace.IP(t, "route add default via 192.0.2.3 proto dhcp metric 1024")
+	namespace.IP(t, "route add 10.1.0.0/16 via 192.0.2.3 proto static metric 4096")
+	namespace.IP(t, "route add 10.8.0.7 dev up2")
 	before := shown(t, "main")
 	all := learnedAll("0.0.0.0/0 192.0.2.5", "10.1.0.0/16 192.0.2.5", "10.8.0.7/32 192.0.2.5", "10.9.0.0/26 192.0.2.5")
 	err = l.Apply(t.Context(), routes.Change{Add: all})
@@ -121,7 +122,7 @@ func TestLearnedRoutesLeaveOthersAlone(t *testing.T) {
 	}
 	// Of those that stand beside another, the other wins.
 	for destination, want := range map[string]string{"203.0.113.1": "dev up1", "10.8.0.7": "dev up2"} {
-		if got := ip(t, "route get "+destination); !strings.Contains(got, want) {
+		if got := namespace.IP(t, "route get "+destination); !strings.Contains(got, want) {
 			t.Errorf("to %s the way is %s, want %s", destination, got, want)
 		}
 	}
@@ -135,9 +136,9 @@ func TestLearnedRoutesLeaveOthersAlone(t *testing.T) {
 
 func TestLearnedRoutesThatAreRefused(t *testing.T) {
 	l := learner(t)
-	ip(t, "link add br0 type bridge")
-	ip(t, "addr add 10.7.0.1/24 dev br0")
-	ip(t, "link set br0 up")
+	namespace.IP(t, "link add br0 type bridge")
+	namespace.IP(t, "addr add 10.7.0.1/24 dev br0")
+	namespace.IP(t, "link set br0 up")
 	hold(t, l) // which reads the subnets
 	for text, reason := range map[string]string{
 		"10.7.0.0/24 192.0.2.3":          "connected to",
@@ -199,13 +200,13 @@ func TestLearnedRoutesThatOthersRemove(t *testing.T) {
 		t.Error("a signal for a change of its own")
 	default:
 	}
-	ip(t, "route del 10.0.0.0/8")
+	namespace.IP(t, "route del 10.0.0.0/8")
 	told("a route was removed")
 	hold(t, l, want[2])
-	ip(t, "link set up1 down")
+	namespace.IP(t, "link set up1 down")
 	told("the link went down")
 	hold(t, l)
-	ip(t, "link set up1 up")
+	namespace.IP(t, "link set up1 up")
 	told("the link came up")
 	if err := l.Apply(t.Context(), routes.Change{Add: want[2:]}); err != nil {
 		t.Fatal(err)
@@ -228,7 +229,7 @@ func TestManyLearnedRoutes(t *testing.T) {
 		}
 		list = append(list, learned(fmt.Sprintf("10.%d.%d.0/24 %s", i/256, i%256, hop)))
 	}
-	ip(t, "route add blackhole 10.0.5.0/24 proto static metric 4096")
+	namespace.IP(t, "route add blackhole 10.0.5.0/24 proto static metric 4096")
 	err := l.Apply(t.Context(), routes.Change{Add: list})
 	var failed *routes.SyncError
 	if !errors.As(err, &failed) || len(failed.Missing) != 2 {
@@ -246,7 +247,7 @@ func TestManyLearnedRoutes(t *testing.T) {
 
 func TestLearnedRoutesOfAnotherMetricGo(t *testing.T) {
 	l := learner(t)
-	ip(t, "route add 10.5.0.0/16 via 192.0.2.3 proto 118 metric 77")
+	namespace.IP(t, "route add 10.5.0.0/16 via 192.0.2.3 proto 118 metric 77")
 	hold(t, l)
 	expect(t)
 }
@@ -254,8 +255,8 @@ func TestLearnedRoutesOfAnotherMetricGo(t *testing.T) {
 // Routes of many next hops go in smaller batches: what a socket takes is bounded.
 func TestWideLearnedRoutes(t *testing.T) {
 	l := learner(t)
-	ip(t, "addr add 198.51.100.1/25 dev up1")
-	ip(t, "addr add 2001:db8:f::1/64 dev up1 nodad")
+	namespace.IP(t, "addr add 198.51.100.1/25 dev up1")
+	namespace.IP(t, "addr add 2001:db8:f::1/64 dev up1 nodad")
 	var four, six string
 	for i := range 64 {
 		four += fmt.Sprintf(" 198.51.100.%d", 10+i)
@@ -293,11 +294,11 @@ func TestUselessNextHopIsToldOnce(t *testing.T) {
 		}
 	}
 	tell(1)
-	ip(t, "route add 198.51.100.0/24 via 192.0.2.3")
+	namespace.IP(t, "route add 198.51.100.0/24 via 192.0.2.3")
 	tell(2) // behind another router now
-	ip(t, "route replace 198.51.100.0/24 dev up1")
+	namespace.IP(t, "route replace 198.51.100.0/24 dev up1")
 	tell(2) // of use
-	ip(t, "route del 198.51.100.0/24")
+	namespace.IP(t, "route del 198.51.100.0/24")
 	tell(3)
 }
 
@@ -345,7 +346,7 @@ func TestWireWithoutForce(t *testing.T) {
 		t.Fatalf("%d at a time, %v", l.wire.most, err)
 	}
 	// All refused but the last, each for a reason of the kernel.
-	ip(t, "route add blackhole 10.9.9.0/24 proto static metric 4096")
+	namespace.IP(t, "route add blackhole 10.9.9.0/24 proto static metric 4096")
 	var list []routes.Route
 	for range 1500 {
 		list = append(list, learned("10.9.9.0/24 192.0.2.3"))

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/fairway-network/fairway/internal/namespace"
 	"github.com/fairway-network/fairway/routes"
 )
 
@@ -34,11 +35,11 @@ func expectPrefixes(t *testing.T, what string, got []netip.Prefix, want ...strin
 
 func TestMissingIsWhatOthersHold(t *testing.T) {
 	inNamespace(t)
-	ip(t, "link add cni0 type bridge")
-	ip(t, "addr add 10.5.0.1/24 dev cni0")
-	ip(t, "link set cni0 up")
-	ip(t, "route add blackhole 10.1.0.0/26 proto static metric 2048")
-	ip(t, "route add blackhole fd00:1::/120 proto static metric 2048")
+	namespace.IP(t, "link add cni0 type bridge")
+	namespace.IP(t, "addr add 10.5.0.1/24 dev cni0")
+	namespace.IP(t, "link set cni0 up")
+	namespace.IP(t, "route add blackhole 10.1.0.0/26 proto static metric 2048")
+	namespace.IP(t, "route add blackhole fd00:1::/120 proto static metric 2048")
 	table := open(t, Config{})
 	want := []routes.Route{
 		route("fd00:1::/120"), route("10.1.0.0/26"), route("10.0.0.0/26"), route("fd00:2::/120"), route("10.5.0.64/26"),
@@ -48,8 +49,8 @@ func TestMissingIsWhatOthersHold(t *testing.T) {
 		expectPrefixes(t, "missing", e.Missing, "10.1.0.0/26", "fd00:1::/120")
 		expectPrefixes(t, "lingering", e.Lingering)
 	}
-	ip(t, "route del blackhole 10.1.0.0/26 proto static")
-	ip(t, "-6 route del blackhole fd00:1::/120 proto static")
+	namespace.IP(t, "route del blackhole 10.1.0.0/26 proto static")
+	namespace.IP(t, "-6 route del blackhole fd00:1::/120 proto static")
 	mustSync(t, table, want...)
 	expect(t, "blackhole 10.0.0.0/26 proto 117 metric 2048", "blackhole 10.1.0.0/26 proto 117 metric 2048",
 		"blackhole fd00:1::/120 dev lo proto 117 metric 2048", "blackhole fd00:2::/120 dev lo proto 117 metric 2048")
@@ -100,7 +101,7 @@ func TestErrorIsTrueWhereverSyncEnds(t *testing.T) {
 	partly := 0
 	for looks := 0; ; looks++ {
 		mustSync(t, table, before...)
-		ip(t, "route replace blackhole 10.1.0.0/26 proto 117 metric 99")
+		namespace.IP(t, "route replace blackhole 10.1.0.0/26 proto 117 metric 99")
 		err := table.Sync(&ending{t.Context(), looks}, want)
 		have, listErr := table.List(t.Context())
 		if listErr != nil {

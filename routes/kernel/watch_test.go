@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fairway-network/fairway/internal/namespace"
 	"github.com/fairway-network/fairway/routes"
 	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
@@ -50,16 +51,16 @@ func TestWatchAndSync(t *testing.T) {
 	whole := func() bool { return len(shown(t, "main")) == 2 }
 	eventually(t, "the first signal", whole)
 	for range 3 {
-		ip(t, "route del blackhole 10.1.0.0/26 metric 2048")
-		ip(t, "-6 route del blackhole fd00:1::/120 metric 2048")
+		namespace.IP(t, "route del blackhole 10.1.0.0/26 metric 2048")
+		namespace.IP(t, "-6 route del blackhole fd00:1::/120 metric 2048")
 		eventually(t, "the routes are back", whole)
 	}
 }
 
 func TestWhatConcernsUs(t *testing.T) {
 	inNamespace(t)
-	ip(t, "link add cni0 type bridge")
-	ip(t, "link add pod0 type veth peer name pod1")
+	namespace.IP(t, "link add cni0 type bridge")
+	namespace.IP(t, "link add pod0 type veth peer name pod1")
 	table := open(t, Config{})
 	socket, err := nl.SubscribeAt(table.ns, netns.None(), unix.NETLINK_ROUTE, watched()...)
 	if err != nil {
@@ -99,15 +100,15 @@ func TestWhatConcernsUs(t *testing.T) {
 	} {
 		mustSync(t, table, route("10.1.0.0/26"), route("fd00:1::/120"))
 		if step.before != "" {
-			ip(t, step.before)
+			namespace.IP(t, step.before)
 		}
 		readUntilMarked(t, table, socket, 2*i)
-		ip(t, step.command)
+		namespace.IP(t, step.command)
 		if got := readUntilMarked(t, table, socket, 2*i+1); got != step.concern {
 			t.Errorf("ip %s: concern is %v", step.command, got)
 		}
 		for _, others := range []string{"static", "bird", "boot metric 2048"} {
-			ip(t, "route flush proto "+others)
+			namespace.IP(t, "route flush proto "+others)
 		}
 	}
 }
@@ -117,7 +118,7 @@ func TestWhatConcernsUs(t *testing.T) {
 func readUntilMarked(t *testing.T, table *Table, socket *nl.NetlinkSocket, number int) (concern bool) {
 	t.Helper()
 	marker := netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 18, byte(number >> 8), byte(number)}), 32)
-	ip(t, fmt.Sprintf("route add blackhole %s metric 1", marker))
+	namespace.IP(t, fmt.Sprintf("route add blackhole %s metric 1", marker))
 	for {
 		messages, _, err := socket.Receive()
 		if err != nil {
@@ -152,12 +153,12 @@ func TestWatchSurvivesOverrun(t *testing.T) {
 	})
 	<-listening
 	for i := range 50 { // none of them concerns us
-		ip(t, fmt.Sprintf("route add blackhole 10.2.%d.0/26 metric 7", i))
+		namespace.IP(t, fmt.Sprintf("route add blackhole 10.2.%d.0/26 metric 7", i))
 	}
 	close(full)
 	await(t, calls, "the overrun")
 	mustSync(t, table, route("10.1.0.0/26"))
-	ip(t, "route del blackhole 10.1.0.0/26 metric 2048")
+	namespace.IP(t, "route del blackhole 10.1.0.0/26 metric 2048")
 	await(t, calls, "a deletion after the overrun")
 }
 
