@@ -114,15 +114,19 @@ func BenchmarkUsage(b *testing.B) {
 	})
 }
 
+// blocksOf are n blocks that lie next to each other, one of each node in turn.
+func blocksOf(b *testing.B, n, nodes int) (out []Block) {
+	for i, h := range fullLedger(b, n).Blocks() {
+		out = append(out, h.Block)
+		out[i].Node = fmt.Sprint("n", i%nodes)
+	}
+	return out
+}
+
 // BenchmarkNextCell is one choice among n blocks of 100 nodes.
 func BenchmarkNextCell(b *testing.B) {
 	sizes(b, func(b *testing.B, n int) {
-		blocks := fullLedger(b, n).Blocks()
-		have := make([]Block, len(blocks))
-		for i, h := range blocks {
-			have[i] = h.Block
-			have[i].Node = fmt.Sprint("n", i%100)
-		}
+		have := blocksOf(b, n, 100)
 		p := mustNew(b, Definition{Name: "web", Ranges: ranges(b, "10.0.0.0/8")})
 		b.ReportAllocs()
 		for b.Loop() {
@@ -137,12 +141,7 @@ func BenchmarkNextCell(b *testing.B) {
 // which lie in turn: the worst case for a set.
 func BenchmarkEffective(b *testing.B) {
 	sizes(b, func(b *testing.B, n int) {
-		blocks := fullLedger(b, n).Blocks()
-		have := make([]Block, len(blocks))
-		for i, h := range blocks {
-			have[i] = h.Block
-			have[i].Node = fmt.Sprint("n", i%2)
-		}
+		have := blocksOf(b, n, 2)
 		p := mustNew(b, Definition{Name: "web", Ranges: ranges(b, "10.0.0.0/8")})
 		for b.Loop() {
 			Effective("n1", have, p.Addresses())
