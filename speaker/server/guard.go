@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"sync/atomic"
+	"time"
 
 	"github.com/osrg/gobgp/v3/pkg/packet/bgp"
 )
@@ -27,13 +28,14 @@ type guard struct {
 	// forwards says that this node went on forwarding for the router, which its OPEN is
 	// to say where GoBGP does not, see forwarding.
 	forwards bool
-	// tell is given each UPDATE without its header, before GoBGP is, with how to read it;
-	// nil for nobody to tell.
-	tell  func(update []byte, agreed *bgp.MarshallingOption)
-	out   *courier // what is written goes by it
-	heard int      // messages, up to established
-	left  int      // bytes of the message that GoBGP is reading
-	fault atomic.Pointer[fault]
+	learner  learner      // its zero value is nobody
+	waiting  bytes.Buffer // whole messages that were heard, and what is left of the one that GoBGP is reading
+	latest   time.Time    // until when they may wait for their turn
+	out      *courier     // what is written goes by it
+	heard    int          // messages, up to established
+	left     int          // bytes of the message that GoBGP is reading
+	closed   atomic.Bool
+	fault    atomic.Pointer[fault]
 	// takesHops says that the router's OPEN offered to take IPv6 next hops for IPv4.
 	takesHops atomic.Bool
 }
@@ -66,40 +68,43 @@ func newGuard(conn net.Conn, agreed func() *bgp.MarshallingOption) *guard {
 // Read gives what the router says, as long as GoBGP can bear it.
 func (g *guard) Read(b []byte) (int, error) {
 	if g.left == 0 {
-		if err := g.next(); err != nil {
+		if err := g.turn(); err != nil {
 			return 0, err
 		}
 	}
-	n, err := g.in.Read(b[:min(len(b), g.left)])
+	n, err := g.waiting.Read(b[:min(len(b), g.left)])
 	g.left -= n
 	return n, err
 }
 
-// next waits for a whole message and lets it in, or what GoBGP refuses in its place.
+// next waits for a whole message and lets it wait for GoBGP, or what GoBGP refuses in its
+// place.
 func (g *guard) next() error {
 	header, err := g.in.Peek(bgp.BGP_HEADER_LENGTH)
 	if err != nil {
 		return err
 	}
 	f := checkHeader(header, g.heard)
-	length := int(binary.BigEndian.Uint16(header[16:]))
+	var message []byte
 	if f == nil {
-		message, err := g.in.Peek(length)
+		message, err = g.in.Peek(int(binary.BigEndian.Uint16(header[16:])))
 		if err != nil {
 			return err
 		}
-		whole := message[:length:length] // what lies behind it is not GoBGP's to read
-		if f = g.checkBody(whole); f == nil {
-			g.hear(whole)
+		message = message[:len(message):len(message)] // what lies behind it is not GoBGP's to read
+		if f = g.checkBody(message); f == nil {
+			g.hear(message)
 		}
 	}
 	if f != nil {
 		g.fault.Store(f)
-		g.in.Reset(bytes.NewReader(make([]byte, bgp.BGP_HEADER_LENGTH))) // a message of no length
-		length = bgp.BGP_HEADER_LENGTH
+		message = make([]byte, bgp.BGP_HEADER_LENGTH) // a message of no length
+		g.in.Reset(bytes.NewReader(nil))
 	}
-	g.left, g.heard = length, min(g.heard+1, established)
-	return nil
+	g.waiting.Write(message)
+	g.heard = min(g.heard+1, established)
+	_, err = g.in.Discard(min(len(message), g.in.Buffered()))
+	return err
 }
 
 // hear takes note of a message before GoBGP has it.
@@ -107,8 +112,8 @@ func (g *guard) hear(message []byte) {
 	switch {
 	case g.heard == openSent:
 		g.takesHops.Store(offersIPv6Hops(message))
-	case g.heard == established && message[18] == bgp.BGP_MSG_UPDATE && g.tell != nil:
-		g.tell(message[bgp.BGP_HEADER_LENGTH:], g.agreed())
+	case g.heard == established && message[18] == bgp.BGP_MSG_UPDATE && g.learner.tell != nil:
+		g.learner.tell(message[bgp.BGP_HEADER_LENGTH:], g.agreed())
 	}
 }
 

@@ -96,9 +96,8 @@ func unknownLayout(field string) error {
 
 // put puts a guard on the connection with a router for which this node went on
 // forwarding, or did not. Only the line of GoBGP's log that
-// says that a session with it is begun may call it. tell is called with each UPDATE, see
-// guard.tell.
-func (gs *guards) put(address string, forwards bool, tell func(update []byte, agreed *bgp.MarshallingOption)) {
+// says that a session with it is begun may call it.
+func (gs *guards) put(address string, forwards bool, l learner) {
 	machine, ok := gs.machine(address)
 	if !ok {
 		return
@@ -109,7 +108,7 @@ func (gs *guards) put(address string, forwards bool, tell func(update []byte, ag
 		return
 	}
 	g := newGuard(*conn, func() *bgp.MarshallingOption { return *agreed })
-	g.forwards, g.tell = forwards, tell
+	g.forwards, g.learner = forwards, l
 	*conn = g
 	gs.mu.Lock()
 	defer gs.mu.Unlock()
@@ -128,6 +127,7 @@ func (gs *guards) machine(address string) (reflect.Value, bool) {
 // Close may be called again: GoBGP does so when it lets go of a router whose session has
 // ended before, and would log the error as a failure.
 func (g *guard) Close() error {
+	g.closed.Store(true)
 	if err := g.Conn.Close(); !errors.Is(err, net.ErrClosed) {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fairway-network/fairway/routes"
@@ -54,6 +55,8 @@ type learned struct {
 	// watched says that watch runs. Like sink it is keep's alone.
 	watched bool
 	pace    pace // is keep's, too
+	// busy says that more waits for the sink than goes there at a time.
+	busy atomic.Bool
 
 	mu      sync.Mutex
 	table   *lessons
@@ -109,9 +112,13 @@ func (l *learned) do(change func(t *lessons, now time.Time)) []flood {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	change(l.table, time.Now())
+	l.weigh()
 	l.callKeep()
 	return l.table.takeFloods()
 }
+
+// weigh notes how much waits for the sink. The lock is held.
+func (l *learned) weigh() { l.busy.Store(l.table.known && len(l.table.dirty) > maxChange) }
 
 func (l *learned) callKeep() {
 	select {
@@ -287,6 +294,7 @@ func (l *learned) hand(ctx context.Context) (more bool) {
 	}
 	l.table.settle(time.Now())
 	change, more := l.table.take(maxChange)
+	l.weigh()
 	l.mu.Unlock()
 	if change.Empty() {
 		return more

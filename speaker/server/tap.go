@@ -189,10 +189,7 @@ func (t tap) stateChanged(f log.Fields) {
 			}
 		}
 	case is == bgp.BGP_FSM_OPENSENT.String():
-		router := keyOf(f)
-		t.guards.put(router, t.ledger.forwardsTo(router, t.guards.restart), func(update []byte, agreed *bgp.MarshallingOption) {
-			t.ledger.overLimit(t.learned.received(router, update, agreed)...)
-		})
+		t.guards.put(keyOf(f), t.ledger.forwardsTo(keyOf(f), t.guards.restart), t.learner(keyOf(f)))
 		t.guards.call(keyOf(f), t.ledger.calledAs(keyOf(f)))
 		t.ledger.opens(keyOf(f))
 		if t.ledger.isExcess(keyOf(f)) {
@@ -215,6 +212,14 @@ func (t tap) stateChanged(f log.Fields) {
 			t.log.Warn("no BGP session", append(transition(p, was, is), "reason", why)...)
 		}
 	}
+}
+
+// learner learns what a router says.
+func (t tap) learner(router string) learner {
+	tell := func(update []byte, agreed *bgp.MarshallingOption) {
+		t.ledger.overLimit(t.learned.received(router, update, agreed)...)
+	}
+	return learner{tell: tell, busy: t.learned.busy.Load}
 }
 
 // reasonWords puts GoBGP's reason for a state change into words.
