@@ -169,7 +169,7 @@ func (c *Child) attend(p *running) error {
 	if err := c.hand(ctx, l); errors.Is(err, errLinkDown) {
 		return nil
 	} else if err != nil {
-		c.spawn.Log.Error("the new BGP speaker process did not take all settings", "error", err)
+		c.spawn.Log.Error("the new BGP speaker process did not take all settings", "err", err)
 	}
 	c.mu.Lock()
 	c.link = l
