@@ -326,7 +326,11 @@ func (c *Child) Set(ctx context.Context, d Desired) error {
 	case <-ctx.Done():
 		return fmt.Errorf("another Set of the BGP speaker takes its time: %w", ctx.Err())
 	}
-	d = d.clone()
+	c.mu.Lock()
+	before := c.base
+	c.base = base{} // until this has succeeded
+	c.mu.Unlock()
+	d, new := before.next(d)
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
@@ -335,28 +339,39 @@ func (c *Child) Set(ctx context.Context, d Desired) error {
 	c.want = &d
 	c.mu.Unlock()
 	c.begin()
-	err := c.set(ctx, &d)
+	err := c.set(ctx, &d, before.link, new)
 	if errors.Is(err, errUnfounded) {
-		err = c.set(ctx, &d)
+		err = c.set(ctx, &d, nil, nil)
 	}
 	return err
 }
 
-// set hands d over, or what is new in it.
-func (c *Child) set(ctx context.Context, d *Desired) error {
+// next gives a copy of d that the caller has no part in, and what is new in it, if that is
+// little.
+func (b base) next(d Desired) (Desired, *change) {
+	if b.link == nil {
+		return d.clone(), nil
+	}
+	new, ok := changeFrom(b.desired, &d)
+	if !ok {
+		return d.clone(), nil
+	}
+	new.From = b.number
+	copied := *b.desired
+	copied.Announcements = slices.Clone(d.Announcements)
+	return copied, &new
+}
+
+// set hands d over, or to the process of a link what is new in it.
+func (c *Child) set(ctx context.Context, d *Desired, knows *link, new *change) error {
 	c.mu.Lock()
-	before := c.base
-	c.base = base{}
 	c.sets++
 	after := base{number: c.sets, desired: d}
 	c.mu.Unlock()
 	_, err := c.call(ctx, func(l *link) request {
 		after.link = l
-		if before.link == l {
-			if change, ok := changeFrom(before.desired, d); ok {
-				change.From = before.number
-				return request{Op: opChange, Change: &change, Number: after.number}
-			}
+		if l == knows && new != nil {
+			return request{Op: opChange, Change: new, Number: after.number}
 		}
 		r := c.setOf(*d)
 		r.Number = after.number

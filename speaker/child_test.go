@@ -3,6 +3,8 @@ package speaker
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"math/rand/v2"
 	"net/netip"
 	"strings"
 	"testing"
@@ -63,5 +65,61 @@ func TestWithdrawWithoutProcess(t *testing.T) {
 	}
 	if err := c.Close(ctx, Withdraw); err == nil || !strings.Contains(err.Error(), "peer rack (192.0.2.0/24): not told") {
 		t.Errorf("Close: %v", err)
+	}
+}
+
+// What a Set hands over as news makes of the Desired before what it was asked for, and is
+// nothing else than announcements.
+func TestChangeFrom(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 1))
+	settings := Desired{Local: Local{ASN: 64512}, Peers: []Peer{{Name: "tor", Session: Session{Families: []Family{IPv4}}}}, Terms: map[string]Terms{"a": {}, "b": {}}}
+	some := func() Desired {
+		d := settings.clone()
+		for i := range 10 {
+			if random.IntN(2) == 0 {
+				d.Announcements = append(d.Announcements, Announcement{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i)}), 16), []string{"", "a", "b"}[random.IntN(3)]})
+			}
+		}
+		random.Shuffle(len(d.Announcements), func(i, j int) {
+			d.Announcements[i], d.Announcements[j] = d.Announcements[j], d.Announcements[i]
+		})
+		return d
+	}
+	set := func(d Desired) map[Announcement]bool {
+		m := make(map[Announcement]bool)
+		for _, a := range d.Announcements {
+			m[a] = true
+		}
+		return m
+	}
+	for range 500 {
+		before, after := some(), some()
+		c, ok := changeFrom(&before, &after)
+		if got := c.apply(before); !ok || !maps.Equal(set(got), set(after)) || len(got.Announcements) != len(after.Announcements) {
+			t.Fatalf("%v became %v by %+v (%v), want %v", before.Announcements, got.Announcements, c, ok, after.Announcements)
+		}
+		if len(c.Announced)+len(c.Withdrawn) > len(before.Announcements)+len(after.Announcements) {
+			t.Fatalf("%+v makes %v of %v", c, after.Announcements, before.Announcements)
+		}
+	}
+	before := some()
+	for what, change := range map[string]func(*Desired){
+		"this node":         func(d *Desired) { d.Local.ASN++ },
+		"a peer's password": func(d *Desired) { d.Peers[0].Password = "other" },
+		"a family":          func(d *Desired) { d.Peers[0].Families[0] = IPv6 },
+		"terms":             func(d *Desired) { d.Terms["a"] = Terms{"tor": {}} },
+		"too much": func(d *Desired) {
+			for i := range mostChanged + 1 {
+				d.Announcements = append(d.Announcements, Announcement{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{172, byte(i)}), 16)})
+			}
+		},
+	} {
+		after := before.clone()
+		change(&after)
+		if c, ok := changeFrom(&before, &after); ok {
+			t.Errorf("%s changed, and that was taken for %+v", what, c)
+		}
 	}
 }

@@ -51,6 +51,13 @@ func Serve(ctx context.Context, stderr io.Writer, open func(*slog.Logger) Speake
 	return serveLink(ctx, conn, open(log))
 }
 
+// announcer is a Speaker that is quicker if it need not look for what is new.
+type announcer interface {
+	// Announce is Set of a Desired that differs from the last that Set or Announce was
+	// given, and took without an error, in announcements alone.
+	Announce(context.Context, Desired) error
+}
+
 // child answers the requests of a parent.
 type child struct {
 	speaker Speaker
@@ -137,9 +144,9 @@ func (c *child) answer(id uint64, a answer) error {
 	return c.encoder.Encode(a)
 }
 
-// take hands a Desired to the speaker.
-func (c *child) take(ctx context.Context, d Desired, number uint64) error {
-	err := c.speaker.Set(ctx, d)
+// take hands a Desired to the speaker with set.
+func (c *child) take(d Desired, number uint64, set func(Desired) error) error {
+	err := set(d)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.set, c.number = d, number
@@ -157,7 +164,12 @@ func (c *child) change(ctx context.Context, r request) error {
 	if r.Change == nil || number == 0 || number != r.Change.From {
 		return errUnfounded
 	}
-	return c.take(ctx, r.Change.apply(d), r.Number)
+	return c.take(r.Change.apply(d), r.Number, func(d Desired) error {
+		if s, ok := c.speaker.(announcer); ok {
+			return s.Announce(ctx, d)
+		}
+		return c.speaker.Set(ctx, d)
+	})
 }
 
 func (c *child) do(ctx context.Context, r request) (a answer) {
@@ -168,7 +180,7 @@ func (c *child) do(ctx context.Context, r request) (a answer) {
 	}
 	switch r.Op {
 	case opSet:
-		a.setError(c.take(ctx, r.Desired.desired(), r.Number))
+		a.setError(c.take(r.Desired.desired(), r.Number, func(d Desired) error { return c.speaker.Set(ctx, d) }))
 	case opChange:
 		a.setError(c.change(ctx, r))
 	case opFlush:

@@ -1,9 +1,12 @@
 package speaker
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -28,5 +31,68 @@ func TestServeAnotherVersion(t *testing.T) {
 		if !errors.Is(err, want) || want == errVersions && !strings.Contains(err.Error(), "install both from one release") {
 			t.Errorf("%s: %v", text, err)
 		}
+	}
+}
+
+// recorder is a Speaker that keeps what it was given last.
+type recorder struct {
+	Speaker
+	got       Desired
+	announced int   // how often by Announce
+	err       error // what it says
+}
+
+func (r *recorder) Set(_ context.Context, d Desired) error {
+	r.got = d
+	return r.err
+}
+
+func (r *recorder) Announce(ctx context.Context, d Desired) error {
+	r.announced++
+	return r.Set(ctx, d)
+}
+
+// A change is made of what it builds on, or refused: not where another Set came between,
+// nor where the one before failed.
+func TestServeChange(t *testing.T) {
+	t.Parallel()
+	a, b := netip.MustParsePrefix("10.1.0.0/26"), netip.MustParsePrefix("10.2.0.0/26")
+	settings := Desired{Local: Local{ASN: 64512}, Announcements: Plainly(a)}
+	to := func(from, number uint64) request {
+		return request{Op: opChange, Number: number, Change: &change{From: from, Announced: Plainly(b), Withdrawn: []netip.Prefix{a}}}
+	}
+	set := request{Op: opSet, Number: 1, Desired: toWire(settings)}
+	failing := errors.New("failing")
+	for name, c := range map[string]struct {
+		before []request
+		fails  bool // the last of them
+		want   error
+	}{
+		"after a Set":              {before: []request{set}},
+		"after nothing":            {want: errUnfounded},
+		"after another Set":        {before: []request{set, {Op: opSet, Number: 2, Desired: toWire(settings)}}, want: errUnfounded},
+		"after one without number": {before: []request{set, {Op: opSet, Desired: toWire(settings)}}, want: errUnfounded},
+		"after one that failed":    {before: []request{set}, fails: true, want: errUnfounded},
+		"after another change":     {before: []request{set, to(1, 2)}, want: errUnfounded},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := &recorder{}
+			served := &child{speaker: r}
+			for i, one := range c.before {
+				if c.fails && i == len(c.before)-1 {
+					r.err = failing
+				}
+				served.do(t.Context(), one)
+			}
+			r.err, r.announced = nil, 0
+			answer := served.do(t.Context(), to(1, 3))
+			if err := answer.err(); !errors.Is(err, c.want) {
+				t.Fatalf("%v, want %v", err, c.want)
+			}
+			if c.want == nil && (r.announced != 1 || r.got.Local.ASN != 64512 || !slices.Equal(r.got.Prefixes(), []netip.Prefix{b})) {
+				t.Errorf("%d changes, the last to %+v", r.announced, r.got)
+			}
+		})
 	}
 }

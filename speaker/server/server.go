@@ -109,6 +109,17 @@ func (s *Server) release() { <-s.turn }
 
 // Set implements Speaker.
 func (s *Server) Set(ctx context.Context, d speaker.Desired) error {
+	return s.set(ctx, d, func() bool { return reflect.DeepEqual(wishOf(d), s.wish) })
+}
+
+// Announce is Set of a Desired that differs from the last one in announcements alone, where
+// that was taken without an error.
+func (s *Server) Announce(ctx context.Context, d speaker.Desired) error {
+	return s.set(ctx, d, func() bool { return true })
+}
+
+// set is Set, where same says whether all but the announcements is as in the last one.
+func (s *Server) set(ctx context.Context, d speaker.Desired, same func() bool) error {
 	asked, err := checkAnnouncements(d)
 	if err != nil {
 		return fmt.Errorf("BGP settings: %w", err)
@@ -131,8 +142,8 @@ func (s *Server) Set(ctx context.Context, d speaker.Desired) error {
 		}
 		return localErr
 	}
-	if wish := wishOf(d); !s.granted || !reflect.DeepEqual(wish, s.wish) {
-		s.wish = wish
+	if !s.granted || !same() {
+		s.wish = wishOf(d)
 		return s.conform(ctx, r, d, asked)
 	}
 	r.ledger.overLimit(s.learned.configure(r.peers, r.ranges, slices.Collect(maps.Keys(asked.terms)))...)
