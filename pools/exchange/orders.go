@@ -64,6 +64,7 @@ func (n *Node) Obey(o Orders, now time.Time) (news bool) {
 	if news {
 		d.doubt = true
 		d.audit = n.Audit()
+		n.audit.goOn() // though it has failed until now: the store has just spoken
 	}
 	d.renewal = 0 // the controller has thought better of it
 	if o.Lifting && o.Number != d.heeded {

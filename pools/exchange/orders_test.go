@@ -1,6 +1,7 @@
 package exchange_test
 
 import (
+	"errors"
 	"net/netip"
 	"testing"
 	"time"
@@ -77,6 +78,29 @@ func TestABlockOfAPoolThatWasGoneIsLostBehindAFence(t *testing.T) {
 				t.Errorf("it was not taken anew: %v", describe(l.store.blocks))
 			}
 		})
+	}
+}
+
+// Orders that come say that the store is there: what has failed while it was not is
+// tried at once.
+func TestOrdersEndTheWaitOfAnAuditThatFails(t *testing.T) {
+	s := newScene(t)
+	a := s.enter(t, "a", "a.1")
+	a.holds("10.0.0.0/30", 1)
+	a.Recall("o/1", s.now)
+	a.Audit()
+	for range 10 {
+		s.now = s.now.Add(time.Minute)
+		a.does("Own")
+		a.Done(a.calls[0], Result{Err: errors.New("no route to host")}, s.now)
+		a.does()
+	}
+	a.Obey(Orders{Number: "o/2", Fence: "gone"}, s.now)
+	a.does("Own")
+	a.answered()
+	a.does()
+	if a.Heeded() != "o/2" {
+		t.Errorf("it has heeded %s", a.Heeded())
 	}
 }
 
