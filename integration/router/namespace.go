@@ -33,7 +33,7 @@ func NewNamespace(t testing.TB) Namespace {
 		cancel()
 		_ = holder.Wait()
 	})
-	own, err := os.Readlink("/proc/self/ns/net")
+	own, err := os.Readlink("/proc/thread-self/ns/net") // the first thread may be elsewhere, see namespace.Inside
 	if err != nil {
 		t.Fatal(err)
 	}
