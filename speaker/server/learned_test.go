@@ -574,3 +574,27 @@ func TestLearnedAfterFailedRestart(t *testing.T) {
 	must(t, writeMessage(<-tor.sessions, announcement(0, 1)))
 	sink.has(t, "100.64.0.0/32 127.0.0.7")
 }
+
+// What is learned of an UPDATE before GoBGP refuses it goes with the session that it ends,
+// and with all that was learned of that.
+func TestLearnedOfRefusedUpdate(t *testing.T) {
+	t.Parallel()
+	tor := newRaw(t, "tor", "127.0.3.24")
+	tor.helps, tor.notifications, tor.peer.Accept = true, true, everything()
+	close(tor.gate)
+	tor.listen(t)
+	sink := newMemorySink()
+	s := newTestServer(t)
+	s.Learn(sink.open)
+	d := speaker.Desired{Local: local(), Peers: []speaker.Peer{tor.peer}}
+	d.Local.GracefulRestart = speaker.GracefulRestart{Enabled: true, Time: time.Minute, Deferral: time.Second}
+	must(t, s.Set(within(t, soon), d))
+	conn := <-tor.sessions
+	must(t, writeMessage(conn, announcement(0, 2)))
+	sink.has(t, "100.64.0.0/32 127.0.0.7", "100.64.0.1/32 127.0.0.7")
+	m := announcement(2, 1)
+	u := m.Body.(*bgp.BGPUpdate)
+	u.PathAttributes = append(u.PathAttributes, bgp.NewPathAttributeUnknown(bgp.BGP_ATTR_FLAG_TRANSITIVE, 99, nil)) // well-known, and nobody knows it
+	must(t, writeMessage(conn, m))
+	sink.has(t)
+}
