@@ -130,55 +130,86 @@ func (s typed[O, T]) watch(ctx context.Context, version string, each func(watch.
 // blockSource is the source of blocks, of which there may be many. A list of whole
 // objects takes the API server 45 µs for each of them; a table, in which no more
 // stands than kubectl shows, 11. So a list shows blocks without UID and version,
-// a change shows all.
+// a change shows all. While a page is read here the API server makes the next one.
 type blockSource struct {
 	client rest.Interface
 	log    *slog.Logger
 	reader *blockReader // of the list that is being read
-	buffer []byte
+	ahead  *blockPage   // the next page of it, if that was asked for
+	buffer []byte       // for the page after that
 }
 
-// blocksAtOnce keeps a page near a megabyte.
-const blocksAtOnce = 8000
+// blockPage is what the API server answers to the call for a page, once over is closed.
+type blockPage struct {
+	token string
+	text  []byte
+	err   error
+	over  chan struct{}
+}
+
+// blocksAtOnce keeps a page near two megabytes. For each page the API server goes through
+// all blocks that are left.
+const blocksAtOnce = 16_000
 
 // asTable asks for lists in the form that kubectl shows.
 const asTable = "application/json;as=Table;v=v1;g=meta.k8s.io"
 
 func (s *blockSource) page(ctx context.Context, token string, each func(placed)) (version, next string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, listTime)
-	defer cancel()
 	if token == "" {
-		s.reader = newBlockReader()
+		s.reader, s.ahead = newBlockReader(), nil
 	}
-	request := s.request(listOptions(token, blocksAtOnce)).Param("includeObject", string(metav1.IncludeNone))
-	body, err := request.SetHeader("Accept", asTable).Stream(ctx)
-	if err != nil {
-		return "", "", err
+	page := s.ahead
+	if page == nil || page.token != token {
+		page = s.ask(ctx, token)
 	}
-	defer body.Close()
-	if err := s.fill(body); err != nil {
-		return "", "", err
+	s.ahead = nil
+	<-page.over
+	if page.err != nil {
+		return "", "", page.err
 	}
-	version, next, err = s.reader.table(s.buffer, each, s.unreadable)
+	if next := nextOf(page.text); next != "" {
+		s.ahead = s.ask(ctx, next)
+	}
+	version, next, err = s.reader.table(page.text, each, s.unreadable)
+	s.buffer = page.text[:0]
 	if next == "" {
-		s.reader, s.buffer = nil, nil
+		s.reader, s.ahead, s.buffer = nil, nil, nil
 	}
 	return version, next, err
+}
+
+// ask calls for a page. It is over after listTime at the latest, or when ctx ends.
+func (s *blockSource) ask(ctx context.Context, token string) *blockPage {
+	a := &blockPage{token: token, text: s.buffer, over: make(chan struct{})}
+	s.buffer = nil
+	go func() {
+		defer close(a.over)
+		ctx, cancel := context.WithTimeout(ctx, listTime)
+		defer cancel()
+		request := s.request(listOptions(token, blocksAtOnce)).Param("includeObject", string(metav1.IncludeNone))
+		body, err := request.SetHeader("Accept", asTable).Stream(ctx)
+		if err != nil {
+			a.err = err
+			return
+		}
+		defer body.Close()
+		a.err = a.fill(body)
+	}()
+	return a
 }
 
 func (s *blockSource) unreadable(err error) {
 	s.log.Warn("a block that can't be read is left out", "err", err)
 }
 
-// fill reads all of r into the buffer.
-func (s *blockSource) fill(r io.Reader) error {
-	s.buffer = s.buffer[:0]
+// fill reads all of r into the text.
+func (a *blockPage) fill(r io.Reader) error {
 	for {
-		if len(s.buffer) == cap(s.buffer) {
-			s.buffer = append(s.buffer, make([]byte, 1<<20)...)[:len(s.buffer)]
+		if len(a.text) == cap(a.text) {
+			a.text = append(a.text, make([]byte, 1<<20)...)[:len(a.text)]
 		}
-		n, err := r.Read(s.buffer[len(s.buffer):cap(s.buffer)])
-		s.buffer = s.buffer[:len(s.buffer)+n]
+		n, err := r.Read(a.text[len(a.text):cap(a.text)])
+		a.text = a.text[:len(a.text)+n]
 		if err == io.EOF {
 			return nil
 		}

@@ -47,6 +47,24 @@ func (r *blockReader) table(text []byte, each func(placed), bad func(error)) (ve
 	return version, next, nil
 }
 
+// nextOf is the token of the page behind the one that text is, "" for none or if it
+// can't be read. It stands before the rows.
+func nextOf(text []byte) (next string) {
+	r := blockReader{scanner: scanner{text: text}}
+	r.object(func(key []byte) {
+		if string(key) != "metadata" {
+			r.skip()
+			return
+		}
+		_, next = r.listMeta()
+		r.err = errEnough
+	})
+	return next
+}
+
+// errEnough ends what reads a part of a text.
+var errEnough = errors.New("nothing more is to be read")
+
 // head reads which column is where.
 func (r *blockReader) head() {
 	r.columns = r.columns[:0]
