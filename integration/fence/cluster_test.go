@@ -176,6 +176,18 @@ func (c *cluster) announced(t *testing.T, prefix netip.Prefix) (by []netip.Addr)
 	return by
 }
 
+// announces is what the router has from a node of a cell, the zero prefix if it has
+// nothing.
+func (c *cluster) announces(t *testing.T, n *node, cell netip.Prefix) netip.Prefix {
+	t.Helper()
+	for _, r := range c.tor.Routes(t) {
+		if r.From == n.address && cell.Overlaps(r.Prefix) {
+			return r.Prefix
+		}
+	}
+	return netip.Prefix{}
+}
+
 // leads are the nodes that the router has the longest match of an address from.
 func (c *cluster) leads(t *testing.T, a netip.Addr) (to []netip.Addr) {
 	t.Helper()

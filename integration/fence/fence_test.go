@@ -112,15 +112,7 @@ func (s story) play(t *testing.T, c *cluster) {
 		a.serves(t, second) // it can't know
 	}
 	if s.well {
-		nodes.Await(t, a.Name+" gives its block up", func() error {
-			if why := a.has(t, first.address); why != "" {
-				return errors.New(why)
-			}
-			return nil
-		})
-		if err := a.cni("ADD", second); err == nil || !strings.Contains(err.Error(), "counts as gone") {
-			t.Errorf("a new pod behind a fence: %v", err)
-		}
+		a.givesUp(t, first, second)
 	}
 	other := b.pod(t, s.pool+"-other", s.pool, first.address)
 	b.serves(t, other)
@@ -130,6 +122,9 @@ func (s story) play(t *testing.T, c *cluster) {
 
 	s.back(t, a)
 	nodes.Await(t, "the fence is off", func() error {
+		if prefix := c.announces(t, a, s.cell); !s.remembers && prefix.IsValid() {
+			t.Fatalf("%s announces %s, which it can't have had from the store", a.Name, prefix)
+		}
 		if f := c.fence(t, a.Name); f != nil {
 			return fmt.Errorf("it is %+v", f)
 		}
@@ -141,14 +136,27 @@ func (s story) play(t *testing.T, c *cluster) {
 	s.settled(t, c, a, b, first, second, other)
 }
 
+// givesUp waits until the node has lost the block of a pod, and sees that it serves no
+// other one behind its fence.
+func (n *node) givesUp(t *testing.T, first, second *pod) {
+	t.Helper()
+	nodes.Await(t, n.Name+" gives its block up", func() error {
+		if why := n.has(t, first.address); why != "" {
+			return errors.New(why)
+		}
+		return nil
+	})
+	if err := n.cni("ADD", second); err == nil || !strings.Contains(err.Error(), "counts as gone") {
+		t.Errorf("a new pod behind a fence: %v", err)
+	}
+}
+
 // settled looks at what is in the end.
 func (s story) settled(t *testing.T, c *cluster, a, b *node, first, second, other *pod) {
 	t.Helper()
 	router.Await(t, fmt.Sprintf("nothing of %s leads to %s", s.cell, a.Name), aMoment, func() error {
-		for _, r := range c.tor.Routes(t) {
-			if r.From == a.address && s.cell.Overlaps(r.Prefix) {
-				return fmt.Errorf("it announces %s", r.Prefix)
-			}
+		if prefix := c.announces(t, a, s.cell); prefix.IsValid() {
+			return fmt.Errorf("it announces %s", prefix)
 		}
 		if a.delivers(t, s.cell) {
 			return fmt.Errorf("its kernel delivers %s", s.cell)
