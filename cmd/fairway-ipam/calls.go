@@ -30,7 +30,8 @@ func exit(status int) {
 
 // read appends to b until the end of fd, or until whole says so of all that is
 // there then. EMSGSIZE stands for more than limit bytes of it, EAGAIN for a
-// deadline that is over, on the clock of now; 0 is none. What was read is there
+// deadline that is over, on the clock of now; 0 is none, and waits for a pipe that
+// does not block. What was read is there
 // with an error as well. Only a b with room for limit bytes and no more is given
 // other room.
 func read(fd int, b []byte, limit int, deadline int64, whole func([]byte) bool) ([]byte, errno) {
@@ -41,6 +42,10 @@ func read(fd int, b []byte, limit int, deadline int64, whole func([]byte) bool) 
 		free := b[len(b):cap(b)]
 		n, _, err := syscall.RawSyscall(syscall.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&free[0])), uintptr(len(free)))
 		switch {
+		case err == syscall.EAGAIN && deadline == 0:
+			if err = poll(fd, pollIn); err != 0 {
+				return b, err
+			}
 		case err != 0 && err != syscall.EINTR:
 			return b, err
 		case err == 0 && n == 0:
@@ -67,7 +72,7 @@ func receive(fd int, room []byte, limit int, deadline int64) ([]byte, errno) {
 	})
 }
 
-// write writes all of b.
+// write writes all of b. It waits for a pipe that does not block.
 func write(fd int, b []byte) errno {
 	for len(b) > 0 {
 		n, _, err := syscall.RawSyscall(syscall.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
@@ -75,11 +80,41 @@ func write(fd int, b []byte) errno {
 		case 0:
 			b = b[n:]
 		case syscall.EINTR:
+		case syscall.EAGAIN:
+			if err = poll(fd, pollOut); err != 0 {
+				return err
+			}
 		default:
 			return err
 		}
 	}
 	return 0
+}
+
+// What poll waits for (poll(2)).
+const (
+	pollIn  = 1
+	pollOut = 4
+)
+
+// poll waits until event, or an error, is there on fd, or a signal comes. It has no
+// deadline: what runtimes give to a plugin, and take from it, comes or ends.
+func poll(fd int, event int16) errno {
+	p := struct {
+		fd               int32
+		events, returned int16
+	}{int32(fd), event, 0}
+	_, _, err := syscall.RawSyscall6(syscall.SYS_PPOLL, uintptr(unsafe.Pointer(&p)), 1, 0, 0, 0, 0)
+	if err == syscall.EINTR {
+		return 0
+	}
+	return err
+}
+
+// isOpen says whether fd is a descriptor.
+func isOpen(fd int) bool {
+	_, _, err := syscall.RawSyscall(syscall.SYS_FCNTL, uintptr(fd), syscall.F_GETFD, 0)
+	return err == 0
 }
 
 // send writes all of b to a socket and says that this was all. EAGAIN stands for a

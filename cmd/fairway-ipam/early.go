@@ -20,6 +20,9 @@ import (
 func early(q *question, room *[2 * usual]byte, stack unsafe.Pointer) {
 	*q = question{limits: defaultLimits(), request: room[:0:usual], answer: room[usual:usual]}
 	q.maxRequest, q.maxAnswer = usual-1, usual-1 // so that neither is given more room
+	if !isOpen(syscall.Stdout) {
+		return // the socket would take its place; the runtime has something there
+	}
 	if !q.takeVariables(stack) {
 		return
 	}
@@ -27,8 +30,8 @@ func early(q *question, room *[2 * usual]byte, stack unsafe.Pointer) {
 		return
 	}
 	conf := q.conf()
-	if contains(conf, '\\') {
-		return // what it stands for may have to be written somewhere
+	if contains(conf, '\\') || !shallow(conf) {
+		return // what that stands for may have to be written somewhere
 	}
 	if q.path = socketPath(conf); !validPath(q.path) {
 		return
@@ -42,8 +45,22 @@ func early(q *question, room *[2 * usual]byte, stack unsafe.Pointer) {
 	}
 }
 
+// shallow says whether conf nests so little that reading it takes a few kilobytes
+// of stack. The one that early runs on does not grow beyond the process's limit.
+func shallow(conf []byte) bool {
+	const most = 128 // several times what a previous result has
+	opened := 0
+	for _, c := range conf {
+		if c == '{' || c == '[' {
+			opened++
+		}
+	}
+	return opened <= most
+}
+
 // takeVariables begins the request with the variables of a process whose stack
-// began as stack. It returns false if that has not the room.
+// began as stack. It returns false if that has not the room, or if a variable is
+// there twice: main takes the first one alone.
 func (q *question) takeVariables(stack unsafe.Pointer) bool {
 	const word = unsafe.Sizeof(uintptr(0))
 	arguments := *(*uintptr)(stack)
@@ -56,11 +73,25 @@ func (q *question) takeVariables(stack unsafe.Pointer) bool {
 		if len(e)+2 > cap(q.request)-len(q.request) {
 			return false
 		}
+		earlier := q.request
 		q.request = wire.AppendVariable(q.request, e)
+		if len(q.request) > len(earlier) && wire.Variable(earlier, nameOf(e)) != nil {
+			return false
+		}
 	}
 	q.request = append(q.request, 0)
 	q.variables = len(q.request)
 	return true
+}
+
+// nameOf variable, NAME=value.
+func nameOf(variable string) string {
+	for i := range len(variable) {
+		if variable[i] == '=' {
+			return variable[:i]
+		}
+	}
+	return variable
 }
 
 // length of what ends with a NUL at s or behind it.

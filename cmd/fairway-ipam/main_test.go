@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -163,6 +164,10 @@ func testPlugin(t *testing.T, bin string) {
 		"bad answers":                    badAnswers,
 		"bad input":                      badInput,
 		"answers alone":                  answersAlone,
+		"variables given twice":          variablesGivenTwice,
+		"pipes that do not block":        pipesThatDoNotBlock,
+		"output closed":                  outputClosed,
+		"small stack":                    smallStack,
 	} {
 		t.Run(name, func(t *testing.T) { t.Parallel(); test(t, bin) })
 	}
@@ -416,6 +421,133 @@ func answersAlone(t *testing.T, bin string) {
 	o = start(t, bin, "", "")()
 	if o.status != 1 || o.stdout != "" || !strings.Contains(o.stderr, "CNI plugin fairway-ipam") || !strings.Contains(o.stderr, "0.4.0, 1.0.0, 1.1.0") {
 		t.Errorf("no command: %+v", o)
+	}
+}
+
+// startFiles starts bin with descriptors as they are, where os/exec would mend what
+// is odd about them; the function it returns waits for the exit status, -1 for a
+// signal.
+func startFiles(t *testing.T, bin string, environ []string, files ...uintptr) (pid int, wait func() int) {
+	t.Helper()
+	pid, err := syscall.ForkExec(bin, []string{bin}, &syscall.ProcAttr{Env: environ, Files: files})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pid, func() int {
+		var status syscall.WaitStatus
+		if _, err := syscall.Wait4(pid, &status, 0, nil); err != nil {
+			t.Fatal(err)
+		}
+		return status.ExitStatus()
+	}
+}
+
+const closed = ^uintptr(0) // a descriptor
+
+// fileWith is open for reading content, until the test ends.
+func fileWith(t *testing.T, content string) uintptr {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "input")
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	return f.Fd()
+}
+
+// variablesGivenTwice: the first one counts, as in getenv(3).
+func variablesGivenTwice(t *testing.T, bin string) {
+	path := filepath.Join(t.TempDir(), "s")
+	requests := make(chan []byte, 1)
+	serve(t, path, func(c *net.UnixConn) {
+		request, _ := io.ReadAll(c)
+		requests <- request
+		_, _ = c.Write(wire.AppendAnswer(nil, nil, false))
+	})
+	conf := confFor(path)
+	environ := []string{"CNI_COMMAND=ADD", "CNI_IFNAME=eth0", "CNI_ARGS=", "CNI_IFNAME=eth1", "CNI_ARGS=a", "CNI_COMMAND=VERSION"}
+	_, wait := startFiles(t, bin, environ, fileWith(t, conf), os.Stdout.Fd(), os.Stderr.Fd())
+	if status := wait(); status != 0 {
+		t.Fatalf("status %d", status)
+	}
+	if got := <-requests; !bytes.Equal(got, wire.AppendRequest(nil, environ[:3], []byte(conf))) {
+		t.Errorf("request %q", got)
+	}
+}
+
+// outputClosed: the socket must not be taken for the output.
+func outputClosed(t *testing.T, bin string) {
+	path := filepath.Join(t.TempDir(), "s")
+	serve(t, path, answering(wire.AppendAnswer(nil, []byte("{}"), false)))
+	_, wait := startFiles(t, bin, []string{"CNI_COMMAND=ADD"}, fileWith(t, confFor(path)), closed, closed)
+	if status := wait(); status != 0 {
+		t.Errorf("status %d", status)
+	}
+}
+
+// pipesThatDoNotBlock are waited for. The answer is larger than a pipe.
+func pipesThatDoNotBlock(t *testing.T, bin string) {
+	path := filepath.Join(t.TempDir(), "s")
+	text := strings.Repeat("x", 200_000)
+	serve(t, path, answering(wire.AppendAnswer(nil, []byte(text), false)))
+	inputEnd, input := openPipe(t)
+	output, outputEnd := openPipe(t)
+	pid, wait := startFiles(t, bin, []string{"CNI_COMMAND=ADD"}, inputEnd.Fd(), outputEnd.Fd(), os.Stderr.Fd())
+	_, _ = inputEnd.Close(), outputEnd.Close()
+	conf := confFor(path)
+	waits(t, pid) // there is nothing to read
+	_, err := input.WriteString(conf)
+	err = errors.Join(err, input.Close())
+	waits(t, pid)
+	got, readErr := io.ReadAll(output)
+	if status := wait(); err != nil || readErr != nil || string(got) != text || status != 0 {
+		t.Errorf("status %d, %v, %v; %d bytes of %d: %.200q", status, err, readErr, len(got), len(text), got)
+	}
+}
+
+// openPipe opens a pipe whose ends do not block.
+func openPipe(t *testing.T) (r, w *os.File) {
+	t.Helper()
+	var ends [2]int
+	if err := syscall.Pipe2(ends[:], syscall.O_NONBLOCK|syscall.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	r, w = os.NewFile(uintptr(ends[0]), "pipe"), os.NewFile(uintptr(ends[1]), "pipe")
+	t.Cleanup(func() { _, _ = r.Close(), w.Close() })
+	return r, w
+}
+
+// waits returns when the child pid sleeps or has ended.
+func waits(t *testing.T, pid int) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+		stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, state, _ := bytes.Cut(stat, []byte(") ")); state[0] == 'S' || state[0] == 'Z' {
+			return
+		}
+	}
+	t.Fatal("it neither waits nor ends")
+}
+
+// smallStack is what the runtime makes do with. Configurations nest to their bound.
+func smallStack(t *testing.T, bin string) {
+	path := filepath.Join(t.TempDir(), "s")
+	serve(t, path, answering(wire.AppendAnswer(nil, []byte("{}"), false)))
+	for _, nested := range []string{"[]", "{}"} {
+		opening := strings.Replace(nested[:1], "{", `{"a":`, 1)
+		deep := strings.Repeat(opening, 997) + "1" + strings.Repeat(nested[1:], 997)
+		cmd := exec.CommandContext(t.Context(), "/bin/sh", "-c", `ulimit -s 64 && exec "$0"`, bin)
+		cmd.Env, cmd.Stdin = []string{"CNI_COMMAND=ADD"}, strings.NewReader(strings.Replace(confFor(path), `"net1"`, deep, 1))
+		if out, err := cmd.Output(); err != nil || string(out) != "{}" {
+			t.Errorf("%s: %v, %q", nested, err, out)
+		}
 	}
 }
 
