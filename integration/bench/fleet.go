@@ -38,7 +38,7 @@ func ground(ctx context.Context, use func(c *kube.Cluster) error) error {
 // warmUp makes the first objects of young definitions, which the API server
 // keeps waiting for two seconds.
 func warmUp(ctx context.Context, c *kube.Cluster) error {
-	const block = `{apiVersion: fairway.network/v1alpha1, kind: AddressBlock, metadata: {name: 192-0-2-0-32, annotations: {fairway.network/force-delete: "yes"}}, spec: {prefix: 192.0.2.0/32, pool: warm, node: warm}}`
+	const block = `{apiVersion: fairway.network/v1alpha1, kind: AddressBlock, metadata: {name: 192-0-2-0-32, labels: {fairway.network/pool: warm, fairway.network/node: warm, fairway.network/around: 192-0-2-0-24}, annotations: {fairway.network/force-delete: "yes"}}, spec: {prefix: 192.0.2.0/32, pool: warm, node: warm}}`
 	if err := c.Apply(ctx, block); err != nil {
 		return err
 	}
