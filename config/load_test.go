@@ -182,7 +182,7 @@ func TestEveryKeyOfPeers(t *testing.T) {
 		Passive: true, TTLSecurity: 1, HoldTime: 90 * time.Second, KeepaliveTime: 9 * time.Second, Port: 179,
 		Shutdown: true, ShutdownMessage: "until Monday", Families: []config.Family{config.IPv4},
 	})
-	rack.AddPaths = config.AddPaths{Receive: true}
+	rack.AddPaths, rack.ExtendedMessages = config.AddPaths{Receive: true}, true
 	rack.Accept.Prefixes = []config.PrefixRule{rule("10.0.0.0/8", 8, 24)}
 	tor1 := plain(config.Options{
 		ASN: 4200000001, Families: []config.Family{config.IPv4, config.IPv6}, PasswordFile: dir + "/good", EBGPMultihop: 2, HoldTime: time.Minute, Port: 1790,

@@ -171,6 +171,9 @@ type Session struct {
 	// ReceivePaths takes several paths of a prefix (ADD-PATH, RFC 7911). This node has
 	// one of each of its own, so the capability to send more is not offered.
 	ReceivePaths bool
+	// ExtendedMessages takes messages of up to 65,535 octets of a router that offers
+	// them, too (RFC 8654). It is sent none above 4,096.
+	ExtendedMessages bool
 	// Down keeps the session shut, with these words for the people on the other
 	// side (RFC 9003) if they are not empty: at most 255 bytes of UTF-8.
 	Down        bool

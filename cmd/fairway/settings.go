@@ -74,7 +74,7 @@ func sessionOf(p config.Peer) speaker.Session {
 		Port: p.Port, LocalAddress: p.LocalAddress, LocalASN: uint32(p.LocalASN), Passive: p.Passive, Password: speaker.Secret(p.Password),
 		Multihop: p.EBGPMultihop, TTLSecurity: p.TTLSecurity,
 		HoldTime: p.HoldTime, Keepalive: p.KeepaliveTime, ConnectRetry: p.ConnectRetryTime,
-		RouteReflectorClient: p.RouteReflectorClient, ReceivePaths: p.AddPaths.Receive,
+		RouteReflectorClient: p.RouteReflectorClient, ReceivePaths: p.AddPaths.Receive, ExtendedMessages: p.ExtendedMessages,
 		Down: p.Shutdown, DownMessage: p.ShutdownMessage,
 	}
 	if p.Passive || p.Range.IsValid() {

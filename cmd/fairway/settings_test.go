@@ -52,6 +52,7 @@ peers:
   ebgpMultihop: 2
   connectRetryTime: 7s
   addPaths: {receive: true}
+  extendedMessages: true
   shutdown: true
   shutdownMessage: until Monday
   bfd: {enabled: true, interval: 50ms, receiveInterval: 60ms, multiplier: 5}

@@ -24,18 +24,17 @@ type guard struct {
 	net.Conn
 	in *bufio.Reader
 	// agreed is how UPDATEs of this session are to be read, as far as the OPENs say.
-	agreed func() *bgp.MarshallingOption
-	// forwards says that this node went on forwarding for the router, which its OPEN is
-	// to say where GoBGP does not, see forwarding.
-	forwards bool
-	learner  learner      // its zero value is nobody
-	waiting  bytes.Buffer // whole messages that were heard, and what is left of the one that GoBGP is reading
-	latest   time.Time    // until when they may wait for their turn
-	out      *courier     // what is written goes by it
-	heard    int          // messages, up to established
-	left     int          // bytes of the message that GoBGP is reading
-	closed   atomic.Bool
-	fault    atomic.Pointer[fault]
+	agreed  func() *bgp.MarshallingOption
+	opening opening
+	learner learner      // its zero value is nobody
+	waiting bytes.Buffer // whole messages that were heard, and what is left of the one that GoBGP is reading
+	latest  time.Time    // until when they may wait for their turn
+	out     *courier     // what is written goes by it
+	heard   int          // messages, up to established
+	most    int          // octets of a message, see checkHeader
+	left    int          // bytes of the message that GoBGP is reading
+	closed  atomic.Bool
+	fault   atomic.Pointer[fault]
 	// takesHops says that the router's OPEN offered to take IPv6 next hops for IPv4.
 	takesHops atomic.Bool
 }
@@ -45,6 +44,12 @@ type fault struct {
 	code, subcode uint8
 	data          []byte
 	words         string
+}
+
+// notification is the one that is due, with as much of the data as has room.
+func (f fault) notification() ([]byte, error) {
+	data := f.data[:min(len(f.data), bgp.BGP_MAX_MESSAGE_LENGTH-minNotification)]
+	return bgp.NewBGPNotificationMessage(f.code, f.subcode, data).Serialize()
 }
 
 // The messages that come first, see guard.heard.
@@ -62,7 +67,8 @@ const (
 )
 
 func newGuard(conn net.Conn, agreed func() *bgp.MarshallingOption) *guard {
-	return &guard{Conn: conn, in: bufio.NewReaderSize(conn, 2*bgp.BGP_MAX_MESSAGE_LENGTH), agreed: agreed, out: newCourier(conn, agreed)}
+	return &guard{Conn: conn, in: bufio.NewReaderSize(conn, 2*bgp.BGP_MAX_MESSAGE_LENGTH), agreed: agreed, out: newCourier(conn, agreed),
+		most: bgp.BGP_MAX_MESSAGE_LENGTH}
 }
 
 // Read gives what the router says, as long as GoBGP can bear it.
@@ -84,11 +90,12 @@ func (g *guard) next() error {
 	if err != nil {
 		return err
 	}
-	f := checkHeader(header, g.heard)
+	f := checkHeader(header, g.heard, g.most)
 	var message []byte
 	if f == nil {
-		message, err = g.in.Peek(int(binary.BigEndian.Uint16(header[16:])))
-		if err != nil {
+		length := int(binary.BigEndian.Uint16(header[16:]))
+		g.makeRoom(length)
+		if message, err = g.in.Peek(length); err != nil {
 			return err
 		}
 		message = message[:len(message):len(message)] // what lies behind it is not GoBGP's to read
@@ -111,7 +118,10 @@ func (g *guard) next() error {
 func (g *guard) hear(message []byte) {
 	switch {
 	case g.heard == openSent:
-		g.takesHops.Store(offersIPv6Hops(message))
+		g.takesHops.Store(offers(message, takesIPv4ByIPv6))
+		if g.opening.extended && offers(message, offersExtended) {
+			g.most = mostExtended
+		}
 	case g.heard == established && message[18] == bgp.BGP_MSG_UPDATE && g.learner.tell != nil:
 		g.learner.tell(message[bgp.BGP_HEADER_LENGTH:], g.agreed())
 	}
@@ -129,10 +139,10 @@ func (g *guard) Write(b []byte) (int, error) {
 			return 0, err
 		}
 		return len(b), nil
-	case b[18] == bgp.BGP_MSG_OPEN && g.forwards:
-		due, err = forwarding(b)
+	case b[18] == bgp.BGP_MSG_OPEN:
+		due, err = g.opening.apply(b)
 	case b[18] == bgp.BGP_MSG_NOTIFICATION && f != nil:
-		due, err = bgp.NewBGPNotificationMessage(f.code, f.subcode, f.data).Serialize()
+		due, err = f.notification()
 	}
 	if err != nil {
 		return 0, err
@@ -149,25 +159,8 @@ const (
 	forwardingKept = 0x80
 )
 
-// forwarding is an OPEN of this node with the restart bit, and with forwarding kept for
-// every family: the router goes on with the routes that it holds until fresh ones came.
-func forwarding(open []byte) ([]byte, error) {
-	m, err := bgp.ParseBGPMessage(open)
-	if err != nil {
-		return nil, fmt.Errorf("this node's own OPEN: %w", err)
-	}
-	for _, p := range m.Body.(*bgp.BGPOpen).OptParams {
-		p, is := p.(*bgp.OptionParameterCapability)
-		if !is {
-			continue
-		}
-		for _, c := range p.Capability {
-			keepForwarding(c)
-		}
-	}
-	return m.Serialize()
-}
-
+// keepForwarding sets the restart bit, and that of forwarding kept for every family: the
+// router goes on with the routes that it holds until fresh ones came.
 func keepForwarding(c bgp.ParameterCapabilityInterface) {
 	switch c := c.(type) {
 	case *bgp.CapGracefulRestart:
@@ -183,18 +176,19 @@ func keepForwarding(c bgp.ParameterCapabilityInterface) {
 }
 
 // checkHeader says what is wrong with the header of a message after so many others
-// of the session.
-func checkHeader(header []byte, heard int) *fault {
+// of the session. Messages have longest octets at most, but for those that RFC 8654
+// leaves as they were.
+func checkHeader(header []byte, heard, longest int) *fault {
 	for _, b := range header[:16] {
 		if b != 0xff {
 			return &fault{bgp.BGP_ERROR_MESSAGE_HEADER_ERROR, bgp.BGP_ERROR_SUB_CONNECTION_NOT_SYNCHRONIZED, nil, "what came is not BGP"}
 		}
 	}
 	kind, length := header[18], binary.BigEndian.Uint16(header[16:])
-	least, most := bgp.BGP_HEADER_LENGTH, bgp.BGP_MAX_MESSAGE_LENGTH
+	least, most := bgp.BGP_HEADER_LENGTH, longest
 	switch kind {
 	case bgp.BGP_MSG_OPEN:
-		least = minOpen
+		least, most = minOpen, bgp.BGP_MAX_MESSAGE_LENGTH
 	case bgp.BGP_MSG_UPDATE:
 		least = minUpdate
 	case bgp.BGP_MSG_NOTIFICATION:
@@ -242,7 +236,7 @@ func (g *guard) checkBody(message []byte) *fault {
 	}
 	err := tryParse(message, agreed)
 	if err == nil {
-		return nil
+		return unanswerable(message)
 	}
 	f := &fault{words: fmt.Sprintf("a message of type %d came that cannot be read: %v", kind, err)}
 	switch kind {

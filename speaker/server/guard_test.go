@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"slices"
 	"testing"
 
 	"github.com/osrg/gobgp/v3/pkg/packet/bgp"
@@ -31,11 +32,18 @@ func greeting() []byte {
 // greeting, which was read.
 func guarded(t testing.TB, agreed *bgp.MarshallingOption, saying []byte) (*guard, *said) {
 	t.Helper()
-	conn := &said{in: bytes.NewReader(append(greeting(), saying...))}
+	return greeted(t, agreed, opening{}, greeting(), saying)
+}
+
+// greeted is guarded with what this node offers and the router's greeting.
+func greeted(t testing.TB, agreed *bgp.MarshallingOption, o opening, greeting, saying []byte) (*guard, *said) {
+	t.Helper()
+	conn := &said{in: bytes.NewReader(slices.Concat(greeting, saying))}
 	g := newGuard(conn, func() *bgp.MarshallingOption { return agreed })
-	got := make([]byte, len(greeting()))
-	if _, err := io.ReadFull(g, got); err != nil || !bytes.Equal(got, greeting()) {
-		t.Fatalf("read %x of the greeting %x: %v", got, greeting(), err)
+	g.opening = o
+	got := make([]byte, len(greeting))
+	if _, err := io.ReadFull(g, got); err != nil || !bytes.Equal(got, greeting) {
+		t.Fatalf("read %x of the greeting %x: %v", got, greeting, err)
 	}
 	return g, conn
 }
@@ -98,21 +106,25 @@ func FuzzGuard(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(some, false)
-	f.Add(header(bgp.BGP_MSG_KEEPALIVE), true)
-	f.Add(framed(bgp.BGP_MSG_UPDATE, 0, 4, 24, 10, 9, 0, 0, 14, 0x40, 1, 1, 0, 0x40, 2, 0, 0x40, 3, 4, 10, 0, 0, 2, 24, 10, 1, 0), true)
-	f.Add(framed(bgp.BGP_MSG_UPDATE, 0, 0, 0, 6, 0x80, 14, 3, 0, 2, 1), false)
-	f.Add(framed(bgp.BGP_MSG_UPDATE, 0, 0, 0, 10, 0x80, 15, 7, 0, 1, 128, 0x5b, 0x96, 0x5c, 0x33), true)
-	f.Add(framed(bgp.BGP_MSG_OPEN, 4, 0, 1, 0, 90, 1, 2, 3, 4, 8, 2, 6, 1, 4, 0, 1, 0, 1), false)
-	f.Add(framed(bgp.BGP_MSG_ROUTE_REFRESH, 0, 1, 0, 1), false)
+	f.Add(some, false, false)
+	f.Add(header(bgp.BGP_MSG_KEEPALIVE), true, false)
+	f.Add(framed(bgp.BGP_MSG_UPDATE, 0, 4, 24, 10, 9, 0, 0, 14, 0x40, 1, 1, 0, 0x40, 2, 0, 0x40, 3, 4, 10, 0, 0, 2, 24, 10, 1, 0), true, false)
+	f.Add(framed(bgp.BGP_MSG_UPDATE, 0, 0, 0, 6, 0x80, 14, 3, 0, 2, 1), false, false)
+	f.Add(framed(bgp.BGP_MSG_UPDATE, 0, 0, 0, 10, 0x80, 15, 7, 0, 1, 128, 0x5b, 0x96, 0x5c, 0x33), true, false)
+	f.Add(framed(bgp.BGP_MSG_OPEN, 4, 0, 1, 0, 90, 1, 2, 3, 4, 8, 2, 6, 1, 4, 0, 1, 0, 1), false, false)
+	f.Add(framed(bgp.BGP_MSG_ROUTE_REFRESH, 0, 1, 0, 1), false, false)
+	f.Add(longUpdate(5000), true, true)
+	f.Add(longUpdate(mostExtended), false, true)
+	f.Add(longUpdate(mostExtended), false, false)
+	f.Add(framed(bgp.BGP_MSG_ROUTE_REFRESH, make([]byte, 5000)...), false, true)
 	paths := &bgp.MarshallingOption{AddPath: map[bgp.RouteFamily]bgp.BGPAddPathMode{
 		bgp.RF_IPv4_UC: bgp.BGP_ADD_PATH_RECEIVE, bgp.RF_IPv6_UC: bgp.BGP_ADD_PATH_RECEIVE}}
-	f.Fuzz(func(t *testing.T, saying []byte, addPath bool) {
+	f.Fuzz(func(t *testing.T, saying []byte, addPath, extended bool) {
 		var agreed *bgp.MarshallingOption
 		if addPath {
 			agreed = paths
 		}
-		g, _ := guarded(t, agreed, saying)
+		g, _ := greeted(t, agreed, opening{extended: extended}, extendedGreeting(), saying)
 		for {
 			message, err := readOne(g)
 			if errors.Is(err, errCutShort) {
@@ -120,6 +132,9 @@ func FuzzGuard(f *testing.F) {
 			}
 			if err != nil {
 				return
+			}
+			if len(message) > bgp.BGP_MAX_MESSAGE_LENGTH && (!extended || message[18] == bgp.BGP_MSG_KEEPALIVE) {
+				t.Fatalf("%d octets came of a message of type %d", len(message), message[18])
 			}
 			m, err := bgp.ParseBGPMessage(message, agreed)
 			if _, known := err.(*bgp.MessageError); err != nil && !known {

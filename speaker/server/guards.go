@@ -94,10 +94,9 @@ func unknownLayout(field string) error {
 	return fmt.Errorf("guard connections by %s: %w", field, errLayout)
 }
 
-// put puts a guard on the connection with a router for which this node went on
-// forwarding, or did not. Only the line of GoBGP's log that
+// put puts a guard on the connection with a router. Only the line of GoBGP's log that
 // says that a session with it is begun may call it.
-func (gs *guards) put(address string, forwards bool, l learner) {
+func (gs *guards) put(address string, o opening, l learner) {
 	machine, ok := gs.machine(address)
 	if !ok {
 		return
@@ -108,7 +107,7 @@ func (gs *guards) put(address string, forwards bool, l learner) {
 		return
 	}
 	g := newGuard(*conn, func() *bgp.MarshallingOption { return *agreed })
-	g.forwards, g.learner = forwards, l
+	g.opening, g.learner = o, l
 	*conn = g
 	gs.mu.Lock()
 	defer gs.mu.Unlock()

@@ -17,25 +17,26 @@ import (
 // nothing is lost that could have been told, since it may have been told before with an
 // IPv4 next hop that was given.
 
-// offersIPv6Hops says whether an OPEN offers to take IPv4 prefixes with IPv6 next hops.
-func offersIPv6Hops(open []byte) bool {
+// offers says whether a router's OPEN has a capability of a kind.
+func offers(open []byte, is func(bgp.ParameterCapabilityInterface) bool) bool {
 	m, err := bgp.ParseBGPMessage(open)
 	if err != nil {
 		return false // GoBGP will say what is wrong with it
 	}
-	body, is := m.Body.(*bgp.BGPOpen)
-	if !is {
-		return false
-	}
-	for _, p := range body.OptParams {
-		p, is := p.(*bgp.OptionParameterCapability)
-		if is && slices.ContainsFunc(p.Capability, takesIPv4ByIPv6) {
-			return true
-		}
-	}
-	return false
+	body, isOpen := m.Body.(*bgp.BGPOpen)
+	return isOpen && slices.ContainsFunc(capabilities(body), is)
 }
 
+func capabilities(open *bgp.BGPOpen) (all []bgp.ParameterCapabilityInterface) {
+	for _, p := range open.OptParams {
+		if p, is := p.(*bgp.OptionParameterCapability); is {
+			all = append(all, p.Capability...)
+		}
+	}
+	return all
+}
+
+// takesIPv4ByIPv6 says whether a router offers to take IPv4 prefixes with IPv6 next hops.
 func takesIPv4ByIPv6(c bgp.ParameterCapabilityInterface) bool {
 	hops, is := c.(*bgp.CapExtendedNexthop)
 	return is && slices.ContainsFunc(hops.Tuples, func(t *bgp.CapExtendedNexthopTuple) bool {

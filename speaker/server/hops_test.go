@@ -53,7 +53,7 @@ func TestSayable(t *testing.T) {
 		bgp.NewCapExtendedNexthop([]*bgp.CapExtendedNexthopTuple{bgp.NewCapExtendedNexthopTuple(bgp.RF_IPv4_UC, bgp.AFI_IP6)}),
 	})}).Serialize()
 	must(t, err)
-	g.takesHops.Store(offersIPv6Hops(open))
+	g.takesHops.Store(offers(open, takesIPv4ByIPv6))
 	if !bytes.Equal(g.sayable(withdraws), withdraws) {
 		t.Error("a router that takes IPv6 next hops is not sent them")
 	}

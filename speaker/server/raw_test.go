@@ -21,6 +21,7 @@ type raw struct {
 	// notifications says that it keeps routes over them, too (RFC 8538).
 	notifications bool
 	closes        bool // the connection at once when it is told to
+	extended      bool // it offers extended messages (RFC 8654)
 	door          net.ListenConfig
 	sessions      chan net.Conn // each after the OPEN and the KEEPALIVE
 	opens         chan *bgp.BGPOpen
@@ -77,6 +78,9 @@ func (r *raw) greet(conn net.Conn) {
 	if r.helps {
 		offers = append(offers, bgp.NewCapGracefulRestart(false, r.notifications, 60,
 			[]*bgp.CapGracefulRestartTuple{bgp.NewCapGracefulRestartTuple(bgp.RF_IPv4_UC, true)}))
+	}
+	if r.extended {
+		offers = append(offers, bgp.NewCapUnknown(capabilityExtended, nil))
 	}
 	open := bgp.NewBGPOpenMessage(routerASN, r.hold, "192.0.2.44", []bgp.OptionParameterInterface{
 		bgp.NewOptionParameterCapability(offers)})

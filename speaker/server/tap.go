@@ -189,7 +189,7 @@ func (t tap) stateChanged(f log.Fields) {
 			}
 		}
 	case is == bgp.BGP_FSM_OPENSENT.String():
-		t.guards.put(keyOf(f), t.ledger.forwardsTo(keyOf(f), t.guards.restart), t.learner(keyOf(f)))
+		t.guards.put(keyOf(f), t.ledger.opening(keyOf(f), t.guards.restart), t.learner(keyOf(f)))
 		t.guards.call(keyOf(f), t.ledger.calledAs(keyOf(f)))
 		t.ledger.opens(keyOf(f))
 		if t.ledger.isExcess(keyOf(f)) {
