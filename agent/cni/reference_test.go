@@ -92,7 +92,8 @@ func buildPlugins(t *testing.T, reference ...string) string {
 		}
 	}
 	bin := t.TempDir()
-	args := []string{"go", "build", "-o", bin, "../../cmd/fairway-ipam"}
+	const shipped = "-ldflags=github.com/fairway-network/fairway/cmd/fairway-ipam=-E fairway_start"
+	args := []string{"go", "build", shipped, "-o", bin, "../../cmd/fairway-ipam"}
 	for _, name := range reference {
 		args = append(args, "github.com/containernetworking/plugins/plugins/main/"+name)
 	}

@@ -47,7 +47,8 @@ func NewCluster(t *testing.T) *Cluster {
 	t.Helper()
 	namespace.Need(t)
 	c := &Cluster{Cluster: kube.Start(t, kube.Options{}), Built: t.TempDir()}
-	build := exec.Command("go", "build", "-o", c.Built, "../../cmd/fairway", "../../cmd/fairway-ipam", "../../cmd/fairway-speaker")
+	const shipped = "-ldflags=github.com/fairway-network/fairway/cmd/fairway-ipam=-E fairway_start"
+	build := exec.Command("go", "build", shipped, "-o", c.Built, "../../cmd/fairway", "../../cmd/fairway-ipam", "../../cmd/fairway-speaker")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}

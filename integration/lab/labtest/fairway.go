@@ -62,7 +62,8 @@ func NewFairway(t testing.TB, config string) *Fairway {
 // Build builds the programs of a node into a directory.
 func Build(t testing.TB, dir string) {
 	t.Helper()
-	argv := []string{"build", "-o", dir + "/"}
+	const shipped = "-ldflags=github.com/fairway-network/fairway/cmd/fairway-ipam=-E fairway_start"
+	argv := []string{"build", shipped, "-o", dir + "/"}
 	for _, name := range []string{"fairway", "fairway-speaker", "fairway-ipam"} {
 		argv = append(argv, "github.com/fairway-network/fairway/cmd/"+name)
 	}
