@@ -81,8 +81,8 @@ type Options struct {
 	RouteReflectorClient bool `key:"routeReflectorClient" default:"false"`
 	// Several paths for one prefix (RFC 7911).
 	AddPaths AddPaths `key:"addPaths"`
-	// Take messages of up to 65,535 octets from a router that offers them, too (RFC
-	// 8654), in place of 4,096. It is sent none.
+	// Take messages of up to 65,535 octets in place of 4,096 from a router that offers
+	// them, too (RFC 8654), for routes with very many attributes. It is sent none.
 	ExtendedMessages bool `key:"extendedMessages" default:"false"`
 	// Keep the session shut.
 	Shutdown bool `key:"shutdown" default:"false"`

@@ -22,6 +22,7 @@ func Options() []Option {
 		{"route reflector client", arrives, session},
 		{"ADD-PATH", "the router has heard that it may send several paths; " + arrives, session},
 		{"several paths of a prefix", "ADD-PATH: two paths with the next hops of two other routers are in the node's kernel; one goes and comes back", "integration/learned TestSeveralPaths"},
+		{"extended messages", "the router's UPDATEs have more than 4,096 octets, and what they tell is in the node's kernel", "integration/learned TestExtendedMessages"},
 		{"local address", "the node has two on the link, and the router a session with the second alone", "speaker/server TestLocalAddress"},
 		{"range of routers", "the router dials, is told, loses its session with its range, and comes back", "speaker/server TestRange"},
 		{"collision of connections", "both dial; one session comes of it, and lasts", "speaker/server TestCollision"},

@@ -22,6 +22,12 @@ type tor struct {
 // startTor starts the router of a number, which tells prefixes.
 func startTor(t *testing.T, i router.Implementation, number int, tells ...string) *tor {
 	t.Helper()
+	return startTorWith(t, i, number, func(*router.Config) {}, tells...)
+}
+
+// startTorWith is startTor of a router with more in its Config.
+func startTorWith(t *testing.T, i router.Implementation, number int, more func(*router.Config), tells ...string) *tor {
+	t.Helper()
 	r := &tor{host: router.NewNamespace(t), number: number}
 	end := func(last int) []netip.Prefix {
 		return []netip.Prefix{
@@ -43,6 +49,7 @@ func startTor(t *testing.T, i router.Implementation, number int, tells ...string
 	for _, node := range end(2) {
 		c.Neighbors = append(c.Neighbors, router.Neighbor{Address: node.Addr(), ASN: nodeASN, HoldTime: 9 * time.Second, GracefulRestart: 8 * time.Second})
 	}
+	more(&c)
 	r.Router = router.Start(t, i, r.host, c)
 	return r
 }
