@@ -171,6 +171,28 @@ func TestExtendedMessages(t *testing.T) {
 	eventually(t, "the session ends over the length", func() bool { return strings.Contains(stateOf(t, s, "tor").LastError, "bad message length") })
 }
 
+// A router that comes by a range is offered them, too.
+func TestExtendedMessagesOfRange(t *testing.T) {
+	t.Parallel()
+	node := netip.AddrPortFrom(netip.MustParseAddr("127.0.9.3"), nodePort)
+	r := newRaw(t, "", "127.0.9.4")
+	r.extended = true
+	close(r.gate)
+	s := newTestServer(t)
+	d := speaker.Desired{Local: local(), Ranges: []speaker.Range{{Name: "rack", Network: netip.PrefixFrom(r.peer.Address, 32), ASN: routerASN,
+		Session: speaker.Session{ExtendedMessages: true}, Accept: speaker.Accept{Max: 20_000}}}}
+	d.Local.Listen, d.Local.Port = []netip.Addr{node.Addr()}, node.Port()
+	must(t, s.Set(t.Context(), d))
+	conn := r.dial(t, node)
+	if open := r.nextOpen(t); !slices.ContainsFunc(capabilities(open), offersExtended) {
+		t.Errorf("the OPEN offers %v", capabilities(open))
+	}
+	comesUp(t, s, "rack/"+r.peer.Address.String())
+	_, err := conn.Write(longAnnouncement(15_000, 3))
+	must(t, err)
+	eventually(t, "all prefixes are there", func() bool { return stateOf(t, s, "rack/"+r.peer.Address.String()).Received == 15_000 })
+}
+
 // An attribute that is wrong, and longer than GoBGP answers with, ends the session with a
 // NOTIFICATION all the same.
 func TestLongAttributeIsAnswered(t *testing.T) {
