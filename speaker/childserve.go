@@ -80,9 +80,11 @@ func serveLink(ctx context.Context, conn io.ReadWriteCloser, s Speaker) error {
 	defer stop()
 	c := &child{speaker: s, encoder: json.NewEncoder(conn), cancels: make(map[uint64]context.CancelFunc)}
 	closed := make(chan error, 1)
-	d := json.NewDecoder(conn)
-	d.DisallowUnknownFields() // a setting that is passed over would be one that does not hold
+	d := newDecoder(conn)
 	for {
+		if d.InputOffset() > muchRead && emptied(d) {
+			d = newDecoder(conn)
+		}
 		var r request
 		if err := d.Decode(&r); err != nil {
 			select {
@@ -109,6 +111,22 @@ func serveLink(ctx context.Context, conn io.ReadWriteCloser, s Speaker) error {
 			}()
 		}
 	}
+}
+
+// muchRead is after how many bytes a decoder is replaced: it keeps the room of the longest
+// message.
+const muchRead = 1 << 16
+
+func newDecoder(from io.Reader) *json.Decoder {
+	d := json.NewDecoder(from)
+	d.DisallowUnknownFields() // a setting that is passed over would be one that does not hold
+	return d
+}
+
+// emptied says whether all that d has read was decoded.
+func emptied(d *json.Decoder) bool {
+	n, _ := d.Buffered().Read(make([]byte, 1)) // of memory, which has no errors
+	return n == 0
 }
 
 // linkError says why nothing more can be read of the parent.

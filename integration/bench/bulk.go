@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/fairway-network/fairway/speaker"
@@ -237,7 +238,7 @@ func startReceiver(ctx context.Context, tor int, dir string) (receiver, error) {
 		stop()
 		return receiver{}, err
 	}
-	return receiver{v, func() { _ = v.conn.Close(); stop() }}, nil
+	return receiver{v, sync.OnceFunc(func() { _ = v.conn.Close(); stop() })}, nil
 }
 
 // has is the number of prefixes in the router's table, and whether the session is up.

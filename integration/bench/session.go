@@ -119,7 +119,8 @@ func (b *bench) tellWithThreeDaemons(ctx context.Context, node int, dir string) 
 	return t, nil
 }
 
-// weigh is one run, in bytes.
+// weigh is one run, in bytes. The router is gone by then: it is FRR, whose program and
+// libraries would count in part only for the daemons of a node that has it, too.
 func (b *bench) weigh(ctx context.Context, t teller) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
@@ -135,6 +136,7 @@ func (b *bench) weigh(ctx context.Context, t teller) (int64, error) {
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	}
+	m.receiver.stop()
 	_, proportional, err := memory(daemonsIn(m.node))
 	return proportional, err
 }

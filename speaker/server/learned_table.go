@@ -109,6 +109,9 @@ func (t *lessons) configure(peers map[netip.Addr]speaker.Peer, ranges map[string
 	for _, rg := range ranges {
 		t.ranges = append(t.ranges, rg)
 	}
+	if t.sinkless {
+		own = nil // there is nothing to keep them out of
+	}
 	changed, otherRules := t.own.set(own), false
 	for address, r := range t.teachers {
 		before := r.accept

@@ -126,7 +126,7 @@ func (s *Server) start(ctx context.Context, local speaker.Local, ends *endpoints
 	r := &run{
 		local: local, peers: make(map[netip.Addr]speaker.Peer), told: make(map[netip.Addr]*api.Peer),
 		ranges: make(map[string]speaker.Range), ceased: make(map[netip.Addr]bool),
-		bgp: gobgp.NewBgpServer(options...), ledger: l, guards: g, ends: ends, begun: time.Now(),
+		bgp: gobgp.NewBgpServer(options...), ledger: l, guards: g, thrift: s.thrift, ends: ends, begun: time.Now(),
 	}
 	if err := g.attach(r.bgp); err != nil {
 		return nil, errors.Join(err, ends.close())

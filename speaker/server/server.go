@@ -54,6 +54,7 @@ type Server struct {
 	// nothing.
 	later   bool
 	learned *learned
+	thrift  *thrift
 	failed  *failure // the last start in place of another, if it failed
 	// wish is all but the announcements of the last Set whose Local was not refused.
 	wish     speaker.Desired
@@ -74,6 +75,7 @@ type run struct {
 	bgp    *gobgp.BgpServer
 	ledger *ledger
 	guards *guards
+	thrift *thrift
 	ends   *endpoints
 	begun  time.Time
 	stop   context.CancelFunc // ends tend
@@ -92,7 +94,7 @@ var _ speaker.Speaker = (*Server)(nil)
 
 // New makes a speaker that does nothing until its first Set.
 func New(log *slog.Logger) *Server {
-	return &Server{log: log, limitRetry: limitRetry, turn: make(chan struct{}, 1), learned: newLearned(nil, log)}
+	return &Server{log: log, limitRetry: limitRetry, turn: make(chan struct{}, 1), learned: newLearned(nil, log), thrift: new(thrift)}
 }
 
 // acquire waits for the turn to change GoBGP, which release ends.

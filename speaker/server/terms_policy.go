@@ -6,10 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"runtime/debug"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/fairway-network/fairway/speaker"
 	api "github.com/osrg/gobgp/v3/api"
@@ -26,13 +24,6 @@ type exportPolicy struct {
 	now     *api.Policy // nil before the first
 	sets    map[string]*api.DefinedSet
 }
-
-const (
-	// wasteful is how many changes leave garbage behind that is worth a collection.
-	wasteful = 1000
-	// settleTime is how long GoBGP may take to be done with a change.
-	settleTime = 5 * time.Second
-)
 
 const anyNumber = "[0-9]+" // as a regular expression
 
@@ -235,8 +226,8 @@ func (r *run) setAnnouncements(ctx context.Context, a announcements, peers map[n
 	}
 	told := r.tellAhead(add, remove, want)
 	ctx = told.follow(ctx)
-	if len(add)+len(remove) >= wasteful {
-		defer time.AfterFunc(settleTime, debug.FreeOSMemory)
+	if len(add)+len(remove) >= many {
+		defer r.thrift.spend()()
 	}
 	return r.recall(told, errors.Join(r.publish(ctx), r.changeAll(ctx, add, want, told), r.changeAll(ctx, remove, want, told)))
 }
