@@ -63,17 +63,19 @@ func (r *run) unheardOf(p netip.Prefix, want map[netip.Prefix]*class) bool {
 // told nobody anything it gives nil.
 func (r *run) tellAhead(add, remove []netip.Prefix, want map[netip.Prefix]*class) *ahead {
 	type told struct {
+		courier *courier
 		errand
-		announced, withdrawn []netip.Prefix
+		delivery
 	}
 	var all []told
+	couriers := r.guards.couriers() // before the errands, so that none is run in a later session
 	for _, e := range r.ledger.errands(add, remove, want) {
-		c := r.guards.courier(e.router)
+		c := couriers[e.router]
 		if c == nil {
 			continue
 		}
-		if announced, withdrawn, begun := c.run(e); begun {
-			all = append(all, told{e, announced, withdrawn})
+		if d, begun := c.run(e); begun {
+			all = append(all, told{c, e, d})
 		}
 	}
 	if len(all) == 0 {
@@ -87,7 +89,12 @@ func (r *run) tellAhead(add, remove []netip.Prefix, want map[netip.Prefix]*class
 		a.was[p] = r.ledger.expect(p, nil)
 	}
 	for _, t := range all {
-		r.ledger.told(t.errand, t.announced, t.withdrawn)
+		enter := func() { r.ledger.told(t.errand, t.delivery) }
+		if len(t.rest) > 0 {
+			go t.courier.finish(t.delivery, enter)
+		} else {
+			enter()
+		}
 		a.routers = append(a.routers, t.router)
 	}
 	return a
@@ -170,22 +177,36 @@ func (l *ledger) enter(e *errand, s *session, p netip.Prefix, c *class) {
 	}
 }
 
-// told enters what a router was told ahead in a session, unless that has ended.
-func (l *ledger) told(e errand, announced, withdrawn []netip.Prefix) {
+// told enters what a router was told ahead in a session, unless that has ended. It comes
+// after expect, and after what came of it before GoBGP writes more in the session.
+func (l *ledger) told(e errand, d delivery) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := l.sessions[e.router]
 	if s == nil || !s.up || !s.since.Equal(e.since) {
 		return
 	}
-	for _, p := range withdrawn {
+	for _, p := range d.withdrawn {
 		l.wrote(s, p, false)
 	}
-	for _, p := range announced {
-		l.wrote(s, p, true)
-		delete(s.out[familyOf(p.Addr())].reworded, p)
+	for _, n := range d.announced {
+		l.wrote(s, n.prefix, true)
+		if o := s.out[familyOf(n.prefix.Addr())]; o.reworded[n.prefix] == n.words {
+			delete(o.reworded, n.prefix)
+		}
 	}
 	l.wake()
+}
+
+// couriers are those to all routers that there is a connection with.
+func (gs *guards) couriers() map[string]*courier {
+	gs.mu.Lock()
+	defer gs.mu.Unlock()
+	all := make(map[string]*courier, len(gs.on))
+	for router, g := range gs.on {
+		all[router] = g.out
+	}
+	return all
 }
 
 // courier is the one to a router, nil if there is none.

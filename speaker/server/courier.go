@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -27,6 +28,10 @@ const (
 // tell it once the paths have been through its tables, one message each. GoBGP's
 // message is kept back when it comes.
 //
+// GoBGP writes its messages in the order in which it is told of changes, and one for each. So
+// what it says of a prefix before it says what was said first is of before that: it was
+// queued then, or the router has asked for all again. It is kept back like what was said.
+//
 // What is said before GoBGP is in GoBGP's words: those of an UPDATE that it wrote over
 // this connection about another prefix. So a courier that has heard nothing yet runs
 // no errands, and none in other words than it has heard.
@@ -39,13 +44,26 @@ type courier struct {
 	mu       sync.Mutex // held until a message is written, however long that takes
 	begun    bool       // GoBGP has written an UPDATE
 	wordings []*wording
-	// told is what was said before GoBGP, which is still to say the same: in which words,
-	// with nil that the prefix is withdrawn.
-	told map[netip.Prefix]*wording
+	// told is what was said before GoBGP, which is still to say the same.
+	told map[netip.Prefix]*promise
 	// more is what was said later of some of them.
-	more  map[netip.Prefix][]*wording
-	since time.Time // of the last errand
+	more map[netip.Prefix][]*promise
+	// aloud are those of told of which the router is to hear GoBGP's last word: it has
+	// asked for all again after it was told.
+	aloud map[netip.Prefix]bool
 	timer *time.Timer
+
+	asked atomic.Bool                    // for all again, since the last UPDATE of GoBGP
+	kept  atomic.Pointer[[]netip.Prefix] // back, of the last UPDATE of GoBGP
+	// unreported says that the ledger does not know yet of what was written last of GoBGP's.
+	// What is told ahead would come before it there.
+	unreported atomic.Bool
+}
+
+// promise is what GoBGP is to say of some prefixes.
+type promise struct {
+	words *wording  // nil: they are withdrawn
+	said  time.Time // by the courier
 }
 
 // errand is what a router is to be told.
@@ -71,6 +89,10 @@ func newCourier(conn net.Conn, agreed func() *bgp.MarshallingOption) *courier {
 	return c
 }
 
+// refresh is for when the router asks for all again, before GoBGP knows: what GoBGP is
+// still to say is new to it then, too. It waits for nothing.
+func (c *courier) refresh() { c.asked.Store(true) }
+
 // write writes a message of GoBGP that is no UPDATE.
 func (c *courier) write(message []byte) error {
 	c.mu.Lock()
@@ -79,62 +101,90 @@ func (c *courier) write(message []byte) error {
 	return err
 }
 
-// update writes an UPDATE of GoBGP, unless the router has heard it already.
+// update writes what the router has not heard of an UPDATE of GoBGP, and is to hear.
 func (c *courier) update(message []byte) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	u, ok := dissect(message)
-	w := c.known(u)
-	if ok && c.heard(u, w) {
-		return nil
+	if !ok {
+		u = update{} // which is of no prefix
 	}
+	w := c.known(u)
+	if w == nil && !u.announced.empty() {
+		w = c.learn(message, u)
+	}
+	kept := c.keepBack(u, w)
+	c.kept.Store(&kept)
+	if len(kept) > 0 {
+		if message = u.without(kept); len(message) == 0 {
+			return nil
+		}
+	}
+	c.unreported.Store(true)
 	if _, err := c.conn.Write(message); err != nil {
 		return err
 	}
 	c.begun = true
-	if ok && w == nil && !u.announced.empty() {
-		c.learn(message, u)
+	return nil
+}
+
+// keptBack are the prefixes of GoBGP's last UPDATE that were not written. The goroutine that
+// wrote that may call it, and reported when the ledger has the others.
+func (c *courier) keptBack() []netip.Prefix {
+	if kept := c.kept.Load(); kept != nil {
+		return *kept
 	}
 	return nil
 }
 
-// heard says whether all of an UPDATE was said before, and awaits it no longer.
-func (c *courier) heard(u update, w *wording) bool {
+func (c *courier) reported() { c.unreported.Store(false) }
+
+// keepBack gives the prefixes of an UPDATE that the router is not to hear of in it.
+func (c *courier) keepBack(u update, w *wording) (kept []netip.Prefix) {
+	asked := c.asked.Swap(false)
 	if len(c.told) == 0 {
-		return false
+		return nil
 	}
-	all, any := true, false
+	if asked {
+		c.aloud = make(map[netip.Prefix]bool, len(c.told))
+		for p := range c.told {
+			c.aloud[p] = true
+		}
+	}
 	for p := range u.announced.all() {
-		all, any = c.awaited(p, w) && w != nil && all, true
+		if c.keeps(p, func(next *promise) bool { return next.words.puts(u.words, w) }) {
+			kept = append(kept, p)
+		}
 	}
 	for p := range u.withdrawn.all() {
-		all, any = c.awaited(p, nil) && all, true
+		if c.keeps(p, func(next *promise) bool { return next.words == nil }) {
+			kept = append(kept, p)
+		}
 	}
 	if len(c.told) == 0 {
-		c.told, c.more = nil, nil // maps keep their size
+		c.told, c.more, c.aloud = nil, nil, nil // maps keep their size
 	}
-	return all && any
+	return kept
 }
 
-// awaited says whether GoBGP is to say this of a prefix: next, or later, where it has
-// passed over what comes between. What it says else is news, and so is all after it.
-func (c *courier) awaited(p netip.Prefix, w *wording) bool {
+// keeps says whether what GoBGP says of a prefix is kept back, where fulfils says whether it
+// is what was promised. It is then awaited no longer.
+func (c *courier) keeps(p netip.Prefix, fulfils func(*promise) bool) bool {
 	next, is := c.told[p]
-	if !is {
+	switch more := c.more[p]; {
+	case !is:
 		return false
+	case !fulfils(next): // it is of before
+		return true
+	case len(more) > 0:
+		c.told[p], c.more[p] = more[0], more[1:]
+		return true
 	}
-	all := append([]*wording{next}, c.more[p]...)
-	rest := all[slices.Index(all, w)+1:]
-	if len(rest) == len(all) || len(rest) == 0 {
-		delete(c.told, p)
-		delete(c.more, p)
-		return len(rest) == 0
-	}
-	c.told[p] = rest[0]
-	if delete(c.more, p); len(rest) > 1 {
-		c.more[p] = rest[1:]
-	}
-	return true
+	aloud := c.aloud[p]
+	delete(c.told, p)
+	delete(c.more, p)
+	delete(c.aloud, p)
+	return !aloud
 }
 
 // known is the wording of an UPDATE, nil for one that is new.
@@ -153,30 +203,66 @@ func (c *courier) learns() bool {
 		!bgp.IsAddPathEnabled(false, bgp.RF_IPv4_UC, options) && !bgp.IsAddPathEnabled(false, bgp.RF_IPv6_UC, options)
 }
 
-// learn remembers the words of an UPDATE.
-func (c *courier) learn(message []byte, u update) {
+// learn remembers the words of an UPDATE, nil if they are of no use.
+func (c *courier) learn(message []byte, u update) *wording {
 	if !c.learns() {
-		return
+		return nil
 	}
 	m, err := bgp.ParseBGPMessage(message, c.agreed())
 	if err != nil {
-		return // of no use then
+		return nil // of no use then
 	}
 	if len(c.wordings) == maxWordings {
 		c.wordings = slices.Delete(c.wordings, 0, 1)
 	}
-	c.wordings = append(c.wordings, newWording(u, variantIn(m.Body.(*bgp.BGPUpdate).PathAttributes)))
+	w := newWording(u, variantIn(m.Body.(*bgp.BGPUpdate).PathAttributes))
+	c.wordings = append(c.wordings, w)
+	return w
 }
 
-// run says to the router what it can of an errand. It gives what was said whole; begun
-// tells that something was said at all. It does not wait for a router that does not read:
-// the rest is written when that does.
-func (c *courier) run(e errand) (announced, withdrawn []netip.Prefix, begun bool) {
+// delivery is what a router was told on an errand.
+type delivery struct {
+	announced []notice
+	withdrawn []netip.Prefix
+	// rest is what the kernel did not take. The courier does nothing else until finish
+	// was called.
+	rest []byte
+}
+
+// run says to the router what it can of an errand; begun tells that something was said. It
+// does not wait for a router that does not read: finish writes the rest.
+func (c *courier) run(e errand) (d delivery, begun bool) {
 	if !c.mu.TryLock() {
-		return nil, nil, false
+		return d, false
 	}
+	out, told := c.pack(e, &d)
+	n := 0
+	if c.begun && !c.unreported.Load() && len(out) > 0 {
+		n = writeNow(c.conn, out)
+	}
+	if n == 0 {
+		c.mu.Unlock()
+		return delivery{}, false
+	}
+	c.await(told)
+	if d.rest = out[n:]; len(d.rest) == 0 {
+		c.mu.Unlock()
+	}
+	return d, true
+}
+
+// pack puts what can be said of an errand into messages and into d, and gives what GoBGP
+// is to say then.
+func (c *courier) pack(e errand, d *delivery) ([]byte, map[netip.Prefix]*promise) {
 	var out parcel
-	told := make(map[netip.Prefix]*wording, len(e.announced)+len(e.withdrawn))
+	told := make(map[netip.Prefix]*promise, len(e.announced)+len(e.withdrawn))
+	promises, now := make(map[*wording]*promise), time.Now()
+	promised := func(w *wording) *promise {
+		if promises[w] == nil {
+			promises[w] = &promise{w, now}
+		}
+		return promises[w]
+	}
 	for _, n := range e.announced {
 		w := c.wordingFor(n)
 		if w == nil || len(c.more[n.prefix]) == mostAwaited {
@@ -184,32 +270,17 @@ func (c *courier) run(e errand) (announced, withdrawn []netip.Prefix, begun bool
 			continue
 		}
 		out.announce(n.prefix, w)
-		told[n.prefix] = w
-		announced = append(announced, n.prefix)
+		told[n.prefix] = promised(w)
+		d.announced = append(d.announced, n)
 	}
 	for _, p := range e.withdrawn { // which others may stand in for
 		if e.whole && len(c.more[p]) < mostAwaited {
 			out.withdraw(p)
-			told[p] = nil
-			withdrawn = append(withdrawn, p)
+			told[p] = promised(nil)
+			d.withdrawn = append(d.withdrawn, p)
 		}
 	}
-	messages := out.end()
-	n := 0
-	if c.begun && len(messages) > 0 {
-		n = writeNow(c.conn, messages)
-	}
-	if n == 0 {
-		c.mu.Unlock()
-		return nil, nil, false
-	}
-	c.await(told)
-	if n < len(messages) {
-		go c.finish(messages[n:])
-		return nil, nil, true
-	}
-	c.mu.Unlock()
-	return announced, withdrawn, true
+	return out.end(), told
 }
 
 // knows says whether all notices could be told, or never will be.
@@ -238,23 +309,25 @@ func (c *courier) hopIs(asked, written netip.Addr) bool {
 	return asked.IsValid() || !c.self.IsLinkLocalUnicast() || written.IsLinkLocalUnicast()
 }
 
-// finish writes the rest of a message, and lets others write then. Without the rest the
-// connection is of no more use.
-func (c *courier) finish(rest []byte) {
+// finish writes the rest of a delivery, calls told then, and lets others write. Without
+// the rest the connection is of no more use.
+func (c *courier) finish(d delivery, told func()) {
 	defer c.mu.Unlock()
 	err := c.conn.SetWriteDeadline(time.Now().Add(unreadTime))
 	if err == nil {
-		_, err = c.conn.Write(rest)
+		_, err = c.conn.Write(d.rest)
 	}
 	if err != nil {
 		_ = c.conn.Close() // GoBGP finds out when it reads
+		return
 	}
+	told()
 }
 
 // await has GoBGP's messages kept back that say what was told.
-func (c *courier) await(told map[netip.Prefix]*wording) {
+func (c *courier) await(told map[netip.Prefix]*promise) {
 	if c.told == nil {
-		c.told, c.more = told, make(map[netip.Prefix][]*wording)
+		c.told, c.more = told, make(map[netip.Prefix][]*promise)
 		told = nil
 	}
 	for p, w := range told {
@@ -264,7 +337,6 @@ func (c *courier) await(told map[netip.Prefix]*wording) {
 			c.told[p] = w
 		}
 	}
-	c.since = time.Now()
 	if c.timer == nil {
 		c.timer = time.AfterFunc(confirmTime, c.confirm)
 	}
@@ -275,21 +347,28 @@ func (c *courier) await(told map[netip.Prefix]*wording) {
 func (c *courier) confirm() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	switch age := time.Since(c.since); {
-	case len(c.told) == 0:
+	if len(c.told) == 0 {
 		c.timer = nil
-	case age < confirmTime:
-		c.timer.Reset(confirmTime - age)
-	default:
-		_ = c.conn.Close() // GoBGP finds out when it reads
+		return
 	}
+	oldest := time.Now()
+	for _, next := range c.told {
+		if next.said.Before(oldest) {
+			oldest = next.said
+		}
+	}
+	if age := time.Since(oldest); age < confirmTime {
+		c.timer.Reset(confirmTime - age)
+		return
+	}
+	_ = c.conn.Close() // GoBGP finds out when it reads
 }
 
 // rest is for when the connection has ended: nothing is awaited any more.
 func (c *courier) rest() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.told, c.more, c.wordings = nil, nil, nil
+	c.told, c.more, c.aloud, c.wordings = nil, nil, nil, nil
 	if c.timer != nil {
 		c.timer.Stop()
 	}

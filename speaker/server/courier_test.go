@@ -117,92 +117,149 @@ func newTestCourier() (*courier, *said) {
 	return newCourier(conn, func() *bgp.MarshallingOption { return nil }), conn
 }
 
-// Whatever changes, and whenever GoBGP gets to it: in the end a router holds what GoBGP
-// told, and a prefix that stays is never withdrawn in between.
+// gobgpWrites writes a message as GoBGP does, and reports it.
+func gobgpWrites(c *courier, message []byte) error {
+	err := c.update(message)
+	c.reported()
+	return err
+}
+
+// play is a courier and its router, the changes that GoBGP has not written yet, and what it
+// was to say in the end.
+type play struct {
+	*testing.T
+	random  *rand.Rand
+	courier *courier
+	wire    *said
+	router  *listener
+	want    map[netip.Prefix]uint32 // the community of each; 0 is not announced
+	queue   []line
+	late    map[netip.Prefix]int // how much is queued that was not said ahead
+}
+
+// line is what GoBGP says of some prefixes.
+type line struct {
+	messages [][]byte
+	prefix   netip.Prefix // that changes, and whether it does the long way
+	late     bool
+}
+
+func newPlay(t *testing.T, random *rand.Rand) *play {
+	c, conn := newTestCourier()
+	return &play{T: t, random: random, courier: c, wire: conn, router: &listener{holds: make(map[netip.Prefix]variant)},
+		want: make(map[netip.Prefix]uint32), late: make(map[netip.Prefix]int)}
+}
+
+// change makes some prefixes something else, and runs the errand of it.
+func (y *play) change() {
+	y.Helper()
+	next := maps.Clone(y.want)
+	e := errand{whole: len(y.late) == 0}
+	var changed []netip.Prefix
+	for _, p := range bothFamilies(6) {
+		if next[p] = y.other(y.want[p]); next[p] == y.want[p] {
+			continue
+		}
+		changed = append(changed, p)
+		switch {
+		case y.late[p] > 0:
+			e.whole = false
+		case next[p] != 0:
+			e.announced = append(e.announced, notice{p, wordsOf(p, next[p])})
+		default:
+			e.withdrawn = append(e.withdrawn, p)
+		}
+	}
+	d, _ := y.courier.run(e)
+	y.hear(func(p netip.Prefix) bool { return y.want[p] != 0 && next[p] != 0 && y.late[p] == 0 })
+	for _, p := range changed {
+		ahead := slices.Contains(d.withdrawn, p) || slices.ContainsFunc(d.announced, func(n notice) bool { return n.prefix == p })
+		if !ahead {
+			y.late[p]++
+		}
+		y.queue = append(y.queue, line{[][]byte{saidOf(y, p, next[p])}, p, !ahead})
+	}
+	y.want = next
+}
+
+// other is what something that is so may become.
+func (y *play) other(community uint32) uint32 {
+	switch y.random.IntN(6) {
+	case 0, 1:
+		return 1 + y.random.Uint32N(2)
+	case 2:
+		return 0
+	}
+	return community
+}
+
+// refresh has the router ask for all again.
+func (y *play) refresh() {
+	y.courier.refresh()
+	all := line{}
+	for p, community := range y.want {
+		if community != 0 {
+			all.messages = append(all.messages, saidOf(y, p, community))
+		}
+	}
+	y.queue = append(y.queue, all)
+}
+
+// follow has GoBGP write some of what it has to say. Nothing that is wanted, and of which
+// all was said ahead, is something else meanwhile.
+func (y *play) follow(n int) {
+	y.Helper()
+	for _, now := range y.queue[:min(n, len(y.queue))] {
+		for _, m := range now.messages {
+			must(y.T, gobgpWrites(y.courier, m))
+		}
+		if now.late {
+			if y.late[now.prefix]--; y.late[now.prefix] == 0 {
+				delete(y.late, now.prefix)
+			}
+		}
+		y.hear(func(netip.Prefix) bool { return false })
+	}
+	y.queue = y.queue[min(n, len(y.queue)):]
+	for p, community := range y.want {
+		got, has := y.router.holds[p]
+		if y.late[p] == 0 && (has != (community != 0) || has && !wordsOf(p, community).is(got, y.courier.self)) {
+			y.Fatalf("the router was told of %s with %d, and then %v %v", p, community, has, got)
+		}
+	}
+}
+
+// hear has the router read. It is not to be told that what stays is withdrawn.
+func (y *play) hear(stays func(netip.Prefix) bool) {
+	y.Helper()
+	_, changes := y.router.hear(y, y.wire.wrote.Bytes())
+	y.wire.wrote.Reset()
+	for _, change := range changes {
+		if p := netip.MustParsePrefix(change[1:]); change[0] == '-' && stays(p) {
+			y.Fatalf("%s was withdrawn and stays: %q", p, changes)
+		}
+	}
+}
+
+// Whatever changes, and whenever GoBGP gets to it: a router holds what it was told ahead
+// until something else is said ahead, and in the end what GoBGP told. A prefix that stays is
+// never withdrawn in between.
 func TestCourierAgainstOracle(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 1))
 	for range 200 {
-		c, conn := newTestCourier()
-		router := &listener{holds: make(map[netip.Prefix]variant)}
-		want := make(map[netip.Prefix]uint32)
-		var queue [][]byte // of GoBGP
-		queued := make(map[netip.Prefix]int)
-		late := make(map[netip.Prefix]bool) // something is queued of it that was not said ahead
-		order := []netip.Prefix{}
-		hear := func(stay map[netip.Prefix]bool) {
-			_, changes := router.hear(t, conn.wrote.Bytes())
-			conn.wrote.Reset()
-			for _, change := range changes {
-				if p := netip.MustParsePrefix(change[1:]); change[0] == '-' && stay[p] {
-					t.Fatalf("%s was withdrawn and stays: %q", p, changes)
-				}
-			}
-		}
-		follow := func(n int) {
-			for range min(n, len(queue)) {
-				must(t, c.update(queue[0]))
-				if queued[order[0]]--; queued[order[0]] == 0 {
-					delete(late, order[0])
-				}
-				queue, order = queue[1:], order[1:]
-			}
-		}
-		stay := make(map[netip.Prefix]bool)
+		y := newPlay(t, random)
 		for range 30 {
-			e := errand{whole: len(late) == 0}
-			next := maps.Clone(want)
-			for _, p := range bothFamilies(6) {
-				switch random.IntN(6) {
-				case 0, 1:
-					next[p] = 1 + random.Uint32N(2)
-				case 2:
-					delete(next, p)
-				}
+			if random.IntN(4) == 0 {
+				y.refresh()
 			}
-			var ahead []netip.Prefix
-			for _, p := range bothFamilies(6) {
-				if next[p] == want[p] {
-					continue
-				}
-				ahead = append(ahead, p)
-				switch {
-				case late[p]:
-					e.whole = false
-				case next[p] != 0:
-					e.announced = append(e.announced, notice{p, wordsOf(p, next[p])})
-				default:
-					e.withdrawn = append(e.withdrawn, p)
-				}
-			}
-			for p := range want {
-				stay[p] = next[p] != 0 && !late[p]
-			}
-			announced, withdrawn, _ := c.run(e)
-			hear(stay)
-			for _, p := range ahead {
-				if !slices.Contains(announced, p) && !slices.Contains(withdrawn, p) {
-					late[p] = true
-				}
-			}
-			for _, p := range ahead {
-				queue, order = append(queue, saidOf(t, p, next[p])), append(order, p)
-				queued[p]++
-			}
-			want = next
-			follow(random.IntN(len(queue) + 2))
-			hear(nil)
+			y.change()
+			y.follow(random.IntN(len(y.queue) + 2))
 		}
-		follow(len(queue))
-		hear(nil)
-		if len(router.holds) != len(want) || len(c.told) != 0 {
-			t.Fatalf("the router holds %v, GoBGP told %v; %d prefixes are awaited", router.holds, want, len(c.told))
-		}
-		for p, community := range want {
-			if got, words := router.holds[p], wordsOf(p, community); !words.is(got, c.self) {
-				t.Fatalf("%s is %v, want %v", p, got, words)
-			}
+		y.follow(len(y.queue))
+		if len(y.courier.told) != 0 {
+			t.Fatalf("%d prefixes are awaited", len(y.courier.told))
 		}
 	}
 }
@@ -218,35 +275,93 @@ func TestCourierRunsAhead(t *testing.T) {
 	for _, p := range all {
 		e.announced = append(e.announced, notice{p, wordsOf(p, 7)})
 	}
-	if _, _, begun := c.run(e); begun {
+	if _, begun := c.run(e); begun {
 		t.Error("something was said before GoBGP had said anything")
 	}
-	must(t, c.update(saidOf(t, all[0], 7)))
-	must(t, c.update(saidOf(t, all[len(all)-1], 7)))
+	must(t, gobgpWrites(c, saidOf(t, all[0], 7)))
+	must(t, gobgpWrites(c, saidOf(t, all[len(all)-1], 7)))
 	conn.wrote.Reset()
-	if announced, _, begun := c.run(e); !begun || len(announced) != len(all) {
-		t.Fatalf("%d of %d were announced", len(announced), len(all))
+	if d, begun := c.run(e); !begun || len(d.announced) != len(all) {
+		t.Fatalf("%d of %d were announced", len(d.announced), len(all))
 	}
 	if messages, _ := router.hear(t, conn.wrote.Bytes()); messages > 12 || len(router.holds) != len(all) {
 		t.Errorf("%d messages for %d prefixes, want 12 for %d", messages, len(router.holds), len(all))
 	}
 	conn.wrote.Reset()
 	for _, p := range all {
-		must(t, c.update(saidOf(t, p, 7)))
+		must(t, gobgpWrites(c, saidOf(t, p, 7)))
 	}
 	if conn.wrote.Len() > 0 || c.told != nil {
 		t.Errorf("%d bytes were written again, %d prefixes are awaited", conn.wrote.Len(), len(c.told))
 	}
-	must(t, c.update(saidOf(t, all[0], 7)))
+	must(t, gobgpWrites(c, saidOf(t, all[0], 7)))
 	if !bytes.Equal(conn.wrote.Bytes(), saidOf(t, all[0], 7)) {
 		t.Error("what GoBGP said once more was kept back")
 	}
 	conn.wrote.Reset()
-	if _, withdrawn, _ := c.run(errand{withdrawn: all, whole: true}); len(withdrawn) != len(all) {
-		t.Errorf("%d of %d were withdrawn", len(withdrawn), len(all))
+	if d, _ := c.run(errand{withdrawn: all, whole: true}); len(d.withdrawn) != len(all) {
+		t.Errorf("%d of %d were withdrawn", len(d.withdrawn), len(all))
 	}
 	if messages, _ := router.hear(t, conn.wrote.Bytes()); messages > 12 || len(router.holds) != 0 {
 		t.Errorf("%d messages, %d prefixes are left", messages, len(router.holds))
+	}
+}
+
+// What GoBGP had to say of a prefix before it says what was said ahead is of before: the
+// router hears of the other prefixes of that message alone.
+func TestCourierKeepsBackWhatIsOfBefore(t *testing.T) {
+	c, conn := newTestCourier()
+	gone, stays := netip.MustParsePrefix("10.0.0.0/26"), netip.MustParsePrefix("10.1.0.0/26")
+	must(t, gobgpWrites(c, saidOf(t, gone, 1)))
+	conn.wrote.Reset()
+	u, _ := dissect(saidOf(t, gone, 1))
+	w := newWording(u, variant{})
+	var both parcel
+	both.announce(gone, w)
+	both.announce(stays, w)
+	if _, begun := c.run(errand{withdrawn: []netip.Prefix{gone}, whole: true}); !begun {
+		t.Fatal("nothing was withdrawn")
+	}
+	must(t, gobgpWrites(c, both.end()))
+	if kept := c.keptBack(); !slices.Equal(kept, []netip.Prefix{gone}) {
+		t.Errorf("%v were kept back", kept)
+	}
+	must(t, gobgpWrites(c, saidOf(t, gone, 0)))
+	if _, changes := (&listener{make(map[netip.Prefix]variant)}).hear(t, conn.wrote.Bytes()); !slices.Equal(changes, []string{"-10.0.0.0/26", "+10.1.0.0/26"}) {
+		t.Errorf("said %q", changes)
+	}
+}
+
+// A router that asks for all again hears once more of what it was told ahead before: it may
+// have let go of it since.
+func TestCourierRepeatsWhatIsAskedFor(t *testing.T) {
+	c, conn := newTestCourier()
+	first, second := netip.MustParsePrefix("10.0.0.0/26"), netip.MustParsePrefix("10.1.0.0/26")
+	must(t, gobgpWrites(c, saidOf(t, first, 1)))
+	if _, begun := c.run(errand{announced: []notice{{second, wordsOf(second, 1)}}, whole: true}); !begun {
+		t.Fatal("nothing was announced")
+	}
+	conn.wrote.Reset()
+	c.refresh()
+	must(t, gobgpWrites(c, saidOf(t, first, 1))) // before GoBGP has the second
+	must(t, gobgpWrites(c, saidOf(t, second, 1)))
+	if _, changes := (&listener{make(map[netip.Prefix]variant)}).hear(t, conn.wrote.Bytes()); !slices.Equal(changes, []string{"+10.0.0.0/26", "+10.1.0.0/26"}) {
+		t.Errorf("said %q", changes)
+	}
+}
+
+// Nothing is told ahead between a message of GoBGP and its report: the ledger would take
+// them the wrong way round.
+func TestCourierWaitsForReport(t *testing.T) {
+	c, _ := newTestCourier()
+	p := netip.MustParsePrefix("10.0.0.0/26")
+	must(t, c.update(saidOf(t, p, 1)))
+	if _, begun := c.run(errand{withdrawn: []netip.Prefix{p}, whole: true}); begun {
+		t.Error("something was told before the report")
+	}
+	c.reported()
+	if _, begun := c.run(errand{withdrawn: []netip.Prefix{p}, whole: true}); !begun {
+		t.Error("nothing was told after the report")
 	}
 }
 
@@ -255,12 +370,12 @@ func TestCourierRunsAhead(t *testing.T) {
 func TestCourierWithdrawsLast(t *testing.T) {
 	c, conn := newTestCourier()
 	old, unheardOf := netip.MustParsePrefix("10.0.0.0/26"), netip.MustParsePrefix("10.0.0.0/25")
-	must(t, c.update(saidOf(t, old, 1)))
+	must(t, gobgpWrites(c, saidOf(t, old, 1)))
 	conn.wrote.Reset()
-	if _, _, begun := c.run(errand{announced: []notice{{unheardOf, wordsOf(unheardOf, 2)}}, withdrawn: []netip.Prefix{old}, whole: true}); begun {
+	if _, begun := c.run(errand{announced: []notice{{unheardOf, wordsOf(unheardOf, 2)}}, withdrawn: []netip.Prefix{old}, whole: true}); begun {
 		t.Errorf("said %x without words for %s", conn.wrote.Bytes(), unheardOf)
 	}
-	if _, _, begun := c.run(errand{announced: []notice{{unheardOf, wordsOf(unheardOf, 1)}}, withdrawn: []netip.Prefix{old}}); !begun {
+	if _, begun := c.run(errand{announced: []notice{{unheardOf, wordsOf(unheardOf, 1)}}, withdrawn: []netip.Prefix{old}}); !begun {
 		t.Error("nothing was announced")
 	}
 	if _, changes := (&listener{make(map[netip.Prefix]variant)}).hear(t, conn.wrote.Bytes()); !slices.Equal(changes, []string{"+10.0.0.0/25"}) {
@@ -285,20 +400,22 @@ func TestCourierDoesNotWait(t *testing.T) {
 	c := newCourier(near, func() *bgp.MarshallingOption { return nil })
 	c.self = netip.MustParseAddr("192.0.2.2")
 	p := netip.MustParsePrefix("10.0.0.0/26")
-	must(t, c.update(saidOf(t, p, 1)))
+	must(t, gobgpWrites(c, saidOf(t, p, 1)))
 	e := errand{whole: true}
 	for _, p := range manyPrefixes(200_000) {
 		e.announced = append(e.announced, notice{p, wordsOf(p, 1)})
 	}
-	announced, _, begun := c.run(e)
-	if !begun || len(announced) != 0 {
-		t.Fatalf("begun %v, %d announced to a router that does not read", begun, len(announced))
+	d, begun := c.run(e)
+	if !begun || len(d.rest) == 0 {
+		t.Fatalf("begun %v, %d octets left for a router that does not read", begun, len(d.rest))
 	}
-	if _, _, begun := c.run(e); begun {
+	told := make(chan struct{})
+	go c.finish(d, func() { close(told) })
+	if _, begun := c.run(e); begun {
 		t.Error("something was said in the middle of a message")
 	}
 	followed := make(chan error, 1)
-	go func() { followed <- c.update(saidOf(t, e.announced[0].prefix, 1)) }()
+	go func() { followed <- gobgpWrites(c, saidOf(t, e.announced[0].prefix, 1)) }()
 	router := &listener{holds: make(map[netip.Prefix]variant)}
 	must(t, far.SetReadDeadline(time.Now().Add(soon)))
 	for len(router.holds) < len(e.announced)+1 {
@@ -306,6 +423,7 @@ func TestCourierDoesNotWait(t *testing.T) {
 			router.holds[prefixOf(n)] = variant{}
 		}
 	}
+	<-told
 	must(t, <-followed)
 }
 
@@ -319,15 +437,15 @@ func TestCourierIsConfirmed(t *testing.T) {
 			c := newCourier(near, func() *bgp.MarshallingOption { return nil })
 			c.self = netip.MustParseAddr("192.0.2.2")
 			first, second := netip.MustParsePrefix("10.0.0.0/26"), netip.MustParsePrefix("10.1.0.0/26")
-			must(t, c.update(saidOf(t, first, 1)))
-			if _, _, begun := c.run(errand{announced: []notice{{second, wordsOf(second, 1)}}, whole: true}); !begun {
+			must(t, gobgpWrites(c, saidOf(t, first, 1)))
+			if _, begun := c.run(errand{announced: []notice{{second, wordsOf(second, 1)}}, whole: true}); !begun {
 				t.Fatal("nothing was announced")
 			}
 			if confirmed {
-				must(t, c.update(saidOf(t, second, 1)))
+				must(t, gobgpWrites(c, saidOf(t, second, 1)))
 			}
 			time.Sleep(2 * confirmTime)
-			err := c.update(saidOf(t, first, 0))
+			err := gobgpWrites(c, saidOf(t, first, 0))
 			if ended := err != nil; ended == confirmed {
 				t.Errorf("the session ended: %v, and GoBGP had said the same: %v", err, confirmed)
 			}

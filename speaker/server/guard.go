@@ -122,6 +122,8 @@ func (g *guard) hear(message []byte) {
 		if g.opening.extended && offers(message, offersExtended) {
 			g.most = mostExtended
 		}
+	case message[18] == bgp.BGP_MSG_ROUTE_REFRESH:
+		g.out.refresh()
 	case g.heard == established && message[18] == bgp.BGP_MSG_UPDATE && g.learner.tell != nil:
 		g.learner.tell(message[bgp.BGP_HEADER_LENGTH:], g.agreed())
 	}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,7 +19,7 @@ import (
 
 // tap is GoBGP's logger. It passes on what a network engineer wants to read,
 // with peers by their names, and enters in the ledger what GoBGP tells nowhere
-// else: each UPDATE after it was written to its peer, and why a session ended.
+// else: each UPDATE after it was written to its peer, as far as it was, and why a session ended.
 // GoBGP writes these lines in order for each peer, some with its locks held,
 // so nothing here may call back.
 type tap struct {
@@ -164,6 +165,12 @@ func (t tap) sentUpdate(f log.Fields) {
 				withdrawn = append(withdrawn, prefixOf(n))
 			}
 		}
+	}
+	if c := t.guards.courier(keyOf(f)); c != nil {
+		kept := c.keptBack()
+		isKept := func(p netip.Prefix) bool { return slices.Contains(kept, p) }
+		announced, withdrawn = slices.DeleteFunc(announced, isKept), slices.DeleteFunc(withdrawn, isKept)
+		defer c.reported()
 	}
 	t.ledger.update(keyOf(f), announced, withdrawn, attributes)
 	end := bgp.BGPUpdate{NLRI: nlri, WithdrawnRoutes: old, PathAttributes: attributes}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"iter"
 	"net/netip"
+	"slices"
 
 	"github.com/fairway-network/fairway/speaker"
 	"github.com/osrg/gobgp/v3/pkg/packet/bgp"
@@ -60,6 +61,29 @@ func (u update) family() speaker.Family {
 
 func (w words) equal(v words) bool {
 	return w.flags == v.flags && bytes.Equal(w.hop, v.hop) && bytes.Equal(w.before, v.before) && bytes.Equal(w.after, v.after)
+}
+
+// puts says whether an UPDATE in these words says what w does: in its very words, or in
+// such as are told apart by nobody. v is the wording that they are, nil if that is not known.
+func (w *wording) puts(in words, v *wording) bool {
+	return w != nil && (w == v || w.equal(in) || v != nil && w.family == v.family && w.variant == v.variant)
+}
+
+// without is an UPDATE without some of its prefixes, empty if none is left.
+func (u update) without(prefixes []netip.Prefix) []byte {
+	var out parcel
+	w := &wording{words: u.words}
+	for p := range u.announced.all() {
+		if !slices.Contains(prefixes, p) {
+			out.announce(p, w)
+		}
+	}
+	for p := range u.withdrawn.all() {
+		if !slices.Contains(prefixes, p) {
+			out.withdraw(p)
+		}
+	}
+	return out.end()
 }
 
 // dissect takes an UPDATE apart. It says no to one that is not well-formed, and to one

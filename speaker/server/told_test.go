@@ -1,0 +1,226 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/fairway-network/fairway/speaker"
+	"github.com/osrg/gobgp/v3/pkg/packet/bgp"
+)
+
+// A chronicler is a router that remembers what it was told of each prefix in a session, in
+// its order: the terms of it, or absent.
+type chronicler struct {
+	*raw
+	mu       sync.Mutex
+	conn     net.Conn // of the session
+	sessions int
+	told     map[netip.Prefix][]string // without repetitions
+}
+
+// The terms by which a chronicler tells announcements apart.
+const (
+	absent = "absent"
+	med    = "med"
+	tagged = "tagged"
+)
+
+func startChronicler(t *testing.T, address string) *chronicler {
+	t.Helper()
+	r := &chronicler{raw: newRaw(t, "tor", address)}
+	l, err := r.door.Listen(t.Context(), "tcp", netip.AddrPortFrom(r.peer.Address, r.peer.Port).String())
+	must(t, err)
+	t.Cleanup(func() { _ = l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go r.attend(conn)
+		}
+	}()
+	return r
+}
+
+// attend is one session.
+func (r *chronicler) attend(conn net.Conn) {
+	defer func() { _ = conn.Close() }()
+	open := bgp.NewBGPOpenMessage(routerASN, r.hold, "192.0.2.45", []bgp.OptionParameterInterface{
+		bgp.NewOptionParameterCapability([]bgp.ParameterCapabilityInterface{
+			bgp.NewCapMultiProtocol(bgp.RF_IPv4_UC), bgp.NewCapRouteRefresh(), bgp.NewCapFourOctetASNumber(routerASN)})})
+	for _, m := range []*bgp.BGPMessage{open, bgp.NewBGPKeepAliveMessage()} {
+		if _, err := readMessage(conn); err != nil || writeMessage(conn, m) != nil {
+			return
+		}
+	}
+	r.mu.Lock()
+	r.conn, r.told = conn, make(map[netip.Prefix][]string)
+	r.sessions++
+	r.mu.Unlock()
+	for {
+		m, err := readMessage(conn)
+		if err != nil {
+			return
+		}
+		if u, is := m.Body.(*bgp.BGPUpdate); is {
+			r.note(u)
+		}
+	}
+}
+
+func (r *chronicler) note(u *bgp.BGPUpdate) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	add := func(n bgp.AddrPrefixInterface, what string) {
+		if list := r.told[prefixOf(n)]; len(list) == 0 || list[len(list)-1] != what {
+			r.told[prefixOf(n)] = append(list, what)
+		}
+	}
+	words := ""
+	switch v := variantIn(u.PathAttributes); {
+	case v.med >= 0:
+		words = med
+	case v.communities != "":
+		words = tagged
+	}
+	for _, n := range u.NLRI {
+		add(n, words)
+	}
+	for _, n := range u.WithdrawnRoutes {
+		add(n, absent)
+	}
+}
+
+// holds says what the router has of a prefix.
+func (r *chronicler) holds(p netip.Prefix) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if list := r.told[p]; len(list) > 0 {
+		return list[len(list)-1]
+	}
+	return absent
+}
+
+// refresh asks for all again.
+func (r *chronicler) refresh(t *testing.T) {
+	t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	must(t, writeMessage(r.conn, bgp.NewBGPRouteRefreshMessage(bgp.AFI_IP, 0, bgp.SAFI_UNICAST)))
+}
+
+// A drama is a speaker, its router and what some prefixes were to be, one after the other.
+type drama struct {
+	*testing.T
+	random  *rand.Rand
+	server  *Server
+	router  *chronicler
+	moving  []netip.Prefix
+	desired speaker.Desired
+	still   []speaker.Announcement
+	was     map[netip.Prefix][]string
+	from    map[netip.Prefix]int // what the router had of it when its past was looked at last
+}
+
+func newDrama(t *testing.T, address string, still int) *drama {
+	t.Helper()
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	a := &drama{T: t, random: rand.New(rand.NewPCG(seed, 1)), router: startChronicler(t, address), server: newTestServer(t),
+		was: make(map[netip.Prefix][]string), from: make(map[netip.Prefix]int)}
+	for i := range 12 {
+		p := netip.MustParsePrefix(fmt.Sprintf("172.16.%d.0/26", i))
+		a.moving, a.was[p] = append(a.moving, p), []string{absent}
+	}
+	a.still = speaker.Plainly(manyPrefixes(still)...)
+	a.desired = speaker.Desired{Local: local(), Peers: []speaker.Peer{a.router.peer}, Announcements: a.still,
+		Terms: map[string]speaker.Terms{med: {"tor": {MED: number(7)}}, tagged: {"tor": {Communities: []speaker.Community{1<<16 | 7}}}}}
+	must(t, a.server.Set(t.Context(), a.desired))
+	comesUp(t, a.server, "tor")
+	must(t, a.server.Flush(within(t, soon), a.desired.Prefixes()))
+	return a
+}
+
+func (a *drama) now(p netip.Prefix) string { return a.was[p][len(a.was[p])-1] }
+
+// set changes some prefixes.
+func (a *drama) set() {
+	a.Helper()
+	a.desired.Announcements = slices.Clone(a.still)
+	for _, p := range a.moving {
+		next := a.now(p)
+		if a.random.IntN(3) == 0 {
+			next = []string{absent, absent, "", med, tagged}[a.random.IntN(5)]
+		}
+		if next != a.now(p) {
+			a.was[p] = append(a.was[p], next)
+		}
+		if next != absent {
+			a.desired.Announcements = append(a.desired.Announcements, speaker.Announcement{Prefix: p, Terms: next})
+		}
+	}
+	must(a.T, a.server.Set(a.Context(), a.desired))
+}
+
+// flush waits until the router was told, looks whether it was, and at all that it was told
+// since then: the same as was wanted, in the same order, although some may be left out.
+func (a *drama) flush() {
+	a.Helper()
+	must(a.T, a.server.Flush(within(a.T, soon), a.moving))
+	for _, p := range a.moving {
+		eventually(a.T, fmt.Sprintf("the router has %s as %q", p, a.now(p)), func() bool { return a.router.holds(p) == a.now(p) })
+	}
+	a.router.mu.Lock()
+	defer a.router.mu.Unlock()
+	for _, p := range a.moving {
+		at := a.from[p]
+		for _, told := range a.router.told[p] {
+			for at < len(a.was[p]) && a.was[p][at] != told {
+				at++
+			}
+		}
+		if at >= len(a.was[p]) {
+			a.Errorf("the router was told of %s %q, which was to be %q", p, a.router.told[p], a.was[p][a.from[p]:])
+		}
+		a.from[p] = len(a.was[p]) - 1
+		a.router.told[p] = []string{a.now(p)}
+	}
+}
+
+// Whatever is set, and whenever the router asks for all again: it is told of each prefix what
+// was wanted, in that order, and what was flushed stays.
+func TestToldInOrder(t *testing.T) {
+	t.Parallel()
+	a := newDrama(t, "127.0.3.77", 3000)
+	for n := range 150 {
+		if a.random.IntN(2) == 0 {
+			a.router.refresh(t)
+		}
+		wait, cancel := context.WithTimeout(t.Context(), time.Duration(a.random.IntN(3000))*time.Microsecond)
+		<-wait.Done() // anything may be under way then
+		cancel()
+		for range a.random.IntN(4) {
+			a.set()
+		}
+		if a.random.IntN(2) == 0 || n == 149 {
+			a.flush()
+		}
+	}
+	must(t, a.server.Flush(within(t, soon), a.desired.Prefixes()))
+	a.router.mu.Lock()
+	defer a.router.mu.Unlock()
+	for p := range maps.Keys(a.router.told) {
+		if !slices.ContainsFunc(a.still, func(s speaker.Announcement) bool { return s.Prefix == p }) && !slices.Contains(a.moving, p) {
+			t.Errorf("the router was told of %s, which was never wanted", p)
+		}
+	}
+}
