@@ -130,6 +130,9 @@ func (s *Server) set(ctx context.Context, d speaker.Desired, same func() bool) e
 		return err
 	}
 	defer s.release()
+	if err := ctx.Err(); err != nil { // another Set may have come after this one
+		return fmt.Errorf("the BGP speaker's settings were given up before their turn came: %w", err)
+	}
 	if s.closed.Load() {
 		return speaker.ErrClosed
 	}

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -222,5 +223,34 @@ func TestToldInOrder(t *testing.T) {
 		if !slices.ContainsFunc(a.still, func(s speaker.Announcement) bool { return s.Prefix == p }) && !slices.Contains(a.moving, p) {
 			t.Errorf("the router was told of %s, which was never wanted", p)
 		}
+	}
+}
+
+// A Set that nobody waits for any more changes nothing: another may have come after it.
+func TestSetThatIsGivenUp(t *testing.T) {
+	t.Parallel()
+	r := startChronicler(t, "127.0.3.78")
+	s := newTestServer(t)
+	stays := announce("10.1.0.0/26")
+	d := speaker.Desired{Local: local(), Peers: []speaker.Peer{r.peer}, Announcements: stays}
+	must(t, s.Set(t.Context(), d))
+	must(t, s.Flush(within(t, soon), d.Prefixes()))
+	over, end := context.WithCancel(t.Context())
+	end()
+	for i := range 20 {
+		d.Announcements = announce(fmt.Sprintf("10.2.%d.0/26", i))
+		if err := s.Set(over, d); !errors.Is(err, context.Canceled) {
+			t.Fatalf("Set: %v", err)
+		}
+	}
+	last := prefixes("10.3.0.0/26")[0] // comes after anything else
+	d.Announcements = append(slices.Clone(stays), speaker.Announcement{Prefix: last})
+	must(t, s.Set(t.Context(), d))
+	must(t, s.Flush(within(t, soon), d.Prefixes()))
+	eventually(t, "the router has the last one", func() bool { return r.holds(last) != absent })
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if want := map[netip.Prefix][]string{d.Prefixes()[0]: {""}, last: {""}}; !maps.EqualFunc(r.told, want, slices.Equal) {
+		t.Errorf("the router was told %q, want %q", r.told, want)
 	}
 }
