@@ -21,10 +21,9 @@ import (
 // its order: the terms of it, or absent.
 type chronicler struct {
 	*raw
-	mu       sync.Mutex
-	conn     net.Conn // of the session
-	sessions int
-	told     map[netip.Prefix][]string // without repetitions
+	mu   sync.Mutex
+	conn net.Conn                  // of the session
+	told map[netip.Prefix][]string // without repetitions
 }
 
 // The terms by which a chronicler tells announcements apart.
@@ -65,7 +64,6 @@ func (r *chronicler) attend(conn net.Conn) {
 	}
 	r.mu.Lock()
 	r.conn, r.told = conn, make(map[netip.Prefix][]string)
-	r.sessions++
 	r.mu.Unlock()
 	for {
 		m, err := readMessage(conn)
@@ -117,6 +115,13 @@ func (r *chronicler) refresh(t *testing.T) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	must(t, writeMessage(r.conn, bgp.NewBGPRouteRefreshMessage(bgp.AFI_IP, 0, bgp.SAFI_UNICAST)))
+}
+
+// lose ends the session, if there is one.
+func (r *chronicler) lose(*testing.T) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_ = r.conn.Close()
 }
 
 // A drama is a speaker, its router and what some prefixes were to be, one after the other.
@@ -197,25 +202,39 @@ func (a *drama) flush() {
 	}
 }
 
-// Whatever is set, and whenever the router asks for all again: it is told of each prefix what
-// was wanted, in that order, and what was flushed stays.
-func TestToldInOrder(t *testing.T) {
-	t.Parallel()
-	a := newDrama(t, "127.0.3.77", 3000)
-	for n := range 150 {
+// play has a number of acts, before which the router may do something.
+func (a *drama) play(acts int, does func(*testing.T)) {
+	a.Helper()
+	for range acts {
 		if a.random.IntN(2) == 0 {
-			a.router.refresh(t)
+			does(a.T)
 		}
-		wait, cancel := context.WithTimeout(t.Context(), time.Duration(a.random.IntN(3000))*time.Microsecond)
+		wait, cancel := context.WithTimeout(a.Context(), time.Duration(a.random.IntN(3000))*time.Microsecond)
 		<-wait.Done() // anything may be under way then
 		cancel()
 		for range a.random.IntN(4) {
 			a.set()
 		}
-		if a.random.IntN(2) == 0 || n == 149 {
+		if a.random.IntN(2) == 0 {
 			a.flush()
 		}
 	}
+	a.flush()
+}
+
+// The same holds over sessions that are lost, and begin with what is wanted then.
+func TestToldInOrderOverSessions(t *testing.T) {
+	t.Parallel()
+	a := newDrama(t, "127.0.3.79", 300)
+	a.play(4, a.router.lose)
+}
+
+// Whatever is set, and whenever the router asks for all again: it is told of each prefix what
+// was wanted, in that order, and what was flushed stays.
+func TestToldInOrder(t *testing.T) {
+	t.Parallel()
+	a := newDrama(t, "127.0.3.77", 3000)
+	a.play(150, a.router.refresh)
 	must(t, a.server.Flush(within(t, soon), a.desired.Prefixes()))
 	a.router.mu.Lock()
 	defer a.router.mu.Unlock()
