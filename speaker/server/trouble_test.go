@@ -116,7 +116,7 @@ func TestMisdeeds(t *testing.T) {
 	must(t, c.Set(t.Context(), d))
 	must(t, c.Flush(within(t, soon), d.Prefixes()))
 	before, pid := stateOf(t, c, "good"), c.pid()
-	host := 60
+	host := 100
 	for name, m := range misdeeds() {
 		host++
 		p := speaker.Peer{Name: name, Address: netip.MustParseAddr(fmt.Sprintf("127.0.0.%d", host)), ASN: routerASN,
