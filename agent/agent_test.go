@@ -412,6 +412,18 @@ func TestFullJournalDisk(t *testing.T) {
 	}
 }
 
+// claim claims what is lacking, for nobody.
+func (a *Agent) claim(ctx context.Context, lack pools.NoFreeError) error {
+	w, err := a.desk.claim(ctx, lack)
+	if err != nil {
+		return err
+	}
+	a.desk.mu.Lock()
+	defer a.desk.mu.Unlock()
+	a.desk.endWait(w)
+	return nil
+}
+
 // A block that was claimed for a request is not idle before that request had
 // its turn, however short idleAfter is.
 func TestClaimedBlockIsNotIdle(t *testing.T) {
@@ -420,7 +432,7 @@ func TestClaimedBlockIsNotIdle(t *testing.T) {
 	web := pool(t, "web", 4, "10.1.0.0/24")
 	web.IdleAfter = 0
 	a := h.start(settings(t, web))
-	if err := a.desk.claim(t.Context(), pools.NoFreeError{Pool: "web", Family: pools.IPv4}); err != nil {
+	if err := a.claim(t.Context(), pools.NoFreeError{Pool: "web", Family: pools.IPv4}); err != nil {
 		t.Fatal(err)
 	}
 	for range 3 {

@@ -312,7 +312,7 @@ func TestManyPoolsAndSomeBadOnes(t *testing.T) {
 	if a.misfits["mark"] == "" {
 		t.Error("looked at again without a reason")
 	}
-	if err := a.desk.claim(t.Context(), pools.NoFreeError{Pool: "p00", Family: pools.IPv4}); err != nil {
+	if err := a.claim(t.Context(), pools.NoFreeError{Pool: "p00", Family: pools.IPv4}); err != nil {
 		t.Fatal(err)
 	}
 	a.dropUnheld()

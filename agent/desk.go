@@ -38,6 +38,7 @@ type desk struct {
 	changes   int            // of the node that the loop knows of
 	timer     *time.Timer    // of the node
 	waiting   map[exchange.Lack]int
+	waiters   []*waiter             // who came first is first
 	withdrawn map[netip.Prefix]bool // of what the node parts with: peers were told
 	journal   *journal.Journal
 	compactAt int64 // size of the journal that calls for its rewriting
@@ -129,11 +130,13 @@ func (d *desk) leaseAtOnce(r pools.Request) (grant cni.Grant, done bool, err err
 
 // leaseInTurn serves r, whose turn it is, with all waiting that it takes.
 func (d *desk) leaseInTurn(ctx context.Context, r pools.Request) (cni.Grant, error) {
+	var waited *waiter
 	for {
-		rec, fresh, err := d.leaseNow(r)
+		rec, fresh, err := d.leaseNow(r, waited)
+		waited = nil
 		switch {
 		case errors.Is(err, pools.ErrNoFree):
-			if err := d.claim(ctx, d.lacks(r)...); err != nil {
+			if waited, err = d.claim(ctx, d.lacks(r)...); err != nil {
 				return cni.Grant{}, err
 			}
 			continue
@@ -159,10 +162,14 @@ func (d *desk) leaseInTurn(ctx context.Context, r pools.Request) (cni.Grant, err
 	}
 }
 
-// leaseNow makes the lease if the blocks held allow it.
-func (d *desk) leaseNow(r pools.Request) (rec pools.Record, fresh bool, err error) {
+// leaseNow makes the lease if the blocks held allow it, and ends the wait for it,
+// nil if there was none.
+func (d *desk) leaseNow(r pools.Request, waited *waiter) (rec pools.Record, fresh bool, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if waited != nil {
+		defer d.endWait(waited)
+	}
 	rec, fresh, err = d.propose(r)
 	if err == nil && fresh {
 		err = d.keep(rec)

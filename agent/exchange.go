@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/fairway-network/fairway/agent/cni"
@@ -44,6 +45,7 @@ func (d *desk) advance() {
 		d.changes = n
 		d.changed()
 	}
+	d.wake()
 	close(d.turned)
 	d.turned = make(chan struct{})
 }
@@ -82,36 +84,65 @@ func (d *desk) hangUp() {
 	d.calls.Wait()
 }
 
+// waiter is a lease that waits for blocks.
+type waiter struct {
+	lacks     []pools.NoFreeError
+	impatient bool          // it waits no longer for what nobody has to spare
+	woken     bool          // it is to look, and has not waited on since
+	look      chan struct{} // has room for one
+}
+
 // claim has the node get the blocks that lacks ask for, side by side. The first
-// one that can't be had makes the error.
-func (d *desk) claim(ctx context.Context, lacks ...pools.NoFreeError) error {
+// one that can't be had makes the error. Without one the caller ends the wait when it
+// has taken its addresses: until then others are not woken for these.
+func (d *desk) claim(ctx context.Context, lacks ...pools.NoFreeError) (*waiter, error) {
+	w := &waiter{lacks: lacks, look: make(chan struct{}, 1)}
+	d.mu.Lock()
+	d.waiters = append(d.waiters, w)
+	d.need(lacks, +1)
+	d.mu.Unlock()
+	err := d.await(ctx, w)
+	if err == nil {
+		return w, nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.endWait(w)
+	return nil, err
+}
+
+// endWait ends the wait of w, which has taken what it waited for or gives up: what is
+// left is for the others. The lock is held.
+func (d *desk) endWait(w *waiter) {
+	d.waiters = slices.DeleteFunc(d.waiters, func(o *waiter) bool { return o == w })
+	d.need(w.lacks, -1)
+}
+
+// await waits until the wait of w is over, and says how it ended.
+func (d *desk) await(ctx context.Context, w *waiter) error {
 	deadline := time.NewTimer(claimTime)
 	defer deadline.Stop()
 	patience := time.NewTimer(askTime)
 	defer patience.Stop()
-	defer d.need(lacks, -1)
-	d.need(lacks, +1)
 	for impatient := false; ; {
-		turned, err, over := d.claimed(lacks, impatient)
+		err, over := d.claimed(w, impatient)
 		if over {
 			return err
 		}
 		select {
-		case <-turned:
+		case <-w.look:
 		case <-patience.C:
 			impatient = true
 		case <-deadline.C:
-			return fmt.Errorf("claim a block of pool %q: %w", lacks[0].Pool, errors.Join(err, context.DeadlineExceeded))
+			return fmt.Errorf("claim a block of pool %q: %w", w.lacks[0].Pool, errors.Join(err, context.DeadlineExceeded))
 		case <-ctx.Done():
-			return fmt.Errorf("claim a block of pool %q: %w", lacks[0].Pool, errors.Join(context.Cause(ctx), err))
+			return fmt.Errorf("claim a block of pool %q: %w", w.lacks[0].Pool, errors.Join(context.Cause(ctx), err))
 		}
 	}
 }
 
-// need counts those who wait.
+// need counts those who wait, and goes on. The lock is held.
 func (d *desk) need(lacks []pools.NoFreeError, more int) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	for _, l := range lacks {
 		lack := lackOf(l)
 		if d.waiting[lack] += more; d.waiting[lack] == 0 {
@@ -128,27 +159,100 @@ func lackOf(e pools.NoFreeError) exchange.Lack {
 	return exchange.Lack{Pool: e.Pool, Family: e.Family, Want: e.Want}
 }
 
-// claimed says whether the wait for lacks is over, and how it ended; else why
-// it is not, and when to look again.
-func (d *desk) claimed(lacks []pools.NoFreeError, impatient bool) (turned <-chan struct{}, err error, over bool) {
+// prospect is how it stands with a lack.
+type prospect struct {
+	why   error // see exchange.Node.Why
+	wants bool  // see exchange.Node.Wants
+	free  int   // so many addresses are there
+	left  int   // so many of them nobody was woken for
+}
+
+// wake has those look whose wait is over. Where addresses are what they waited for
+// it is as many as there are: each of them advances when it ends its wait, and then
+// it is the turn of others. The lock is held.
+func (d *desk) wake() {
+	if len(d.waiters) == 0 {
+		return
+	}
+	news := false
+	prospects := make(map[exchange.Lack]*prospect, len(d.waiting))
+	for lack := range d.waiting {
+		p := &prospect{why: d.node.Why(lack), wants: d.node.Wants(lack)}
+		if !lack.Want.IsValid() {
+			p.free = d.ledger.Free(lack.Pool, lack.Family, d.now())
+		}
+		p.left = p.free
+		prospects[lack] = p
+		news = news || p.why != nil || !p.wants
+	}
+	if !news {
+		return
+	}
+	for _, w := range d.waiters {
+		if w.woken {
+			w.takes(prospects)
+		}
+	}
+	for _, w := range d.waiters {
+		if w.woken || !w.over(prospects) {
+			continue
+		}
+		w.takes(prospects)
+		w.woken = true
+		select {
+		case w.look <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// over says whether w has something to look at: what claimed ends a wait for, and
+// addresses that no other one is about to take.
+func (w *waiter) over(prospects map[exchange.Lack]*prospect) bool {
+	waits := false
+	for _, l := range w.lacks {
+		p := prospects[lackOf(l)]
+		if p.why != nil && (!p.wants || w.impatient) {
+			return true
+		}
+		waits = waits || p.wants || p.free > 0 && p.left <= 0
+	}
+	return !waits
+}
+
+// takes one address for each of the lacks of w.
+func (w *waiter) takes(prospects map[exchange.Lack]*prospect) {
+	for _, l := range w.lacks {
+		prospects[lackOf(l)].left--
+	}
+}
+
+// claimed says whether the wait of w is over, and how it ended; else why it is
+// not. It is to be asked again when w is told to look.
+func (d *desk) claimed(w *waiter, impatient bool) (err error, over bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	waits := false
-	for _, l := range lacks {
+	w.impatient = impatient
+	for _, l := range w.lacks {
 		lack := lackOf(l)
 		why := d.node.Why(lack)
 		wants := d.node.Wants(lack)
 		switch {
 		case why == nil:
 		case !wants, impatient && errors.Is(why, pools.ErrExhausted):
-			return nil, d.unavailable(l, why), true
+			return d.unavailable(l, why), true
 		case impatient: // the store does not answer, or not as it should
-			return nil, fmt.Errorf("%w: claim a block of pool %q: %w", cni.ErrTryAgain, l.Pool, why), true
+			return fmt.Errorf("%w: claim a block of pool %q: %w", cni.ErrTryAgain, l.Pool, why), true
 		}
 		err = errors.Join(err, why)
 		waits = waits || wants
 	}
-	return d.turned, err, !waits
+	if w.woken && waits {
+		w.woken = false
+		d.wake() // it leaves to others what was not all that it lacks
+	}
+	return err, !waits
 }
 
 // unavailable says to a person why there is no block. The lock is held.

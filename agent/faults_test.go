@@ -370,7 +370,7 @@ func TestClaimRightAfterTheReturn(t *testing.T) {
 			t.Errorf("lease in the block: %v", err)
 		}
 	}
-	if err := a.desk.claim(t.Context(), lack); err != nil {
+	if err := a.claim(t.Context(), lack); err != nil {
 		t.Fatal(err)
 	}
 	pass() // opens the door
@@ -379,7 +379,7 @@ func TestClaimRightAfterTheReturn(t *testing.T) {
 		t.Fatal(err)
 	}
 	claimed := make(chan error, 1)
-	claiming.claim = func() { go func() { claimed <- a.desk.claim(t.Context(), lack) }() }
+	claiming.claim = func() { go func() { claimed <- a.claim(t.Context(), lack) }() }
 	pass() // closes the idle block
 	pass() // returns it
 	if err := <-claimed; err != nil {

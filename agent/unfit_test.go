@@ -243,7 +243,7 @@ func TestPoolComesBackTooLate(t *testing.T) {
 		if n := len(a.desk.ledger.Blocks()); n != 1 {
 			t.Errorf("%d blocks held while one of them is being returned, want that of other", n)
 		}
-		go func() { claimed <- a.desk.claim(t.Context(), pools.NoFreeError{Pool: "web", Family: pools.IPv4}) }()
+		go func() { claimed <- a.claim(t.Context(), pools.NoFreeError{Pool: "web", Family: pools.IPv4}) }()
 		close(begun)
 	}
 	for range 2 { // withdraws it, then returns it
