@@ -109,7 +109,7 @@ func (s *Server) acquire(ctx context.Context) error {
 
 func (s *Server) release() { <-s.turn }
 
-// Set implements Speaker.
+// Set implements Speaker. It keeps the announcements, which nobody may change afterwards.
 func (s *Server) Set(ctx context.Context, d speaker.Desired) error {
 	return s.set(ctx, d, func() bool { return reflect.DeepEqual(wishOf(d), s.wish) })
 }
@@ -151,7 +151,7 @@ func (s *Server) set(ctx context.Context, d speaker.Desired, same func() bool) e
 		s.wish = wishOf(d)
 		return s.conform(ctx, r, d, asked)
 	}
-	r.ledger.overLimit(s.learned.configure(r.peers, r.ranges, slices.Collect(maps.Keys(asked.terms)))...)
+	r.ledger.overLimit(s.learned.configure(r.peers, r.ranges, asked.prefixes())...)
 	return errors.Join(r.setAnnouncements(ctx, asked, r.peers, r.ranges), r.tidy(ctx))
 }
 
@@ -170,7 +170,7 @@ func (s *Server) conform(ctx context.Context, r *run, d speaker.Desired, asked a
 	ranges, rangesErr := checkRanges(d.Ranges, d.Peers, d.Local)
 	r.keepRefusedRanges(d.Ranges, ranges)
 	r.ledger.configure(d.Peers, d.Ranges)
-	r.ledger.overLimit(s.learned.configure(peers, ranges, slices.Collect(maps.Keys(asked.terms)))...)
+	r.ledger.overLimit(s.learned.configure(peers, ranges, asked.prefixes())...)
 	prefixesErr := r.setAnnouncements(ctx, asked, peers, ranges)
 	peersErr = errors.Join(peersErr, rangesErr, r.setPeers(ctx, peers), r.setRanges(ctx, ranges))
 	prefixesErr = errors.Join(prefixesErr, r.tidy(ctx))

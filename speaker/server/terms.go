@@ -22,27 +22,39 @@ const tagASN = math.MaxUint32
 // into an UPDATE (RFC 4271, section 4).
 const maxAttributes = 3000
 
-// announcements are those of a Set.
+// announcements are those of a Set, each once.
 type announcements struct {
-	terms map[netip.Prefix]string
+	list  []speaker.Announcement
 	named map[string]speaker.Terms
+}
+
+// prefixes of all of them.
+func (a announcements) prefixes() []netip.Prefix {
+	return speaker.Desired{Announcements: a.list}.Prefixes()
 }
 
 // checkAnnouncements gives them as a set.
 func checkAnnouncements(d speaker.Desired) (announcements, error) {
-	a := announcements{terms: make(map[netip.Prefix]string, len(d.Announcements)), named: d.Terms}
+	a := announcements{list: d.Announcements, named: d.Terms}
+	seen := make(map[netip.Prefix]string, len(d.Announcements))
 	for _, one := range d.Announcements {
 		p := one.Prefix
 		if !p.IsValid() || p != p.Masked() || p.Addr().Is4In6() {
 			return a, fmt.Errorf("prefix %q: want a network without host bits", p)
 		}
-		if other, twice := a.terms[p]; twice && other != one.Terms {
+		if other, twice := seen[p]; twice && other != one.Terms {
 			return a, fmt.Errorf("prefix %s: announced with the terms %q and %q: want it once", p, other, one.Terms)
 		}
 		if _, known := d.Terms[one.Terms]; !known && one.Terms != "" {
 			return a, fmt.Errorf("prefix %s: nothing is said of its terms %q", p, one.Terms)
 		}
-		a.terms[p] = one.Terms
+		seen[p] = one.Terms
+	}
+	if len(seen) < len(a.list) {
+		a.list = make([]speaker.Announcement, 0, len(seen))
+		for p, terms := range seen {
+			a.list = append(a.list, speaker.Announcement{Prefix: p, Terms: terms})
+		}
 	}
 	var errs []error
 	for name, terms := range d.Terms {

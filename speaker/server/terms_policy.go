@@ -267,13 +267,14 @@ func (r *run) classify(a announcements, peers map[netip.Addr]speaker.Peer, range
 			k.lasting[rg.Network] = true
 		}
 	}
-	want := make(map[netip.Prefix]*class, len(a.terms))
-	for p, name := range a.terms {
-		if name == "" {
-			want[p] = r.ledger.everybody[familyOf(p.Addr())]
+	want := make(map[netip.Prefix]*class, len(a.list))
+	for _, one := range a.list {
+		p, family := one.Prefix, familyOf(one.Prefix.Addr())
+		if one.Terms == "" {
+			want[p] = r.ledger.everybody[family]
 			continue
 		}
-		want[p] = k.find(name, a.named[name], familyOf(p.Addr()))
+		want[p] = k.find(one.Terms, a.named[one.Terms], family)
 	}
 	r.targets, r.classes, r.lastClass = k.targets, k.known, k.last
 	r.ledger.retell(k.taken)
