@@ -34,6 +34,9 @@ type guard struct {
 	most    int          // octets of a message, see checkHeader
 	left    int          // bytes of the message that GoBGP is reading
 	closed  atomic.Bool
+	// handled says that GoBGP has noted who handles the state that the guard was put in; nil
+	// for always.
+	handled func() bool
 	fault   atomic.Pointer[fault]
 	// takesHops says that the router's OPEN offered to take IPv6 next hops for IPv4.
 	takesHops atomic.Bool
@@ -90,6 +93,9 @@ func (g *guard) next() error {
 	if err != nil {
 		return err
 	}
+	if g.heard == openSent {
+		g.awaitHandler()
+	}
 	f := checkHeader(header, g.heard, g.most)
 	var message []byte
 	if f == nil {
@@ -126,6 +132,18 @@ func (g *guard) hear(message []byte) {
 		g.out.refresh()
 	case g.heard == established && message[18] == bgp.BGP_MSG_UPDATE && g.learner.tell != nil:
 		g.learner.tell(message[bgp.BGP_HEADER_LENGTH:], g.agreed())
+	}
+}
+
+// handlerTime bounds the wait for GoBGP to have entered a state, which takes microseconds.
+const handlerTime = time.Second
+
+// awaitHandler waits until GoBGP has noted who handles the state that it reads the OPEN
+// in: until then it can't answer it with a NOTIFICATION, and closes the connection without
+// a word.
+func (g *guard) awaitHandler() {
+	for begun := time.Now(); g.handled != nil && !g.handled() && time.Since(begun) < handlerTime; {
+		time.Sleep(100 * time.Microsecond)
 	}
 }
 

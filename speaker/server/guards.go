@@ -6,7 +6,9 @@ import (
 	"net"
 	"reflect"
 	"sync"
+	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/fairway-network/fairway/speaker"
 	"github.com/osrg/gobgp/v3/pkg/packet/bgp"
@@ -46,6 +48,7 @@ const (
 	fieldIdle    = "idleHoldTime" // in seconds, for the next time
 	fieldInfo    = "peerInfo"
 	fieldAddress = "Address"
+	fieldHandler = "h" // of the state that the machine is in
 )
 
 // attach makes the guards those of a server that does not run yet. The error says that
@@ -68,6 +71,9 @@ func (gs *guards) attach(server *gobgp.BgpServer) error {
 	}
 	if idle, ok := fieldBehind(machine, fieldIdle); !ok || idle.Kind() != reflect.Float64 {
 		return unknownLayout(fieldIdle)
+	}
+	if handler, ok := fieldBehind(machine, fieldHandler); !ok || handler.Kind() != reflect.Pointer {
+		return unknownLayout(fieldHandler)
 	}
 	info, ok := fieldBehind(machine, fieldInfo)
 	if !ok {
@@ -108,6 +114,9 @@ func (gs *guards) put(address string, o opening, l learner) {
 	}
 	g := newGuard(*conn, func() *bgp.MarshallingOption { return *agreed })
 	g.opening, g.learner = o, l
+	handler := (*unsafe.Pointer)(machine.FieldByName(fieldHandler).Addr().UnsafePointer())
+	before := atomic.LoadPointer(handler)
+	g.handled = func() bool { return atomic.LoadPointer(handler) != before }
 	*conn = g
 	gs.mu.Lock()
 	defer gs.mu.Unlock()
