@@ -1,16 +1,13 @@
 package server
 
-import (
-	"runtime/debug"
-	"time"
-)
+import "time"
 
 const (
 	// bulkRoutes is how many routes in a row are many.
 	bulkRoutes = 2000
 	// bulkPause ends such a row.
 	bulkPause = 2 * time.Second
-	// bulkPercent is GOGC meanwhile: the heap grows by what stays, and to look
+	// bulkPercent is the collector's meanwhile: the heap grows by what stays, and to look
 	// through it often is in vain.
 	bulkPercent = 200
 )
@@ -50,17 +47,15 @@ func (p *pace) rest(now time.Time) time.Time {
 	return time.Time{}
 }
 
-// collectLess has this process's garbage collector spend less time, and more memory,
-// while there are many routes, and give back what is free then. A process that has
-// other work should not have it.
-func collectLess() func(bulk bool) {
-	var before int
+// spendMore has this process's garbage collector spend less time, and more memory, while
+// there are many routes. A process that has other work should not have it.
+func (c *collector) spendMore() func(bulk bool) {
+	var end func()
 	return func(bulk bool) {
 		if bulk {
-			before = debug.SetGCPercent(bulkPercent)
+			end = c.at(bulkPercent)
 			return
 		}
-		debug.SetGCPercent(before)
-		debug.FreeOSMemory()
+		end()
 	}
 }

@@ -15,7 +15,7 @@ func ServeChild(ctx context.Context, stderr io.Writer, open func(*slog.Logger) (
 		s := New(log)
 		if open != nil {
 			s.Learn(func() (Sink, error) { return open(log) })
-			s.learned.pace.set = collectLess()
+			s.learned.pace.set = s.thrift.collector.spendMore()
 		}
 		return s
 	})

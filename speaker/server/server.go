@@ -94,7 +94,7 @@ var _ speaker.Speaker = (*Server)(nil)
 
 // New makes a speaker that does nothing until its first Set.
 func New(log *slog.Logger) *Server {
-	return &Server{log: log, limitRetry: limitRetry, turn: make(chan struct{}, 1), learned: newLearned(nil, log), thrift: new(thrift)}
+	return &Server{log: log, limitRetry: limitRetry, turn: make(chan struct{}, 1), learned: newLearned(nil, log), thrift: &thrift{collector: newCollector()}}
 }
 
 // acquire waits for the turn to change GoBGP, which release ends.

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"runtime/debug"
 	"sync"
 	"time"
 )
@@ -11,7 +10,7 @@ const (
 	many = 1000
 	// settleTime is how long GoBGP may take to be done with them.
 	settleTime = 5 * time.Second
-	// thriftyPercent is the collector's while they go on, see debug.SetGCPercent.
+	// thriftyPercent is the collector's while they go on.
 	thriftyPercent = 25
 )
 
@@ -20,9 +19,10 @@ const (
 // runs more often meanwhile, which no router waits for, and what is free after that goes
 // back to the kernel. It is about the whole process.
 type thrift struct {
+	collector *collector
+
 	mu    sync.Mutex
-	on    bool
-	usual int // the collector's percentage when it is off
+	end   func() // nil when it is off
 	timer *time.Timer
 }
 
@@ -33,8 +33,8 @@ func (t *thrift) spend() (done func()) {
 	if t.timer != nil {
 		t.timer.Stop()
 	}
-	if !t.on {
-		t.on, t.usual = true, debug.SetGCPercent(thriftyPercent)
+	if t.end == nil {
+		t.end = t.collector.at(thriftyPercent)
 	}
 	return t.settle
 }
@@ -42,15 +42,14 @@ func (t *thrift) spend() (done func()) {
 func (t *thrift) settle() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.timer = time.AfterFunc(settleTime, t.end)
+	t.timer = time.AfterFunc(settleTime, t.stop)
 }
 
-func (t *thrift) end() {
+func (t *thrift) stop() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.on {
-		t.on = false
-		debug.SetGCPercent(t.usual)
-		debug.FreeOSMemory()
+	if t.end != nil {
+		t.end()
+		t.end = nil
 	}
 }
