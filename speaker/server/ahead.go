@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -11,8 +12,8 @@ import (
 
 // ahead is what routers were told before GoBGP, which has to follow.
 type ahead struct {
-	was     map[netip.Prefix]*class // of every prefix that changes, before
-	routers []string
+	was      map[netip.Prefix]*class // of every prefix that changes, before
+	couriers map[string]*courier     // that told something, by router
 }
 
 // sampled is how many prefixes are worth a sample.
@@ -81,7 +82,7 @@ func (r *run) tellAhead(add, remove []netip.Prefix, want map[netip.Prefix]*class
 	if len(all) == 0 {
 		return nil
 	}
-	a := &ahead{was: make(map[netip.Prefix]*class, len(add)+len(remove))}
+	a := &ahead{was: make(map[netip.Prefix]*class, len(add)+len(remove)), couriers: make(map[string]*courier, len(all))}
 	for _, p := range add {
 		a.was[p] = r.ledger.expect(p, want[p])
 	}
@@ -95,7 +96,7 @@ func (r *run) tellAhead(add, remove []netip.Prefix, want map[netip.Prefix]*class
 		} else {
 			enter()
 		}
-		a.routers = append(a.routers, t.router)
+		a.couriers[t.router] = t.courier
 	}
 	return a
 }
@@ -124,12 +125,11 @@ func (r *run) recall(a *ahead, err error) error {
 	if a == nil || err == nil {
 		return err
 	}
-	for _, router := range a.routers {
-		if c := r.guards.courier(router); c != nil {
-			c.close()
-		}
+	for _, c := range a.couriers {
+		c.close()
 	}
-	return fmt.Errorf("%w; the sessions %q, whose routers know more, are begun again", err, a.routers)
+	routers := slices.Sorted(maps.Keys(a.couriers))
+	return fmt.Errorf("%w; the sessions %q, whose routers know more, are begun again", err, routers)
 }
 
 // errands are what the changes from what is wanted to what is in want say to each

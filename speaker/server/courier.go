@@ -364,8 +364,8 @@ func (c *courier) confirm() {
 	_ = c.conn.Close() // GoBGP finds out when it reads
 }
 
-// rest is for when the connection has ended: nothing is awaited any more.
-func (c *courier) rest() {
+// ended is for when the connection has: nothing is awaited any more.
+func (c *courier) ended() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.told, c.more, c.aloud, c.wordings = nil, nil, nil, nil

@@ -147,7 +147,7 @@ func (gs *guards) drop(address string) {
 	gs.mu.Lock()
 	defer gs.mu.Unlock()
 	if g := gs.on[address]; g != nil {
-		go g.out.rest() // which waits for a message that is being written
+		go g.out.ended() // which waits for a message that is being written
 	}
 	delete(gs.on, address)
 }

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"encoding/binary"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -49,42 +48,20 @@ func (g *guard) sayable(update []byte) []byte {
 	if g.takesHops.Load() {
 		return update
 	}
-	_, rest, ok := counted(update[bgp.BGP_HEADER_LENGTH:])
-	attributes, _, fits := counted(rest)
-	for ok && fits && len(attributes) > 0 {
-		var kind bgp.BGPAttrType
-		var value []byte
-		if kind, value, attributes, ok = attribute(attributes); ok && kind == bgp.BGP_ATTR_TYPE_MP_REACH_NLRI {
-			if prefixes := ipv4ByIPv6(value); prefixes != nil {
-				return withdrawal(prefixes)
-			}
-		}
+	u, ok := dissect(update)
+	if !ok || !u.ipv4ByIPv6() {
+		return update
 	}
-	return update
+	var out parcel
+	for p := range u.announced.all() {
+		out.withdraw(p)
+	}
+	return out.end()
 }
 
-// ipv4ByIPv6 are the IPv4 prefixes of an MP_REACH_NLRI with an IPv6 next hop (RFC 4760,
-// section 3), as they stand there; nil for any other.
-func ipv4ByIPv6(value []byte) []byte {
-	const head = 4 // the family, and the length of the next hop
-	if len(value) < head || binary.BigEndian.Uint16(value) != bgp.AFI_IP || value[2] != bgp.SAFI_UNICAST {
-		return nil
-	}
-	hop := int(value[3])
-	if hop < 16 || len(value) <= head+hop {
-		return nil
-	}
-	return value[head+hop+1:]
-}
-
-// withdrawal is an UPDATE that withdraws IPv4 prefixes.
-func withdrawal(prefixes []byte) []byte {
-	const ends = 4 // the lengths of the prefixes and of the attributes
-	b := slices.Repeat([]byte{0xff}, 16)
-	b = binary.BigEndian.AppendUint16(b, uint16(bgp.BGP_HEADER_LENGTH+ends+len(prefixes)))
-	b = append(b, bgp.BGP_MSG_UPDATE)
-	b = binary.BigEndian.AppendUint16(b, uint16(len(prefixes)))
-	return append(append(b, prefixes...), 0, 0)
+// ipv4ByIPv6 says whether IPv4 prefixes are announced with an IPv6 next hop.
+func (u update) ipv4ByIPv6() bool {
+	return len(u.announced.inside) > 0 && !u.announced.inside6 && int(u.words.hop[3]) >= net6
 }
 
 // takesHops says whether the router of a session takes IPv4 prefixes with IPv6 next hops.

@@ -212,9 +212,9 @@ const (
 
 // appendTellings reads prefixes of a family to their end.
 func appendTellings(list *[]telling, b []byte, f speaker.Family, agreed *bgp.MarshallingOption) bool {
-	width, kind := net4, bgp.RF_IPv4_UC
-	if f == speaker.IPv6 {
-		width, kind = net6, bgp.RF_IPv6_UC
+	six, kind := f == speaker.IPv6, bgp.RF_IPv4_UC
+	if six {
+		kind = bgp.RF_IPv6_UC
 	}
 	numbered := agreed != nil && agreed.AddPath[kind]&bgp.BGP_ADD_PATH_RECEIVE != 0
 	for len(b) > 0 {
@@ -225,19 +225,12 @@ func appendTellings(list *[]telling, b []byte, f speaker.Family, agreed *bgp.Mar
 			}
 			t.number, b = binary.BigEndian.Uint32(b), b[4:]
 		}
-		bits := int(b[0])
-		n := 1 + (bits+7)/8
-		if bits > 8*width || len(b) < n {
+		p, rest, ok := cutPrefix(b, six)
+		if !ok {
 			return false
 		}
-		var octets [net6]byte
-		copy(octets[:], b[1:n])
-		a := netip.AddrFrom16(octets)
-		if width == net4 {
-			a = netip.AddrFrom4([net4]byte(octets[:]))
-		}
-		t.prefix = netip.PrefixFrom(a, bits).Masked()
-		*list, b = append(*list, t), b[n:]
+		t.prefix = p.Masked()
+		*list, b = append(*list, t), rest
 	}
 	return true
 }

@@ -161,18 +161,15 @@ func carries6(family []byte) (six, ok bool) {
 func (o octets) empty() bool { return len(o.outside)+len(o.inside) == 0 }
 
 func (o octets) wellFormed() bool {
-	return wellFormed(o.outside, 32) && (wellFormed(o.inside, 32) || o.inside6 && wellFormed(o.inside, 128))
+	return wellFormed(o.outside, false) && wellFormed(o.inside, o.inside6)
 }
 
-func wellFormed(octets []byte, most int) bool {
-	for len(octets) > 0 {
-		n := 1 + (int(octets[0])+7)/8
-		if int(octets[0]) > most || len(octets) < n {
-			return false
-		}
-		octets = octets[n:]
+func wellFormed(b []byte, six bool) bool {
+	ok := true
+	for ok && len(b) > 0 {
+		_, b, ok = cutPrefix(b, six)
 	}
-	return true
+	return ok
 }
 
 // all gives each prefix of well-formed ones.
@@ -180,30 +177,38 @@ func (o octets) all() iter.Seq[netip.Prefix] {
 	return func(yield func(netip.Prefix) bool) {
 		for rest := o.outside; len(rest) > 0; {
 			var p netip.Prefix
-			if p, rest = firstPrefix(rest, false); !yield(p) {
+			if p, rest, _ = cutPrefix(rest, false); !yield(p) {
 				return
 			}
 		}
 		for rest := o.inside; len(rest) > 0; {
 			var p netip.Prefix
-			if p, rest = firstPrefix(rest, o.inside6); !yield(p) {
+			if p, rest, _ = cutPrefix(rest, o.inside6); !yield(p) {
 				return
 			}
 		}
 	}
 }
 
-func firstPrefix(octets []byte, six bool) (netip.Prefix, []byte) {
-	bits := int(octets[0])
-	n := 1 + (bits+7)/8
+// cutPrefix takes the first of one or more prefixes (RFC 4271, section 4.3), whose host
+// bits may be set. It says no to one that is too long or not all there.
+func cutPrefix(b []byte, six bool) (p netip.Prefix, rest []byte, ok bool) {
+	most := 8 * net4
 	if six {
-		var a [16]byte
-		copy(a[:], octets[1:n])
-		return netip.PrefixFrom(netip.AddrFrom16(a), bits), octets[n:]
+		most = 8 * net6
 	}
-	var a [4]byte
-	copy(a[:], octets[1:n])
-	return netip.PrefixFrom(netip.AddrFrom4(a), bits), octets[n:]
+	bits := int(b[0])
+	n := 1 + (bits+7)/8
+	if bits > most || len(b) < n {
+		return p, nil, false
+	}
+	var octets [net6]byte
+	copy(octets[:], b[1:n])
+	a := netip.AddrFrom16(octets)
+	if !six {
+		a = netip.AddrFrom4([net4]byte(octets[:]))
+	}
+	return netip.PrefixFrom(a, bits), b[n:], true
 }
 
 func appendPrefix(b []byte, p netip.Prefix) []byte {
