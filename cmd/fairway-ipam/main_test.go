@@ -102,6 +102,15 @@ func answering(answer []byte) func(*net.UnixConn) {
 	}
 }
 
+// recording puts each request into requests and gives answer.
+func recording(requests chan<- []byte, answer []byte) func(*net.UnixConn) {
+	return func(c *net.UnixConn) {
+		request, _ := io.ReadAll(c)
+		requests <- request
+		_, _ = c.Write(answer)
+	}
+}
+
 // wantFault checks that o is a CNI error with code that says all of says.
 func wantFault(t *testing.T, o outcome, code wire.Code, says ...string) {
 	t.Helper()
@@ -178,11 +187,7 @@ func handsOverAndPrints(t *testing.T, bin string) {
 		path := filepath.Join(t.TempDir(), "s")
 		requests := make(chan []byte, 1)
 		text := "{\"ips\":[]}\n"
-		serve(t, path, func(c *net.UnixConn) {
-			request, _ := io.ReadAll(c)
-			requests <- request
-			_, _ = c.Write(wire.AppendAnswer(nil, []byte(text), failed))
-		})
+		serve(t, path, recording(requests, wire.AppendAnswer(nil, []byte(text), failed)))
 		conf := confFor(path)
 		o := start(t, bin, "ADD", conf)()
 		if o.stdout != text || o.stderr != "" || (o.status != 0) != failed {
@@ -199,11 +204,7 @@ func handsOverAndPrints(t *testing.T, bin string) {
 func inputInPieces(t *testing.T, bin string) {
 	path := filepath.Join(t.TempDir(), "s")
 	requests := make(chan []byte, 1)
-	serve(t, path, func(c *net.UnixConn) {
-		request, _ := io.ReadAll(c)
-		requests <- request
-		_, _ = c.Write(wire.AppendAnswer(nil, []byte("{}"), false))
-	})
+	serve(t, path, recording(requests, wire.AppendAnswer(nil, []byte("{}"), false)))
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -245,19 +246,15 @@ func oddConfigurations(t *testing.T, bin string) {
 // largeConfiguration leaves no room, or just some, in what is usual.
 func largeConfiguration(t *testing.T, bin string) {
 	path := filepath.Join(t.TempDir(), "s")
-	lengths := make(chan int, 1)
-	serve(t, path, func(c *net.UnixConn) {
-		request, _ := io.ReadAll(c)
-		lengths <- len(request)
-		_, _ = c.Write(wire.AppendAnswer(nil, []byte("{}"), false))
-	})
+	requests := make(chan []byte, 1)
+	serve(t, path, recording(requests, wire.AppendAnswer(nil, []byte("{}"), false)))
 	conf := confFor(path)
 	bare := len(wire.AppendRequest(nil, []string{"CNI_COMMAND=ADD", "CNI_CONTAINERID=c1"}, []byte(conf)))
 	for size := usual - 2; size <= usual+2; size++ {
 		if o := start(t, bin, "ADD", conf+strings.Repeat(" ", size-bare))(); o.stdout != "{}" || o.status != 0 {
 			t.Errorf("%d bytes: %+v", size, o)
 		}
-		if got := <-lengths; got != size {
+		if got := len(<-requests); got != size {
 			t.Errorf("the agent got %d bytes of %d", got, size)
 		}
 	}
@@ -266,18 +263,14 @@ func largeConfiguration(t *testing.T, bin string) {
 func largeRequestAndAnswer(t *testing.T, bin string) {
 	path := filepath.Join(t.TempDir(), "s")
 	text := strings.Repeat("x", wire.MaxAnswer-1)
-	length := make(chan int, 2) // what finds no room for the answer asks again
-	serve(t, path, func(c *net.UnixConn) {
-		request, _ := io.ReadAll(c)
-		length <- len(request)
-		_, _ = c.Write(wire.AppendAnswer(nil, []byte(text), false))
-	})
+	requests := make(chan []byte, 2) // what finds no room for the answer asks again
+	serve(t, path, recording(requests, wire.AppendAnswer(nil, []byte(text), false)))
 	conf := confFor(path)
 	conf += strings.Repeat(" ", wire.MaxRequest-len(conf)-100)
 	if o := start(t, bin, "ADD", conf)(); o.stdout != text || o.status != 0 {
 		t.Errorf("status %d, %d bytes, %.200s", o.status, len(o.stdout), o.stdout)
 	}
-	if got := <-length; got < len(conf) {
+	if got := len(<-requests); got < len(conf) {
 		t.Errorf("the agent got %d bytes of %d", got, len(conf))
 	}
 }
@@ -286,11 +279,7 @@ func largeRequestAndAnswer(t *testing.T, bin string) {
 func largeEnvironment(t *testing.T, bin string) {
 	path := filepath.Join(t.TempDir(), "s")
 	requests := make(chan []byte, 1)
-	serve(t, path, func(c *net.UnixConn) {
-		request, _ := io.ReadAll(c)
-		requests <- request
-		_, _ = c.Write(wire.AppendAnswer(nil, []byte("{}"), false))
-	})
+	serve(t, path, recording(requests, wire.AppendAnswer(nil, []byte("{}"), false)))
 	// To the byte at which there is none left, and some around it.
 	for missing := -2; missing <= 2; missing++ {
 		const command, name = "CNI_COMMAND=ADD", "CNI_ARGS="

@@ -266,11 +266,7 @@ func TestUnnumbered(t *testing.T) {
 func (r *rack) keepsApart() {
 	r.t.Helper()
 	r.await("each router was told in its own words", func() error {
-		frr, err := r.tors[0].Exec(r.t.Context(), "vtysh", "-d", "bgpd", "-c", "show bgp ipv4 unicast "+block+" json")
-		if err != nil {
-			return err
-		}
-		bird, err := r.tors[1].Exec(r.t.Context(), "birdc", "-s", "/run/bird.ctl", "show", "route", "all", block)
+		frr, bird, err := r.told("all")
 		if err == nil && (!strings.Contains(frr, `"string":"64512:1"`) || !strings.Contains(frr, `"metric":11`) || strings.Contains(frr, "largeCommunity") ||
 			!strings.Contains(bird, "(64512, 1, 2)") || !strings.Contains(bird, "as_path: 64512 64512\n") || strings.Contains(bird, "(64512,1)")) {
 			err = fmt.Errorf("FRR: %s; BIRD: %s", frr, bird)
@@ -309,15 +305,22 @@ func (r *rack) learns(i int, wants bool) {
 	}
 }
 
+// told is what the routers have of the block, as they print it.
+func (r *rack) told(how ...string) (frr, bird string, err error) {
+	frr, err = r.tors[0].Exec(r.t.Context(), "vtysh", "-d", "bgpd", "-c", "show bgp ipv4 unicast "+block+" json")
+	if err != nil {
+		return "", "", err
+	}
+	ask := append([]string{"birdc", "-s", "/run/bird.ctl", "show", "route"}, how...)
+	bird, err = r.tors[1].Exec(r.t.Context(), append(ask, block)...)
+	return frr, bird, err
+}
+
 // fresh waits until both routers have the block from the session that is.
 func (r *rack) fresh() {
 	r.t.Helper()
 	r.await("both routers have the block afresh", func() error {
-		frr, err := r.tors[0].Exec(r.t.Context(), "vtysh", "-d", "bgpd", "-c", "show bgp ipv4 unicast "+block+" json")
-		if err != nil {
-			return err
-		}
-		bird, err := r.tors[1].Exec(r.t.Context(), "birdc", "-s", "/run/bird.ctl", "show", "route", block)
+		frr, bird, err := r.told()
 		if err == nil && (!strings.Contains(frr, `"valid":true`) || strings.Contains(frr, `"stale":true`) || !strings.Contains(bird, block) || strings.Contains(bird, "(100s)")) {
 			err = fmt.Errorf("FRR: %s; BIRD: %s", frr, bird)
 		}

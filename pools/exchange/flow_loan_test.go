@@ -10,13 +10,20 @@ import (
 	. "github.com/fairway-network/fairway/pools/exchange"
 )
 
-// lending brings a scene to where b has drawn nothing yet of what a granted.
-func lending(t *testing.T) (s *scene, a, b *player) {
+// lender brings a scene to where a holds the whole pool and uses a part of it.
+func lender(t *testing.T) (s *scene, a, b *player) {
 	t.Helper()
 	s = newScene(t)
 	a, b = s.enter(t, "a", "a.1"), s.enter(t, "b", "b.1")
 	a.holds("10.0.0.4/30", 4)
 	a.holds("10.0.0.0/30", 1)
+	return s, a, b
+}
+
+// lending brings a scene to where b has drawn nothing yet of what a granted.
+func lending(t *testing.T) (s *scene, a, b *player) {
+	t.Helper()
+	s, a, b = lender(t)
 	b.needs(1)
 	b.completes("List a")
 	b.trips, b.writes = 0, 0
@@ -119,10 +126,7 @@ func TestFlowOfALoanWhoseRequestIsGone(t *testing.T) {
 // lendingParts brings a scene to where b makes the blocks of two grants of a.
 func lendingParts(t *testing.T) (s *scene, a, b *player) {
 	t.Helper()
-	s = newScene(t)
-	a, b = s.enter(t, "a", "a.1"), s.enter(t, "b", "b.1")
-	a.holds("10.0.0.4/30", 4)
-	a.holds("10.0.0.0/30", 1)
+	s, a, b = lender(t)
 	b.asks(3)
 	a.makesRoom()
 	a.completes("Grant 10.0.0.2/31, 10.0.0.0/32 to " + requestOf("b"))

@@ -59,6 +59,13 @@ func (r *raw) listen(t *testing.T) net.Listener {
 	t.Helper()
 	l, err := r.door.Listen(t.Context(), "tcp", netip.AddrPortFrom(r.peer.Address, r.peer.Port).String())
 	must(t, err)
+	attendAll(t, l, r.greet)
+	return l
+}
+
+// attendAll has attend take each connection, and own it, until the test ends or l is
+// closed.
+func attendAll(t *testing.T, l net.Listener, attend func(net.Conn)) {
 	t.Cleanup(func() { _ = l.Close() })
 	go func() {
 		for {
@@ -66,10 +73,9 @@ func (r *raw) listen(t *testing.T) net.Listener {
 			if err != nil {
 				return
 			}
-			go r.greet(conn)
+			go attend(conn)
 		}
 	}()
-	return l
 }
 
 // greet completes the handshake and then reads whatever comes.

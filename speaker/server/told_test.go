@@ -38,16 +38,7 @@ func startChronicler(t *testing.T, address string) *chronicler {
 	r := &chronicler{raw: newRaw(t, "tor", address)}
 	l, err := r.door.Listen(t.Context(), "tcp", netip.AddrPortFrom(r.peer.Address, r.peer.Port).String())
 	must(t, err)
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go r.attend(conn)
-		}
-	}()
+	attendAll(t, l, r.attend)
 	return r
 }
 

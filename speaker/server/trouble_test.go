@@ -150,19 +150,10 @@ func misbehave(t *testing.T, p speaker.Peer, m misdeed) {
 	t.Helper()
 	l, err := net.Listen("tcp", netip.AddrPortFrom(p.Address, p.Port).String())
 	must(t, err)
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				m.do(conn)
-				_ = conn.Close()
-			}()
-		}
-	}()
+	attendAll(t, l, func(conn net.Conn) {
+		m.do(conn)
+		_ = conn.Close()
+	})
 }
 
 // A router that connects and hangs up ten times a second, and one that both dials
