@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"github.com/fairway-network/fairway/pools"
 )
 
 // identityFile, in the run directory, has the router ID that an agent of this
@@ -25,17 +28,44 @@ type identity struct {
 	RouterID netip.Addr `json:"routerID"`
 }
 
-// identify gives s a BGP identifier if it has none. One that was chosen stays:
-// under a running agent in any case, and in this boot for as long as it is this
-// node's. The reload lock is held, or nobody else is there.
+// identify gives s a BGP identifier if it has none, and the addresses of its own. An
+// identifier that was chosen stays: under a running agent in any case, and in this boot
+// for as long as it is this node's. The reload lock is held, or nobody else is there.
 func (a *Agent) identify(s *Settings) {
-	if s.Local.RouterID.IsValid() {
-		return
+	if !s.Local.RouterID.IsValid() {
+		if !a.chosen.IsValid() {
+			a.chosen = a.choose(s)
+		}
+		s.Local.RouterID = a.chosen
 	}
-	if !a.chosen.IsValid() {
-		a.chosen = a.choose(s)
+	s.own = a.ownAddresses(s)
+}
+
+// ownAddresses are those by which this node is known, at most one of each family: the
+// router ID, if the host has it, else the lowest that the Node object has, else the
+// lowest of the host.
+func (a *Agent) ownAddresses(s *Settings) (own []netip.Addr) {
+	if id := s.Local.RouterID; slices.Contains(s.Host, id) {
+		own = append(own, id)
+	} else if is := a.lowestOf(s, pools.IPv4); is.IsValid() {
+		own = append(own, is)
 	}
-	s.Local.RouterID = a.chosen
+	if is := a.lowestOf(s, pools.IPv6); is.IsValid() {
+		own = append(own, is)
+	}
+	return own
+}
+
+func (a *Agent) lowestOf(s *Settings, f pools.Family) netip.Addr {
+	return cmp.Or(lowestOwn(a.nodeAddresses(), s.Pools, f), lowestOwn(s.Host, s.Pools, f))
+}
+
+// nodeAddresses are those of the Node object, if there is one.
+func (a *Agent) nodeAddresses() []netip.Addr {
+	if a.Cluster == nil {
+		return nil
+	}
+	return a.Cluster.State().Addresses
 }
 
 func (a *Agent) choose(s *Settings) netip.Addr {
@@ -44,10 +74,7 @@ func (a *Agent) choose(s *Settings) netip.Addr {
 	if err != nil {
 		a.Log.Warn("the router ID of the last run is unknown; it is chosen anew", "err", err)
 	}
-	var node []netip.Addr
-	if a.Cluster != nil {
-		node = a.Cluster.State().Addresses
-	}
+	node := a.nodeAddresses()
 	numbered := numberOf(a.Node)
 	if id := last.RouterID; last.Boot == a.Boot && last.Node == a.Node &&
 		(id == numbered || slices.Contains(s.Host, id) || slices.Contains(node, id)) {
@@ -58,9 +85,9 @@ func (a *Agent) choose(s *Settings) netip.Addr {
 		// the host's addresses. Its peers are to know this one as the same speaker.
 		node = nil
 	}
-	id := lowestOwn(node, s.Pools)
+	id := lowestOwn(node, s.Pools, pools.IPv4)
 	if !id.IsValid() {
-		id = lowestOwn(s.Host, s.Pools)
+		id = lowestOwn(s.Host, s.Pools, pools.IPv4)
 	}
 	if !id.IsValid() {
 		id = numbered
@@ -71,13 +98,13 @@ func (a *Agent) choose(s *Settings) netip.Addr {
 	return id
 }
 
-// lowestOwn is the lowest global IPv4 address that is of no pool, nor a pool's
+// lowestOwn is the lowest global address of a family that is of no pool, nor a pool's
 // gateway, which the node's end of each pod's link may have: those come and go
 // with the pods. It is the zero Addr if there is none.
-func lowestOwn(addrs []netip.Addr, ps []Pool) (lowest netip.Addr) {
+func lowestOwn(addrs []netip.Addr, ps []Pool, f pools.Family) (lowest netip.Addr) {
 	for _, a := range addrs {
 		ofPool := slices.ContainsFunc(ps, func(p Pool) bool { return p.Contains(a) || p.Reserved(a) })
-		if a.Is4() && a.IsGlobalUnicast() && !ofPool && (!lowest.IsValid() || a.Less(lowest)) {
+		if pools.FamilyOf(a) == f && a.IsGlobalUnicast() && !ofPool && (!lowest.IsValid() || a.Less(lowest)) {
 			lowest = a
 		}
 	}

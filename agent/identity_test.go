@@ -2,9 +2,11 @@ package agent
 
 import (
 	"encoding/json"
+	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/fairway-network/fairway/pools"
@@ -80,6 +82,56 @@ func TestRouterIDIsOfTheNodeAndNotOfItsPods(t *testing.T) {
 		cluster.state.Addresses = addrs(c.node...)
 		if got := h.routerIDAt(cluster, nil, c.host...); got != c.want {
 			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
+	}
+}
+
+// What stands for the node is reached from elsewhere: the loopback addresses, which come
+// first of what the host says, are not, nor those of pods' links.
+func TestOwnAddresses(t *testing.T) {
+	inside, err := pools.ParseRange("2001:db8:1::/64")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := pools.New(pools.Definition{Name: "in", BlockSize: 4, Ranges: []netipx.IPRange{inside}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	host := []string{"127.0.0.1", "::1", "192.0.2.9", "192.0.2.8", "fe80::1", "2001:db8:1::7", "2001:db8:2::7"}
+	for name, c := range map[string]struct {
+		routerID string
+		node     []string // nil for no cluster
+		host     []string
+		want     []netip.Addr
+	}{
+		"the lowest":                        {"", nil, host, addrs("192.0.2.8", "2001:db8:2::7")},
+		"the router ID of the host":         {"192.0.2.9", nil, host, addrs("192.0.2.9", "2001:db8:2::7")},
+		"a router ID that is only a number": {"1.2.3.4", nil, host, addrs("192.0.2.8", "2001:db8:2::7")},
+		"the node's":                        {"1.2.3.4", []string{"198.51.100.9", "2001:db8:9::9"}, host, addrs("198.51.100.9", "2001:db8:9::9")},
+		"the node has one family":           {"", []string{"192.0.2.9"}, host, addrs("192.0.2.9", "2001:db8:2::7")},
+		"no global one":                     {"1.2.3.4", nil, host[:2], nil},
+	} {
+		h := newHost(t)
+		parts, store := h.parts()
+		cluster := newCluster(Pool{Pool: p})
+		cluster.state.Addresses = addrs(c.node...)
+		s := settings(t, Pool{Pool: p})
+		if c.node != nil {
+			parts.Cluster, s.Pools = cluster, nil
+		}
+		s.Local.RouterID, s.Host = netip.Addr{}, addrs(c.host...)
+		if c.routerID != "" {
+			s.Local.RouterID = netip.MustParseAddr(c.routerID)
+		}
+		a, err := New(t.Context(), parts, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := a.settings.Load().own; !slices.Equal(got, c.want) {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+		if err := errors.Join(a.Close(), store.Close()); err != nil {
+			t.Error(err)
 		}
 	}
 }

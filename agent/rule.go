@@ -15,7 +15,7 @@ type Rule struct {
 	Withhold   bool
 	Attributes speaker.Attributes
 	// OwnNextHop has the peers send to this node's own address of the prefix's
-	// family, the first of Settings.Host, rather than to its end of the session.
+	// family, if it has one, rather than to its end of the session.
 	// What Attributes.NextHops has of the family goes before it.
 	OwnNextHop bool
 	Aggregate  Aggregate

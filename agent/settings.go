@@ -18,8 +18,10 @@ type Settings struct {
 	// Local may leave out the RouterID: the agent then chooses one, which stays
 	// until the next boot.
 	Local speaker.Local
-	// Host are the host's addresses, of which one may become the RouterID.
+	// Host are the host's addresses, of which one may become the RouterID, and one of
+	// each family the next hop of a Rule.
 	Host   []netip.Addr
+	own    []netip.Addr // those by which this node is known, see ownAddresses
 	Peers  []speaker.Peer
 	Ranges []speaker.Range
 	// BFD says which of Peers and Ranges, by name, have the path to them watched.

@@ -83,8 +83,8 @@ func (s *Settings) attributesOf(t treatment) speaker.Attributes {
 	}
 	for _, f := range []pools.Family{pools.IPv4, pools.IPv6} {
 		of := func(h netip.Addr) bool { return pools.FamilyOf(h) == f }
-		if i := slices.IndexFunc(s.Host, of); i >= 0 && !slices.ContainsFunc(a.NextHops, of) {
-			a.NextHops = append(slices.Clip(a.NextHops), s.Host[i])
+		if i := slices.IndexFunc(s.own, of); i >= 0 && !slices.ContainsFunc(a.NextHops, of) {
+			a.NextHops = append(slices.Clip(a.NextHops), s.own[i])
 		}
 	}
 	return a

@@ -42,7 +42,7 @@ func randomField(r *rand.Rand) field {
 		}
 		return out
 	}
-	s := &Settings{Host: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}}
+	s := &Settings{own: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}}
 	for _, n := range names[:r.IntN(4)] {
 		s.Peers = append(s.Peers, speaker.Peer{Name: n})
 	}
@@ -120,7 +120,7 @@ func (f field) mayTell(peer string, a netip.Addr) *speaker.Attributes {
 				return nil
 			}
 			if out = r.Attributes; r.OwnNextHop && !hopFor(out, a).IsValid() {
-				out.NextHops = f.settings.Host
+				out.NextHops = f.settings.own
 			}
 			break
 		}

@@ -124,6 +124,7 @@ func (f *fabric) retell() {
 	}{
 		{`{communities: ["64512:1"]}`, [2]bool{true, false}},
 		{`{peers: [tor4, tor6], communities: ["64512:2"], largeCommunities: ["64512:1:2"], med: 7, prepend: 2}`, [2]bool{false, true}},
+		{`{communities: ["64512:1"], nextHop: unchanged}`, [2]bool{true, false}}, // it is none of the loopback
 		{"", [2]bool{false, false}},
 	} {
 		f.rule(c.rule)
