@@ -116,5 +116,8 @@ func (p *Peer) mayBeInternal(local ASN) bool {
 	if own == 0 {
 		own = local
 	}
-	return p.Interface == "" && (p.ASN == 0 || own == 0 || p.ASN == own)
+	if p.ASN == 0 && p.ASNFrom == (NodeValue{}) { // an unnumbered router's: any but own
+		return false
+	}
+	return p.ASN == 0 || own == 0 || p.ASN == own
 }

@@ -34,6 +34,29 @@ func (c *Config) checkPeers(s *source) {
 		}
 		c.checkPeer(s, key, p)
 	}
+	for i := range c.Peers {
+		c.checkUnsigned(s, fmt.Sprintf("peers[%d].", i), &c.Peers[i])
+	}
+}
+
+// checkUnsigned sees to it that a router without a password which opens the session is
+// in no range that has one: the kernel takes signed connections alone from there.
+func (c *Config) checkUnsigned(s *source, key string, p *Peer) {
+	far := p.far()
+	if p.PasswordFile != "" || s.bad[key+"passwordFile"] || !far.IsValid() || !p.Range.IsValid() && !p.Passive {
+		return
+	}
+	bits := far.BitLen()
+	where := "address"
+	if p.Range.IsValid() {
+		bits, where = p.Range.Bits(), "range"
+	}
+	for i, q := range c.Peers {
+		if q.PasswordFile != "" && q.Range.IsValid() && q.Range.Contains(far) && q.Range.Bits() < bits && !p.NodeSelector.excludes(q.NodeSelector) {
+			s.fail(key+where, "%s is inside of %s of peer %q in line %d, which has a password, and without one no router in there can connect: give this one a passwordFile, too, or take networks that do not overlap", p.place(), q.Range, shown(q.Name), s.line(fmt.Sprintf("peers[%d].range", i)))
+			return
+		}
+	}
 }
 
 // meets says whether p and q are at the same place, and by which key.
