@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"testing"
 
 	"github.com/fairway-network/fairway/pools"
@@ -17,22 +18,35 @@ func sharing(t *testing.T, ranges ...string) running {
 	return a
 }
 
-// Of many more pods than there are addresses each has one in the end.
+// Of many more pods than there are addresses each has one in the end, and at once: none
+// waits until it looks by itself, which is after askTime. Each comes twice, the second time
+// past those who wait.
 func TestEachFreeAddressIsSomebodys(t *testing.T) {
-	const pods = 60
+	const crowd, times = 60, 2
 	a := sharing(t, "10.1.0.0/30", "fd00::/126")
+	for n := range 4 {
+		lease(t, a, request("web", n))
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), askTime/2)
+	defer cancel()
 	served := make(chan error)
-	for n := range pods {
+	for n := range crowd {
 		go func() {
-			r := request("web", n)
-			_, err := a.desk.Lease(t.Context(), r)
-			if err == nil {
-				err = a.desk.Release(t.Context(), r.Owner)
+			var err error
+			for turn := 0; turn < times && err == nil; turn++ {
+				r := request("web", 100+n*times+turn)
+				if _, err = a.desk.Lease(ctx, r); err == nil {
+					err = a.desk.Release(ctx, r.Owner)
+				}
 			}
 			served <- err
 		}()
 	}
-	for range pods {
+	a.awaitWaiters(t, crowd)
+	for n := range 4 {
+		release(t, a, request("web", n))
+	}
+	for range crowd {
 		if err := <-served; err != nil {
 			t.Error(err)
 		}
@@ -42,6 +56,44 @@ func TestEachFreeAddressIsSomebodys(t *testing.T) {
 	if len(a.desk.waiters) > 0 || len(a.desk.waiting) > 0 {
 		t.Errorf("left behind: %d who wait, %v", len(a.desk.waiters), a.desk.waiting)
 	}
+}
+
+// awaitWaiters waits until so many leases wait.
+func (a running) awaitWaiters(t *testing.T, count int) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("%d leases wait", count), func() bool {
+		a.desk.mu.Lock()
+		defer a.desk.mu.Unlock()
+		return len(a.desk.waiters) == count
+	})
+}
+
+// Who looks and has to wait on, because one family's address is gone again, leaves the
+// other family's to the next.
+func TestAddressThatIsLeftWakesTheNext(t *testing.T) {
+	a := sharing(t, "10.1.0.0-10.1.0.2", "fd00::/126")
+	for n := range 3 {
+		lease(t, a, request("web", n))
+	}
+	v4, v6 := pools.NoFreeError{Pool: "web", Family: pools.IPv4}, pools.NoFreeError{Pool: "web", Family: pools.IPv6}
+	first := &waiter{lacks: []pools.NoFreeError{v4, v6}, woken: true, look: make(chan struct{}, 1)}
+	next := &waiter{lacks: []pools.NoFreeError{v6}, look: make(chan struct{}, 1)}
+	a.desk.mu.Lock()
+	a.desk.waiters = []*waiter{first, next}
+	a.desk.need(first.lacks, +1)
+	a.desk.need(next.lacks, +1)
+	early := next.woken
+	a.desk.mu.Unlock()
+	if early {
+		t.Fatal("the one address is for the first")
+	}
+	if _, over := a.desk.claimed(first, false); over || first.woken || !next.woken {
+		t.Errorf("the wait of the first is over: %t, it is woken: %t, the next one is: %t", over, first.woken, next.woken)
+	}
+	a.desk.mu.Lock()
+	defer a.desk.mu.Unlock()
+	a.desk.endWait(first)
+	a.desk.endWait(next)
 }
 
 // However many wait, one address that comes free has one of them look, and no more
@@ -54,26 +106,29 @@ func TestFreeAddressWakesOne(t *testing.T) {
 	for n := range 8 {
 		a.ask(t.Context(), request("web", 10+n))
 	}
-	eventually(t, "all wait", func() bool {
-		a.desk.mu.Lock()
-		defer a.desk.mu.Unlock()
-		return len(a.desk.waiters) == 8
-	})
+	a.awaitWaiters(t, 8)
 	a.desk.mu.Lock()
 	defer a.desk.mu.Unlock()
 	if err := a.desk.release(request("web", 0).Owner); err != nil {
 		t.Error(err)
 	}
+	if got := a.desk.woken(); got != 1 {
+		t.Errorf("%d of those who wait are to look at one address, before the lock is given up", got)
+	}
 	a.desk.advance()
-	woken := 0
-	for _, w := range a.desk.waiters {
+	if got := a.desk.woken(); got != 1 {
+		t.Errorf("%d of those who wait are to look at one address, once the node has gone on", got)
+	}
+}
+
+// woken are so many of those who wait. The lock is held.
+func (d *desk) woken() (count int) {
+	for _, w := range d.waiters {
 		if w.woken {
-			woken++
+			count++
 		}
 	}
-	if woken != 1 {
-		t.Errorf("%d of those who wait are to look at one address", woken)
-	}
+	return count
 }
 
 // An address that came for one who gives up is the next one's at once.
@@ -81,13 +136,6 @@ func TestAddressThatIsNotTakenWakesTheNext(t *testing.T) {
 	a := sharing(t, "10.1.0.0/30")
 	for n := range 4 {
 		lease(t, a, request("web", n))
-	}
-	waits := func(count int) {
-		eventually(t, "they wait", func() bool {
-			a.desk.mu.Lock()
-			defer a.desk.mu.Unlock()
-			return len(a.desk.waiters) == count
-		})
 	}
 	first := make(chan *waiter)
 	go func() {
@@ -97,15 +145,18 @@ func TestAddressThatIsNotTakenWakesTheNext(t *testing.T) {
 		}
 		first <- w
 	}()
-	waits(1)
+	a.awaitWaiters(t, 1)
 	ctx, cancel := context.WithTimeout(t.Context(), askTime/2) // it looks again by itself later
 	defer cancel()
 	second := a.ask(ctx, request("web", 5))
-	waits(2)
+	a.awaitWaiters(t, 2)
 	release(t, a, request("web", 0))
 	w := <-first
 	a.desk.mu.Lock()
 	a.desk.endWait(w)
+	if a.desk.woken() != 1 {
+		t.Error("the next one has to wait until the node goes on")
+	}
 	a.desk.mu.Unlock()
 	if got := <-second; got.err != nil {
 		t.Error(got.err)
