@@ -15,7 +15,7 @@ import (
 func announceOne(ctx context.Context, b *bench, out io.Writer) error {
 	rounds := min(max(b.rounds/3, 5), 100)
 	fmt.Fprintf(out, "\n### Announcing one prefix\n\nFrom the call until the router has it in its kernel, which tells so by itself; the sessions are up, and there are no other prefixes. BIRD and FRR learn it from the kernel, the call being one netlink message. p50 / p99 in ms; %d of each, in turn. Ratios are of the medians.\n\n", rounds)
-	fmt.Fprint(out, "| router | | fairway | BIRD | FRR | fairway / BIRD | fairway / FRR |\n| --- | --- | --- | --- | --- | --- | --- |\n")
+	fmt.Fprint(out, "| router | | fairway | BIRD | FRR | two Go processes | fairway / BIRD | fairway / FRR | fairway / two Go processes |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n")
 	for _, r := range []struct {
 		kernelRouter
 		ofFRR float64
@@ -29,8 +29,8 @@ func announceOne(ctx context.Context, b *bench, out io.Writer) error {
 			times
 			ofBIRD, ofFRR float64
 		}{{"announced", told, 1.15, r.ofFRR}, {"withdrawn", withdrawn, 0, 0}} {
-			fmt.Fprintf(out, "| %s | %s | %s | %s | %s | %s | %s |\n", r.name, row.name, row.cell("fairway"), row.cell("BIRD"), row.cell("FRR"),
-				verdict(row.ratio("fairway", "BIRD"), row.ofBIRD, true), verdict(row.ratio("fairway", "FRR"), row.ofFRR, true))
+			fmt.Fprintf(out, "| %s | %s | %s | %s | %s | %s | %s | %s | %.3g |\n", r.name, row.name, row.cell("fairway"), row.cell("BIRD"), row.cell("FRR"), row.cell("relay"),
+				verdict(row.ratio("fairway", "BIRD"), row.ofBIRD, true), verdict(row.ratio("fairway", "FRR"), row.ofFRR, true), row.ratio("fairway", "relay"))
 		}
 	}
 	return nil
@@ -39,7 +39,7 @@ func announceOne(ctx context.Context, b *bench, out io.Writer) error {
 // announceTo has all tellers announce to routers of a kind, each to one of its own.
 func (b *bench) announceTo(ctx context.Context, r kernelRouter, rounds int) (told, withdrawn times, err error) {
 	told, withdrawn = times{}, times{}
-	tellers := b.tellers()
+	tellers := append(b.tellers(), teller{"relay", b.tellWithRelay})
 	var roads []road
 	for _, t := range tellers {
 		m, err := b.newRoad(ctx, t, r)

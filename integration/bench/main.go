@@ -203,7 +203,7 @@ type bench struct {
 	rounds int
 	series int
 	// programs; host-local as a plain go build makes it, and as released
-	fairway, speaker, controller, plugin, hostLocal, hostLocalStatic, empty string
+	fairway, speaker, controller, plugin, hostLocal, hostLocalStatic, empty, relay string
 }
 
 func newBench(ctx context.Context, o options) (*bench, error) {
@@ -223,7 +223,7 @@ func newBench(ctx context.Context, o options) (*bench, error) {
 		b.cleanUp()
 		return nil, err
 	}
-	for name, path := range map[string]*string{"fairway": &b.fairway, "fairway-speaker": &b.speaker, "fairway-controller": &b.controller, "fairway-ipam": &b.plugin, "host-local": &b.hostLocal, "static/host-local": &b.hostLocalStatic, "empty": &b.empty} {
+	for name, path := range map[string]*string{"fairway": &b.fairway, "fairway-speaker": &b.speaker, "fairway-controller": &b.controller, "fairway-ipam": &b.plugin, "host-local": &b.hostLocal, "static/host-local": &b.hostLocalStatic, "empty": &b.empty, "relay": &b.relay} {
 		*path = filepath.Join(bin, name)
 	}
 	return b, nil
@@ -240,7 +240,8 @@ func buildAll(ctx context.Context, bin string) error {
 		"github.com/fairway-network/fairway/cmd/fairway-speaker",
 		"github.com/fairway-network/fairway/cmd/fairway-controller",
 		plugin,
-		"github.com/fairway-network/fairway/integration/bench/empty")...)
+		"github.com/fairway-network/fairway/integration/bench/empty",
+		"github.com/fairway-network/fairway/integration/bench/relay")...)
 	static := filepath.Join(bin, "static") + "/"
 	return errors.Join(err, build(ctx, bin, "1", hostLocal), build(ctx, static, "0", append(shipped, hostLocal)...))
 }
