@@ -49,8 +49,8 @@ func rooms() []room {
 		{"routes/kernel", []string{"routes", netlink, netns, sys}, []string{"internal/namespace"}},
 		{"routes/vpc", []string{"routes"}, []string{"routes/..."}},
 		{"discovery", []string{sys}, nil},
-		{"speaker", []string{"internal/deadline"}, nil},
-		{"speaker/server", []string{"speaker", "routes", "internal/deadline", "discovery", gobgp, "google.golang.org/grpc/...", "google.golang.org/protobuf/..."}, []string{"integration/interop", "integration/router", "internal/namespace", netlink, netns, sys}},
+		{"speaker", []string{"internal/deadline", "internal/nonblocking"}, nil},
+		{"speaker/server", []string{"speaker", "routes", "internal/deadline", "internal/nonblocking", "discovery", gobgp, "google.golang.org/grpc/...", "google.golang.org/protobuf/..."}, []string{"integration/interop", "integration/router", "internal/namespace", netlink, netns, sys}},
 		{"config/...", []string{
 			"config/...", "pools", netipx, "github.com/spf13/viper", "github.com/go-viper/mapstructure/v2",
 			"github.com/fsnotify/fsnotify", "go.yaml.in/yaml/v3",

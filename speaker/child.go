@@ -356,10 +356,9 @@ func (b base) next(d Desired) (Desired, *change) {
 	if !ok {
 		return d.clone(), nil
 	}
-	new.From = b.number
 	copied := *b.desired
 	copied.Announcements = slices.Clone(d.Announcements)
-	return copied, &new
+	return copied, &change{b.number, new}
 }
 
 // set hands d over, or to the process of a link what is new in it.

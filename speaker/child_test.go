@@ -6,6 +6,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -97,19 +98,32 @@ func TestChangeFrom(t *testing.T) {
 	for range 500 {
 		before, after := some(), some()
 		c, ok := changeFrom(&before, &after)
-		if got := c.apply(before); !ok || !maps.Equal(set(got), set(after)) || len(got.Announcements) != len(after.Announcements) {
+		got := Desired{Announcements: c.Apply(slices.Clone(before.Announcements))}
+		if !ok || !maps.Equal(set(got), set(after)) || len(got.Announcements) != len(after.Announcements) {
 			t.Fatalf("%v became %v by %+v (%v), want %v", before.Announcements, got.Announcements, c, ok, after.Announcements)
 		}
 		if len(c.Announced)+len(c.Withdrawn) > len(before.Announcements)+len(after.Announcements) {
 			t.Fatalf("%+v makes %v of %v", c, after.Announcements, before.Announcements)
 		}
 	}
+	twice := Desired{Announcements: Plainly(netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("192.0.2.0/24"))}
+	if c, ok := changeFrom(&twice, &Desired{Announcements: twice.Announcements[:1]}); ok {
+		t.Errorf("a prefix is no more announced twice, and that was taken for %+v", c)
+	}
 	before := some()
+	before.Announcements = append(before.Announcements, Announcement{Prefix: netip.MustParsePrefix("192.0.2.0/24")})
 	for what, change := range map[string]func(*Desired){
 		"this node":         func(d *Desired) { d.Local.ASN++ },
 		"a peer's password": func(d *Desired) { d.Peers[0].Password = "other" },
 		"a family":          func(d *Desired) { d.Peers[0].Families[0] = IPv6 },
 		"terms":             func(d *Desired) { d.Terms["a"] = Terms{"tor": {}} },
+		"a prefix twice": func(d *Desired) {
+			d.Announcements = append(d.Announcements, Announcement{d.Announcements[0].Prefix, "other"})
+		},
+		"a prefix twice at a time": func(d *Desired) {
+			p := netip.MustParsePrefix("198.51.100.0/24")
+			d.Announcements = append([]Announcement{{p, "a"}}, append(d.Announcements, Announcement{p, "b"})...)
+		},
 		"too much": func(d *Desired) {
 			for i := range mostChanged + 1 {
 				d.Announcements = append(d.Announcements, Announcement{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{172, byte(i)}), 16)})

@@ -1,8 +1,8 @@
 package speaker
 
 import (
+	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -33,7 +33,7 @@ var errVersions = errors.New("the agent and this BGP speaker are of different ve
 // died; main must exit at once then, without a word to the peers, so that they keep
 // forwarding. Signals that a terminal or a service manager sends to the whole
 // group are ignored: the parent decides.
-func Serve(ctx context.Context, stderr io.Writer, open func(*slog.Logger) Speaker) error {
+func Serve(ctx context.Context, stderr io.Writer, open func(*slog.Logger) Announcer) error {
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	file := os.NewFile(linkFD, "parent")
 	conn, err := net.FileConn(file)
@@ -51,82 +51,73 @@ func Serve(ctx context.Context, stderr io.Writer, open func(*slog.Logger) Speake
 	return serveLink(ctx, conn, open(log))
 }
 
-// announcer is a Speaker that is quicker if it need not look for what is new.
-type announcer interface {
-	// Announce is Set of a Desired that differs from the last that Set or Announce was
-	// given, and took without an error, in announcements alone.
-	Announce(context.Context, Desired) error
+// Announcer is a Speaker that need not look for what is new.
+type Announcer interface {
+	Speaker
+	// Announce is Set of what c makes of the Desired that Set or Announce was given last,
+	// and took without an error. c is the speaker's from then on.
+	Announce(ctx context.Context, c Change) error
 }
 
 // child answers the requests of a parent.
 type child struct {
-	speaker Speaker
+	speaker Announcer
+	in      *bufio.Reader // read by one goroutine at a time
+	closed  chan error    // of size one: says that the speaker is closed, and whether the parent was told
 
 	mu      sync.Mutex
-	encoder *json.Encoder
+	conn    io.ReadWriteCloser
 	cancels map[uint64]context.CancelFunc
-	// set is what the last Set that succeeded handed over; that had the number, 0 for
-	// none.
-	set    Desired
-	number uint64
+	number  uint64 // of the last Set or change, if that succeeded; 0 for none
+	setting int    // of these that are under way
+	mixed   bool   // some of them have met: which came last is not known
 }
 
 // serveLink answers requests until the parent is gone or has closed the
 // speaker.
-func serveLink(ctx context.Context, conn io.ReadWriteCloser, s Speaker) error {
+func serveLink(ctx context.Context, conn io.ReadWriteCloser, s Announcer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
-	c := &child{speaker: s, encoder: json.NewEncoder(conn), cancels: make(map[uint64]context.CancelFunc)}
-	closed := make(chan error, 1)
-	d := newDecoder(conn)
-	for {
-		if d.InputOffset() > muchRead && emptied(d) {
-			d = newDecoder(conn)
-		}
-		var r request
-		if err := d.Decode(&r); err != nil {
-			select {
-			case answerErr := <-closed:
-				return answerErr
-			default:
-				return linkError(err)
-			}
-		}
-		switch r.Op {
-		case opCancel:
-			c.cancel(r.ID)
-		case opClose:
-			go func() { // other requests have answers meanwhile
-				closed <- c.answer(r.ID, c.do(ctx, r))
-				_ = conn.Close() // ends the loop
-			}()
-		default:
-			callCtx := c.begin(ctx, r)
-			go func() {
-				defer c.cancel(r.ID)
-				// An answer that can't be written is for a parent that is gone.
-				_ = c.answer(r.ID, c.do(callCtx, r))
-			}()
-		}
+	c := &child{speaker: s, conn: conn, in: bufio.NewReader(conn), closed: make(chan error, 1), cancels: make(map[uint64]context.CancelFunc)}
+	over := make(chan error, 1)
+	go c.serve(ctx, over)
+	err := <-over
+	select {
+	case answerErr := <-c.closed:
+		return answerErr
+	default:
+		return linkError(err)
 	}
 }
 
-// muchRead is after how many bytes a decoder is replaced: it keeps the room of the longest
-// message.
-const muchRead = 1 << 16
-
-func newDecoder(from io.Reader) *json.Decoder {
-	d := json.NewDecoder(from)
-	d.DisallowUnknownFields() // a setting that is passed over would be one that does not hold
-	return d
-}
-
-// emptied says whether all that d has read was decoded.
-func emptied(d *json.Decoder) bool {
-	n, _ := d.Buffered().Read(make([]byte, 1)) // of memory, which has no errors
-	return n == 0
+// serve reads requests until one can't be read, and says why to over. Each is answered by the
+// goroutine that has read it, while another reads on: no request waits for the answer to the one
+// before, nor for a goroutine to wake.
+func (c *child) serve(ctx context.Context, over chan<- error) {
+	callCtx, cancel := context.WithCancel(ctx) // while nobody waits for it
+	defer cancel()
+	r, err := readRequest(c.in)
+	for err == nil && r.Op == opCancel {
+		c.cancel(r.ID)
+		r, err = readRequest(c.in)
+	}
+	if err != nil {
+		over <- err
+		return
+	}
+	if r.Op != opClose { // which nobody gives up
+		c.keep(r.ID, cancel) // before what cancels it can be read
+		defer c.cancel(r.ID)
+	}
+	go c.serve(ctx, over)
+	err = c.answer(r.ID, c.do(callCtx, r))
+	if r.Op == opClose {
+		c.closed <- err
+		_ = c.conn.Close() // ends the reading
+	}
+	// Any other answer that can't be written is for a parent that is gone.
 }
 
 // linkError says why nothing more can be read of the parent.
@@ -138,12 +129,10 @@ func linkError(err error) error {
 	return fmt.Errorf("%w: %w", errVersions, err)
 }
 
-func (c *child) begin(ctx context.Context, r request) context.Context {
-	ctx, cancel := context.WithCancel(ctx)
+func (c *child) keep(id uint64, cancel context.CancelFunc) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.cancels[r.ID] = cancel
-	return ctx
+	c.cancels[id] = cancel
 }
 
 func (c *child) cancel(id uint64) {
@@ -156,38 +145,47 @@ func (c *child) cancel(id uint64) {
 }
 
 func (c *child) answer(id uint64, a answer) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	a.ID = id
-	return c.encoder.Encode(a)
-}
-
-// take hands a Desired to the speaker with set.
-func (c *child) take(d Desired, number uint64, set func(Desired) error) error {
-	err := set(d)
+	b, err := a.frame()
+	if err != nil {
+		return err
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.set, c.number = d, number
-	if err != nil {
-		c.set, c.number = Desired{}, 0
-	}
+	_, err = c.conn.Write(b)
 	return err
 }
 
-// change is take of what a change makes of the Desired before.
-func (c *child) change(ctx context.Context, r request) error {
+// set carries out a Set or a change with a number, and takes note of how it came out.
+func (c *child) set(number uint64, carryOut func() error) error {
 	c.mu.Lock()
-	d, number := c.set, c.number
+	c.number = 0
+	c.setting++
+	c.mixed = c.mixed || c.setting > 1
 	c.mu.Unlock()
-	if r.Change == nil || number == 0 || number != r.Change.From {
+	err := carryOut()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.setting--; err == nil && !c.mixed {
+		c.number = number
+	}
+	c.mixed = c.mixed && c.setting > 0
+	return err
+}
+
+// founded says whether the speaker has what a change builds on.
+func (c *child) founded(new *change) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return new != nil && c.number != 0 && c.number == new.From
+}
+
+// change hands a change to the speaker.
+func (c *child) change(ctx context.Context, r request) error {
+	if !c.founded(r.Change) {
 		return errUnfounded
 	}
-	return c.take(r.Change.apply(d), r.Number, func(d Desired) error {
-		if s, ok := c.speaker.(announcer); ok {
-			return s.Announce(ctx, d)
-		}
-		return c.speaker.Set(ctx, d)
-	})
+	return c.set(r.Number, func() error { return c.speaker.Announce(ctx, r.Change.Change) })
 }
 
 func (c *child) do(ctx context.Context, r request) (a answer) {
@@ -198,7 +196,7 @@ func (c *child) do(ctx context.Context, r request) (a answer) {
 	}
 	switch r.Op {
 	case opSet:
-		a.setError(c.take(r.Desired.desired(), r.Number, func(d Desired) error { return c.speaker.Set(ctx, d) }))
+		a.setError(c.set(r.Number, func() error { return c.speaker.Set(ctx, r.Desired.desired()) }))
 	case opChange:
 		a.setError(c.change(ctx, r))
 	case opFlush:

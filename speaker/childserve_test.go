@@ -16,11 +16,18 @@ import (
 func TestServeAnotherVersion(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]error{
-		`{"ID":1,"Op":"set","Desired":{"Local":{"ASN":64512},"Quiet":true}}`:     errVersions,
-		`{"ID":1,"Op":"set","Desired":{"Peers":[{"Name":"tor","Silent":true}]}}`: errVersions,
-		`no JSON`: errVersions,
-		`{"ID":1`: ErrParentGone,
-		``:        ErrParentGone,
+		framed(frameJSON, `{"ID":1,"Op":"set","Desired":{"Local":{"ASN":64512},"Quiet":true}}`):     errVersions,
+		framed(frameJSON, `{"ID":1,"Op":"set","Desired":{"Peers":[{"Name":"tor","Silent":true}]}}`): errVersions,
+		framed(frameJSON, `no JSON`):                    errVersions,
+		framed(frameJSON, `{"ID":1`):                    errVersions,
+		framed(frameChange, `no change`):                errVersions,
+		framed(frameDone, "\x01"):                       errVersions,
+		framed('x', ``):                                 errVersions,
+		"j\xff\xff\xff\xff":                             errVersions,
+		`{"ID":1,"Op":"state"}`:                         errVersions, // of an agent that knows no frames
+		framed(frameJSON, `{"ID":1,"Op":"state"}`)[:10]: ErrParentGone,
+		"j\x00": ErrParentGone,
+		``:      ErrParentGone,
 	} {
 		ours, theirs := net.Pipe()
 		go func() {
@@ -32,6 +39,15 @@ func TestServeAnotherVersion(t *testing.T) {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
+}
+
+// framed is a frame that holds text.
+func framed(kind frame, text string) string {
+	b, err := sealed(kind, append(make([]byte, frameHead), text...))
+	if err != nil {
+		panic(err)
+	}
+	return string(b)
 }
 
 // recorder is a Speaker that keeps what it was given last.
@@ -47,8 +63,10 @@ func (r *recorder) Set(_ context.Context, d Desired) error {
 	return r.err
 }
 
-func (r *recorder) Announce(ctx context.Context, d Desired) error {
+func (r *recorder) Announce(ctx context.Context, c Change) error {
 	r.announced++
+	d := r.got
+	d.Announcements = c.Apply(slices.Clone(d.Announcements))
 	return r.Set(ctx, d)
 }
 
@@ -59,7 +77,7 @@ func TestServeChange(t *testing.T) {
 	a, b := netip.MustParsePrefix("10.1.0.0/26"), netip.MustParsePrefix("10.2.0.0/26")
 	settings := Desired{Local: Local{ASN: 64512}, Announcements: Plainly(a)}
 	to := func(from, number uint64) request {
-		return request{Op: opChange, Number: number, Change: &change{From: from, Announced: Plainly(b), Withdrawn: []netip.Prefix{a}}}
+		return request{Op: opChange, Number: number, Change: &change{from, Change{Announced: Plainly(b), Withdrawn: []netip.Prefix{a}}}}
 	}
 	set := request{Op: opSet, Number: 1, Desired: toWire(settings)}
 	failing := errors.New("failing")
@@ -94,5 +112,30 @@ func TestServeChange(t *testing.T) {
 				t.Errorf("%d changes, the last to %+v", r.announced, r.got)
 			}
 		})
+	}
+}
+
+// A Set that another one meets leaves nothing to build on: which of them came last is not
+// known.
+func TestServeSetsThatMeet(t *testing.T) {
+	t.Parallel()
+	served := &child{speaker: &recorder{}}
+	within := func(number uint64, f func()) {
+		if err := served.set(number, func() error { f(); return nil }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	on := func(number uint64) bool { return served.founded(&change{From: number}) }
+	within(1, func() {
+		within(2, func() {})
+		if on(2) {
+			t.Error("a change may build on a Set while the one before goes on")
+		}
+	})
+	if on(1) || on(2) {
+		t.Error("a change may build on one of two Sets that met")
+	}
+	if within(3, func() {}); !on(3) {
+		t.Error("no change may build on a Set that met no other")
 	}
 }

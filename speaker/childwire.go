@@ -1,23 +1,23 @@
 package speaker
 
 import (
+	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"net/netip"
 	"os"
-	"reflect"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/fairway-network/fairway/internal/nonblocking"
 )
 
-// A Child and its process talk over a socket pair: JSON values, one request
-// and one answer for each call, told apart by their numbers. Passwords go this
-// way and no other.
+// A Child and its process talk over a socket pair: one request and one answer
+// for each call, told apart by their numbers, in frames. Passwords go this way and
+// no other.
 
 // op is what a request asks for, named after the method of Speaker.
 type op string
@@ -35,10 +35,10 @@ const (
 type request struct {
 	ID       uint64
 	Op       op
-	Deadline time.Time      `json:",omitzero"` // zero for none
+	Deadline time.Time      `json:",omitzero"` // zero for none; a change has none, and is cancelled when it is over
 	Desired  *wireDesired   `json:",omitempty"`
 	Number   uint64         `json:",omitempty"` // of a Set, see change; 0 is one that none builds on
-	Change   *change        `json:",omitempty"`
+	Change   *change        `json:"-"`          // in a frame of its own form
 	Prefixes []netip.Prefix `json:",omitempty"` // of a flush
 	Peer     string         `json:",omitempty"` // of a fail
 	Stop     Stop           `json:",omitzero"`
@@ -46,53 +46,64 @@ type request struct {
 
 // change makes another Desired of the one that a Set with a number handed over.
 type change struct {
-	From      uint64
-	Announced []Announcement `json:",omitempty"` // new ones, and those with other terms
-	Withdrawn []netip.Prefix `json:",omitempty"`
+	From uint64
+	Change
 }
 
 // changeFrom gives what makes d of the Desired before, if that is announcements alone and
 // few of them.
-func changeFrom(before, d *Desired) (c change, ok bool) {
-	if len(d.Announcements) > len(before.Announcements)+mostChanged || len(before.Announcements) > len(d.Announcements)+mostChanged {
+func changeFrom(before, d *Desired) (c Change, ok bool) {
+	if !before.equalBesides(d) {
 		return c, false
 	}
-	a, b := *before, *d
-	a.Announcements, b.Announcements = nil, nil
-	if !reflect.DeepEqual(a, b) {
+	old, new, same := middles(before.Announcements, d.Announcements)
+	if len(new) > len(old)+mostChanged || len(old) > len(new)+mostChanged {
 		return c, false
 	}
-	left := make(map[netip.Prefix]string, len(before.Announcements))
-	for _, one := range before.Announcements {
-		left[one.Prefix] = one.Terms
+	had := make(map[netip.Prefix]string, len(old))
+	for _, one := range old {
+		had[one.Prefix] = one.Terms
 	}
-	for _, one := range d.Announcements {
-		if terms, had := left[one.Prefix]; !had || terms != one.Terms {
+	has := make(map[netip.Prefix]bool, len(new))
+	for _, one := range new {
+		if has[one.Prefix] {
+			return c, false // the speaker says what is wrong with that
+		}
+		has[one.Prefix] = true
+		if terms, is := had[one.Prefix]; !is || terms != one.Terms {
 			c.Announced = append(c.Announced, one)
 		}
-		delete(left, one.Prefix)
 	}
-	c.Withdrawn = slices.Collect(maps.Keys(left))
-	return c, len(c.Announced)+len(c.Withdrawn) <= mostChanged
-}
-
-// apply makes the Desired after c of the one before, which stays as it is.
-func (c change) apply(before Desired) Desired {
-	changed := make(map[netip.Prefix]bool, len(c.Announced)+len(c.Withdrawn))
-	for _, one := range c.Announced {
-		changed[one.Prefix] = true
-	}
-	for _, p := range c.Withdrawn {
-		changed[p] = true
-	}
-	list := make([]Announcement, 0, len(before.Announcements)+len(c.Announced))
-	for _, one := range before.Announcements {
-		if !changed[one.Prefix] {
-			list = append(list, one)
+	for _, one := range old {
+		if !has[one.Prefix] {
+			c.Withdrawn = append(c.Withdrawn, one.Prefix)
 		}
 	}
-	before.Announcements = append(list, c.Announced...)
-	return before
+	return c, len(c.Announced)+len(c.Withdrawn) <= mostChanged && !c.touches(same[0]) && !c.touches(same[1])
+}
+
+// middles are what is left of two lists without what both begin with and end with, which is in
+// same: lists in an order differ in little else.
+func middles(old, new []Announcement) (oldRest, newRest []Announcement, same [2][]Announcement) {
+	n := 0
+	for n < len(old) && n < len(new) && old[n] == new[n] {
+		n++
+	}
+	same[0], old, new = new[:n], old[n:], new[n:]
+	n = 0
+	for n < len(old) && n < len(new) && old[len(old)-1-n] == new[len(new)-1-n] {
+		n++
+	}
+	same[1] = new[len(new)-n:]
+	return old[:len(old)-n], new[:len(new)-n], same
+}
+
+// touches says whether c is about a prefix of a list.
+func (c Change) touches(list []Announcement) bool {
+	return slices.ContainsFunc(list, func(one Announcement) bool {
+		return slices.Contains(c.Withdrawn, one.Prefix) ||
+			slices.ContainsFunc(c.Announced, func(other Announcement) bool { return other.Prefix == one.Prefix })
+	})
 }
 
 type answer struct {
@@ -199,16 +210,15 @@ const (
 	graceTime = 200 * time.Millisecond
 	// mostChanged is how many announcements may change for a change to be worth it.
 	mostChanged = 100
-	// maxQueued is how many messages wait for a process that does not read.
-	maxQueued = 64
 )
 
 // link is the parent's end. No call depends on the other process reading or
 // answering: what it does not read is given up with the link.
 type link struct {
-	conn  net.Conn
-	down  chan struct{} // closed when nothing more is read
-	queue chan []byte   // to be written
+	conn     net.Conn
+	patience time.Duration
+	down     chan struct{} // closed when nothing more is read
+	pen      chan struct{} // of size one: held by who writes
 
 	mu      sync.Mutex
 	last    uint64
@@ -219,17 +229,16 @@ type link struct {
 // newLink takes over conn. A message that is not taken within patience ends
 // the link.
 func newLink(conn net.Conn, patience time.Duration) *link {
-	l := &link{conn: conn, down: make(chan struct{}), queue: make(chan []byte, maxQueued), waiting: make(map[uint64]chan answer)}
+	l := &link{conn: conn, patience: patience, down: make(chan struct{}), pen: make(chan struct{}, 1), waiting: make(map[uint64]chan answer)}
 	go l.read()
-	go l.write(patience)
 	return l
 }
 
 func (l *link) read() {
 	defer close(l.down)
-	for d := json.NewDecoder(l.conn); ; {
-		var a answer
-		if d.Decode(&a) != nil {
+	for in := bufio.NewReader(l.conn); ; {
+		a, err := readAnswer(in)
+		if err != nil {
 			return
 		}
 		l.mu.Lock()
@@ -241,26 +250,32 @@ func (l *link) read() {
 	}
 }
 
-// write sends what is queued. A message cut short makes all after it unreadable,
-// so that the link ends with it, and read with the link.
-func (l *link) write(patience time.Duration) {
-	for {
-		select {
-		case b := <-l.queue:
-			err := l.conn.SetWriteDeadline(time.Now().Add(patience))
-			if err == nil {
-				_, err = l.conn.Write(b)
-			}
-			if err != nil {
-				l.mu.Lock()
-				l.unread = errors.Is(err, os.ErrDeadlineExceeded)
-				l.mu.Unlock()
-				_ = l.conn.Close() // the error is that there is no link
-				return
-			}
-		case <-l.down:
-			return
-		}
+// write hands a message to the kernel, by the holder of the pen. What that does not take at once
+// is written by a goroutine of its own, and the pen is free again once all is.
+func (l *link) write(b []byte) {
+	if b = b[nonblocking.Write(l.conn, b):]; len(b) > 0 {
+		go l.finish(b)
+		return
+	}
+	<-l.pen
+}
+
+// finish writes the rest of a message. One that is cut short makes all after it unreadable,
+// so that the link ends with it.
+func (l *link) finish(rest []byte) {
+	defer func() { <-l.pen }()
+	err := l.conn.SetWriteDeadline(time.Now().Add(l.patience))
+	if err == nil {
+		_, err = l.conn.Write(rest)
+	}
+	if err == nil {
+		err = l.conn.SetWriteDeadline(time.Time{})
+	}
+	if err != nil {
+		l.mu.Lock()
+		l.unread = l.unread || errors.Is(err, os.ErrDeadlineExceeded)
+		l.mu.Unlock()
+		_ = l.conn.Close() // the error is that there is no link
 	}
 }
 
@@ -272,24 +287,33 @@ func (l *link) send(ctx context.Context, r request) (uint64, <-chan answer, erro
 	r.ID = l.last
 	l.waiting[r.ID] = ch
 	l.mu.Unlock()
-	b, err := json.Marshal(r)
+	b, err := r.frame()
 	if err == nil {
-		select { // also for a ctx that has ended: the answer says how things stand
-		case l.queue <- b:
-			return r.ID, ch, nil
-		default:
-		}
-		select {
-		case l.queue <- b:
-			return r.ID, ch, nil
-		case <-l.down:
-			err = errLinkDown
-		case <-ctx.Done():
-			err = fmt.Errorf("%w: %w", errSilent, ctx.Err())
-		}
+		err = l.takePen(ctx)
 	}
-	l.forget(r.ID)
-	return 0, nil, err
+	if err != nil {
+		l.forget(r.ID)
+		return 0, nil, err
+	}
+	l.write(b)
+	return r.ID, ch, nil
+}
+
+// takePen waits for its turn to write.
+func (l *link) takePen(ctx context.Context) error {
+	select { // also for a ctx that has ended: the answer says how things stand
+	case l.pen <- struct{}{}:
+		return nil
+	default:
+	}
+	select {
+	case l.pen <- struct{}{}:
+		return nil
+	case <-l.down:
+		return errLinkDown
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", errSilent, ctx.Err())
+	}
 }
 
 func (l *link) stuck() bool {
@@ -307,7 +331,9 @@ func (l *link) forget(id uint64) {
 // call is one request and its answer. errLinkDown says that there is none, and
 // errSilent that there is none yet although ctx has ended.
 func (l *link) call(ctx context.Context, r request) (answer, error) {
-	r.Deadline, _ = ctx.Deadline()
+	if r.Op != opChange { // a timer costs what a router would wait for
+		r.Deadline, _ = ctx.Deadline()
+	}
 	id, ch, err := l.send(ctx, r)
 	if err != nil {
 		return answer{}, err
@@ -323,18 +349,20 @@ func (l *link) call(ctx context.Context, r request) (answer, error) {
 			return answer{}, errLinkDown
 		}
 	case <-ctx.Done():
-		grace := graceTime
-		if r.Op == opState {
-			grace = 0 // its error would say no more
-		}
-		return l.abandon(ctx, id, ch, grace)
+		r.ID = id
+		return l.abandon(ctx, r, ch)
 	}
 }
 
-func (l *link) abandon(ctx context.Context, id uint64, ch <-chan answer, grace time.Duration) (answer, error) {
-	timedOut := errors.Is(ctx.Err(), context.DeadlineExceeded) // the child has the same deadline
-	if !timedOut {
-		l.cancel(id)
+// abandon gives a call up whose ctx has ended, unless its answer comes after all.
+func (l *link) abandon(ctx context.Context, r request, ch <-chan answer) (answer, error) {
+	grace := graceTime
+	if r.Op == opState {
+		grace = 0 // its error would say no more
+	}
+	knows := !r.Deadline.IsZero() && errors.Is(ctx.Err(), context.DeadlineExceeded) // by itself
+	if !knows {
+		l.cancel(r.ID)
 	}
 	timer := time.NewTimer(grace)
 	defer timer.Stop()
@@ -344,22 +372,27 @@ func (l *link) abandon(ctx context.Context, id uint64, ch <-chan answer, grace t
 	case <-timer.C:
 	case <-l.down:
 	}
-	if timedOut {
-		l.cancel(id)
+	if knows {
+		l.cancel(r.ID)
 	}
-	l.forget(id)
+	l.forget(r.ID)
 	return answer{}, fmt.Errorf("%w: %w", errSilent, ctx.Err())
 }
 
-// cancel tells the child that nobody waits for a call any more. One that has
-// stopped reading has no use for it.
+// cancel tells the child that nobody waits for a call any more, once the pen is free.
 func (l *link) cancel(id uint64) {
-	b, err := json.Marshal(request{ID: id, Op: opCancel})
+	b, err := request{ID: id, Op: opCancel}.frame()
 	if err != nil {
 		return
 	}
 	select {
-	case l.queue <- b:
+	case l.pen <- struct{}{}: // before any request that follows
+		l.write(b)
 	default:
+		go func() {
+			if l.takePen(context.Background()) == nil {
+				l.write(b)
+			}
+		}()
 	}
 }

@@ -3,6 +3,7 @@ package speaker
 import (
 	"log/slog"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -24,6 +25,25 @@ type Announcement struct {
 	// Terms names the entry of Desired.Terms that says who is told and how. With
 	// "" every peer is, with no attributes but those that it must have.
 	Terms string
+}
+
+// Change is what makes other announcements of some.
+type Change struct {
+	Announced []Announcement // new ones, and those with other terms
+	Withdrawn []netip.Prefix
+}
+
+// Apply gives what c makes of a list, in no order. The list is not to be used any more.
+func (c Change) Apply(list []Announcement) []Announcement {
+	changed := make(map[netip.Prefix]bool, len(c.Announced)+len(c.Withdrawn))
+	for _, one := range c.Announced {
+		changed[one.Prefix] = true
+	}
+	for _, p := range c.Withdrawn {
+		changed[p] = true
+	}
+	list = slices.DeleteFunc(list, func(one Announcement) bool { return changed[one.Prefix] })
+	return append(list, c.Announced...)
 }
 
 // Terms say to whom a prefix is told and with which attributes, by the name of

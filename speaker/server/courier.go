@@ -6,9 +6,9 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
+	"github.com/fairway-network/fairway/internal/nonblocking"
 	"github.com/osrg/gobgp/v3/pkg/packet/bgp"
 )
 
@@ -238,7 +238,7 @@ func (c *courier) run(e errand) (d delivery, begun bool) {
 	out, told := c.pack(e, &d)
 	n := 0
 	if c.begun && !c.unreported.Load() && len(out) > 0 {
-		n = writeNow(c.conn, out)
+		n = nonblocking.Write(c.conn, out)
 	}
 	if n == 0 {
 		c.mu.Unlock()
@@ -376,31 +376,3 @@ func (c *courier) ended() {
 
 // close ends the session, in which something was said that does not hold.
 func (c *courier) close() { _ = c.conn.Close() }
-
-// writeNow writes what the kernel takes without waiting, and says how much that is.
-func writeNow(conn net.Conn, b []byte) int {
-	socket, ok := conn.(syscall.Conn)
-	if !ok {
-		n, err := conn.Write(b)
-		if err != nil {
-			return 0
-		}
-		return n
-	}
-	raw, err := socket.SyscallConn()
-	if err != nil {
-		return 0
-	}
-	written := 0
-	err = raw.Write(func(fd uintptr) bool {
-		n, err := syscall.Write(int(fd), b)
-		if err == nil {
-			written = n
-		}
-		return true
-	})
-	if err != nil {
-		return 0
-	}
-	return written
-}

@@ -85,8 +85,9 @@ type run struct {
 	ceased map[netip.Addr]bool
 
 	export    exportPolicy
-	targets   []target // that it is about
-	classes   []*class // that paths are of, or were when GoBGP was last asked
+	targets   []target            // that it is about
+	classes   []*class            // that paths are of, or were when GoBGP was last asked
+	found     map[classKey]*class // of the terms of the last Set, as far as they were asked for
 	lastClass uint32
 }
 
@@ -109,33 +110,16 @@ func (s *Server) acquire(ctx context.Context) error {
 
 func (s *Server) release() { <-s.turn }
 
-// Set implements Speaker. It keeps the announcements, which nobody may change afterwards.
+// Set implements Speaker. It keeps the announcements, which are the Server's from then on.
 func (s *Server) Set(ctx context.Context, d speaker.Desired) error {
-	return s.set(ctx, d, func() bool { return reflect.DeepEqual(wishOf(d), s.wish) })
-}
-
-// Announce is Set of a Desired that differs from the last one in announcements alone, where
-// that was taken without an error.
-func (s *Server) Announce(ctx context.Context, d speaker.Desired) error {
-	return s.set(ctx, d, func() bool { return true })
-}
-
-// set is Set, where same says whether all but the announcements is as in the last one.
-func (s *Server) set(ctx context.Context, d speaker.Desired, same func() bool) error {
 	asked, err := checkAnnouncements(d)
 	if err != nil {
 		return fmt.Errorf("BGP settings: %w", err)
 	}
-	if err := s.acquire(ctx); err != nil {
+	if err := s.begin(ctx); err != nil {
 		return err
 	}
 	defer s.release()
-	if err := ctx.Err(); err != nil { // another Set may have come after this one
-		return fmt.Errorf("the BGP speaker's settings were given up before their turn came: %w", err)
-	}
-	if s.closed.Load() {
-		return speaker.ErrClosed
-	}
 	r, localErr := s.running(ctx, d.Local)
 	if r == nil {
 		return localErr
@@ -147,12 +131,51 @@ func (s *Server) set(ctx context.Context, d speaker.Desired, same func() bool) e
 		}
 		return localErr
 	}
-	if !s.granted || !same() {
+	if !s.granted || !reflect.DeepEqual(wishOf(d), s.wish) {
 		s.wish = wishOf(d)
 		return s.conform(ctx, r, d, asked)
 	}
 	r.ledger.overLimit(s.learned.configure(r.peers, r.ranges, asked.prefixes())...)
 	return errors.Join(r.setAnnouncements(ctx, asked, r.peers, r.ranges), r.tidy(ctx))
+}
+
+// Announce implements speaker.Announcer.
+func (s *Server) Announce(ctx context.Context, c speaker.Change) error {
+	if err := s.begin(ctx); err != nil {
+		return err
+	}
+	defer s.release()
+	r := s.run.Load()
+	if r == nil {
+		return errors.New("the BGP speaker has no announcements yet that could change")
+	}
+	if err := r.asked.checkAll(c.Announced); err != nil {
+		return fmt.Errorf("BGP settings: %w", err)
+	}
+	if !s.granted {
+		return s.conform(ctx, r, s.wish, r.asked.with(c))
+	}
+	if s.learned.open != nil { // else there is nothing to keep the prefixes out of
+		r.ledger.overLimit(s.learned.configure(r.peers, r.ranges, r.asked.with(c).prefixes())...)
+	}
+	return errors.Join(r.changeAnnouncements(ctx, c), r.tidy(ctx))
+}
+
+// begin is acquire for a Set or a change, unless that is not wanted any more.
+func (s *Server) begin(ctx context.Context) error {
+	if err := s.acquire(ctx); err != nil {
+		return err
+	}
+	err := ctx.Err() // another Set may have come after this one
+	if err != nil {
+		err = fmt.Errorf("the BGP speaker's settings were given up before their turn came: %w", err)
+	} else if s.closed.Load() {
+		err = speaker.ErrClosed
+	}
+	if err != nil {
+		s.release()
+	}
+	return err
 }
 
 // wishOf is all of d but the announcements.

@@ -33,20 +33,45 @@ func (a announcements) prefixes() []netip.Prefix {
 	return speaker.Desired{Announcements: a.list}.Prefixes()
 }
 
+// with is what c makes of them, which stay as they are.
+func (a announcements) with(c speaker.Change) announcements {
+	a.list = c.Apply(slices.Clone(a.list))
+	return a
+}
+
+// check says what is wrong with one.
+func (a announcements) check(one speaker.Announcement) error {
+	p := one.Prefix
+	if !p.IsValid() || p != p.Masked() || p.Addr().Is4In6() {
+		return fmt.Errorf("prefix %q: want a network without host bits", p)
+	}
+	if _, known := a.named[one.Terms]; !known && one.Terms != "" {
+		return fmt.Errorf("prefix %s: nothing is said of its terms %q", p, one.Terms)
+	}
+	return nil
+}
+
+// checkAll says what is wrong with some that come to them.
+func (a announcements) checkAll(list []speaker.Announcement) error {
+	for _, one := range list {
+		if err := a.check(one); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // checkAnnouncements gives them as a set.
 func checkAnnouncements(d speaker.Desired) (announcements, error) {
 	a := announcements{list: d.Announcements, named: d.Terms}
 	seen := make(map[netip.Prefix]string, len(d.Announcements))
 	for _, one := range d.Announcements {
-		p := one.Prefix
-		if !p.IsValid() || p != p.Masked() || p.Addr().Is4In6() {
-			return a, fmt.Errorf("prefix %q: want a network without host bits", p)
+		if err := a.check(one); err != nil {
+			return a, err
 		}
+		p := one.Prefix
 		if other, twice := seen[p]; twice && other != one.Terms {
 			return a, fmt.Errorf("prefix %s: announced with the terms %q and %q: want it once", p, other, one.Terms)
-		}
-		if _, known := d.Terms[one.Terms]; !known && one.Terms != "" {
-			return a, fmt.Errorf("prefix %s: nothing is said of its terms %q", p, one.Terms)
 		}
 		seen[p] = one.Terms
 	}

@@ -52,9 +52,33 @@ func (l *ledger) classes() map[*class]bool {
 func (l *ledger) diff(want map[netip.Prefix]*class) (add, remove []netip.Prefix) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	for p := range l.want {
+		if want[p] == nil {
+			remove = append(remove, p)
+		}
+	}
+	slices.SortFunc(remove, netip.Prefix.Compare)
+	return l.addition(want), remove
+}
+
+// changes is diff for some prefixes alone, those that are wanted no more with nil.
+func (l *ledger) changes(some map[netip.Prefix]*class) (add, remove []netip.Prefix) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for p, c := range some {
+		if c == nil && l.want[p] != nil {
+			remove = append(remove, p)
+		}
+	}
+	slices.SortFunc(remove, netip.Prefix.Compare)
+	return l.addition(some), remove
+}
+
+// addition is what is to be announced of some prefixes, in the order of diff. The lock is held.
+func (l *ledger) addition(want map[netip.Prefix]*class) (add []netip.Prefix) {
 	order := make(map[netip.Prefix]int)
 	for p, c := range want {
-		if was := l.want[p]; was != c {
+		if was := l.want[p]; c != nil && was != c {
 			add = append(add, p)
 			switch {
 			case was == nil:
@@ -65,14 +89,8 @@ func (l *ledger) diff(want map[netip.Prefix]*class) (add, remove []netip.Prefix)
 			}
 		}
 	}
-	for p := range l.want {
-		if want[p] == nil {
-			remove = append(remove, p)
-		}
-	}
 	slices.SortFunc(add, func(a, b netip.Prefix) int { return cmp.Or(order[a]-order[b], a.Compare(b)) })
-	slices.SortFunc(remove, netip.Prefix.Compare)
-	return add, remove
+	return add
 }
 
 // expect records that p becomes one of class c, or stops being wanted with nil, and

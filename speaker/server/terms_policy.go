@@ -220,6 +220,46 @@ func (r *run) setAnnouncements(ctx context.Context, a announcements, peers map[n
 	r.asked = a
 	want := r.classify(a, peers, ranges)
 	add, remove := r.ledger.diff(want)
+	return r.tell(ctx, add, remove, want)
+}
+
+// changeAnnouncements is setAnnouncements of what c makes of those of before, with the peers
+// and ranges of before.
+func (r *run) changeAnnouncements(ctx context.Context, c speaker.Change) error {
+	want, ok := r.classesOf(c)
+	if !ok {
+		return r.setAnnouncements(ctx, r.asked.with(c), r.peers, r.ranges)
+	}
+	add, remove := r.ledger.changes(want)
+	err := r.tell(ctx, add, remove, want)
+	r.asked.list = c.Apply(r.asked.list) // which the router need not wait for
+	return err
+}
+
+// classesOf gives the class of each prefix of c, nil for what is withdrawn. It says no where
+// nothing is in the terms of one yet.
+func (r *run) classesOf(c speaker.Change) (want map[netip.Prefix]*class, ok bool) {
+	want = make(map[netip.Prefix]*class, len(c.Announced)+len(c.Withdrawn))
+	for _, p := range c.Withdrawn {
+		want[p] = nil
+	}
+	for _, one := range c.Announced {
+		family := familyOf(one.Prefix.Addr())
+		if one.Terms == "" {
+			want[one.Prefix] = r.ledger.everybody[family]
+			continue
+		}
+		known := r.found[classKey{one.Terms, family}]
+		if !slices.Contains(r.classes, known) { // tidy may have dropped it
+			return nil, false
+		}
+		want[one.Prefix] = known
+	}
+	return want, true
+}
+
+// tell makes some prefixes what they are in want, at the routers and then in GoBGP.
+func (r *run) tell(ctx context.Context, add, remove []netip.Prefix, want map[netip.Prefix]*class) error {
 	add, err := r.sample(ctx, add, want)
 	if err != nil {
 		return err
@@ -276,14 +316,16 @@ func (r *run) classify(a announcements, peers map[netip.Addr]speaker.Peer, range
 		}
 		want[p] = k.find(one.Terms, a.named[one.Terms], family)
 	}
-	r.targets, r.classes, r.lastClass = k.targets, k.known, k.last
+	r.targets, r.classes, r.found, r.lastClass = k.targets, k.known, k.found, k.last
 	r.ledger.retell(k.taken)
 	return want
 }
 
 // tidy forgets the classes that no path is of any more.
 func (r *run) tidy(ctx context.Context) error {
-	used := r.ledger.classes()
-	r.classes = slices.DeleteFunc(slices.Clone(r.classes), func(c *class) bool { return !used[c] })
+	if len(r.classes) > 0 {
+		used := r.ledger.classes()
+		r.classes = slices.DeleteFunc(slices.Clone(r.classes), func(c *class) bool { return !used[c] })
+	}
 	return r.publish(ctx)
 }
