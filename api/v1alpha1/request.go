@@ -28,8 +28,8 @@ import (
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.grant) || has(self.status) && has(self.status.grant) && self.status.grant == oldSelf.status.grant",message="what was granted stands until the request is deleted: its node may be using it",fieldPath=.status
 // +kubebuilder:validation:XValidation:rule="!has(oldSelf.status) || !has(oldSelf.status.further) || has(self.status) && has(self.status.further) && self.status.further + oldSelf.status.further == self.status.further",message="what was granted stands until the request is deleted: its node may be using it",fieldPath=.status
 // +kubebuilder:validation:XValidation:rule="!has(self.status) || !has(self.status.further) || has(self.status.grant)",message="the first grant is status.grant",fieldPath=.status
-// +kubebuilder:validation:XValidation:rule="!has(self.status) || (!has(self.status.grant) || self.status.grant.lender != self.spec.node) && (!has(self.status.further) || self.status.further.all(g, g.lender != self.spec.node))",message="a node can't lend to itself: lender and spec.node are the same",fieldPath=.status
-// +kubebuilder:validation:XValidation:rule="!has(self.status) || (!has(self.status.grant) || !isCIDR(self.status.grant.prefix) || (self.spec.family == 'IPv6') == self.status.grant.prefix.contains(':')) && (!has(self.status.further) || self.status.further.all(g, !isCIDR(g.prefix) || (self.spec.family == 'IPv6') == g.prefix.contains(':')))",message="the grant is not of the family that was asked for",fieldPath=.status
+// +kubebuilder:validation:XValidation:rule="!has(self.status) || [self.spec.node].all(n, (!has(self.status.grant) || self.status.grant.lender != n) && (!has(self.status.further) || self.status.further.all(g, g.lender != n)))",message="a node can't lend to itself: lender and spec.node are the same",fieldPath=.status
+// +kubebuilder:validation:XValidation:rule="!has(self.status) || [self.spec.family == 'IPv6'].all(v6, (!has(self.status.grant) || v6 == self.status.grant.prefix.contains(':')) && (!has(self.status.further) || self.status.further.all(g, v6 == g.prefix.contains(':'))))",message="the grant is not of the family that was asked for",fieldPath=.status
 // +kubebuilder:validation:XValidation:rule="!has(self.status) || !has(self.spec.want) || !isIP(self.spec.want) || (!has(self.status.grant) || self.status.grant.prefix == self.spec.want + (self.spec.family == 'IPv6' ? '/128' : '/32')) && (!has(self.status.further) || self.status.further.all(g, g.prefix == self.spec.want + (self.spec.family == 'IPv6' ? '/128' : '/32')))",message="the grant is not the one address that was asked for",fieldPath=.status
 type AddressRequest struct {
 	metav1.TypeMeta   `json:",inline"`
@@ -117,7 +117,7 @@ type AddressRequestStatus struct {
 
 // AddressGrant says what was lent and by whom.
 //
-// +kubebuilder:validation:XValidation:rule="!isCIDR(self.outer) || !isCIDR(self.prefix) || cidr(self.outer).containsCIDR(self.prefix)",message="is not inside outer, the lender's block",fieldPath=.prefix
+// +kubebuilder:validation:XValidation:rule="oldSelf.hasValue() || !isCIDR(self.outer) || !isCIDR(self.prefix) || cidr(self.outer).containsCIDR(self.prefix)",message="is not inside outer, the lender's block",fieldPath=.prefix,optionalOldSelf=true
 type AddressGrant struct {
 	// The node that lends.
 	//
