@@ -169,6 +169,13 @@ func (r *run) removeRange(ctx context.Context, rg, next speaker.Range) error {
 	}
 	r.ledger.shutRange(rg.Name)
 	errs := []error{r.bgp.DeleteDynamicNeighbor(ctx, &api.DeleteDynamicNeighborRequest{Prefix: rg.Network.String(), PeerGroup: groupName(rg)})}
+	why := noPeer
+	switch {
+	case next.Down:
+		why = shutWords(speaker.Peer{Session: next.Session})
+	case next.Name != "":
+		why = settingsChanged
+	}
 	for _, p := range r.ledger.members(rg.Name) {
 		if next.Down {
 			r.negotiate(ctx)
@@ -176,7 +183,7 @@ func (r *run) removeRange(ctx context.Context, rg, next speaker.Range) error {
 				_ = r.sayCease(p, ceaseShutdown, hard, communication(next.DownMessage))
 			}
 		}
-		errs = append(errs, r.removeMember(ctx, p))
+		errs = append(errs, r.removeMember(ctx, p, why))
 	}
 	errs = append(errs, r.bgp.DeletePeerGroup(ctx, &api.DeletePeerGroupRequest{Name: groupName(rg)}))
 	delete(r.ranges, rg.Name)
@@ -184,11 +191,14 @@ func (r *run) removeRange(ctx context.Context, rg, next speaker.Range) error {
 }
 
 // removeMember takes a router of a range from GoBGP, which may have done so by
-// itself.
-func (r *run) removeMember(ctx context.Context, p speaker.Peer) error {
+// itself. The log says why, if there was a session.
+func (r *run) removeMember(ctx context.Context, p speaker.Peer, why string) error {
 	address := p.Address.String()
 	freed, wasUp := r.ledger.leave(address)
-	r.ceased[p.Address] = r.ceased[p.Address] || wasUp
+	if wasUp {
+		r.ceased[p.Address] = true
+		r.logEnd(p, why)
+	}
 	if r.bgp.DeletePeer(ctx, &api.DeletePeerRequest{Address: address}) != nil {
 		r.ledger.forget(address) // GoBGP has none
 		return nil
@@ -215,7 +225,7 @@ func (r *run) takeOver(ctx context.Context, p speaker.Peer, restarting bool) (er
 		}()
 	}
 	r.ledger.pardon(p.Address.String())
-	if err := r.removeMember(ctx, p); err != nil {
+	if err := r.removeMember(ctx, p, "it is a peer of its own now: a new session begins"); err != nil {
 		return err
 	}
 	return r.introduce(ctx, p, restarting && !r.ceased[p.Address])

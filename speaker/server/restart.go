@@ -44,7 +44,7 @@ func (r *run) comeBack(ctx context.Context, p speaker.Peer) error {
 		r.ledger.endSwap(session{})
 		return nil
 	}
-	err := r.removePeer(ctx, p)
+	err := r.removePeer(ctx, p, settingsChanged)
 	if err == nil {
 		err = r.addPeerAs(ctx, p, true)
 	}

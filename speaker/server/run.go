@@ -124,7 +124,7 @@ func (s *Server) start(ctx context.Context, local speaker.Local, ends *endpoints
 	g := newGuards(local.GracefulRestart)
 	options := append(ends.options(), gobgp.LoggerOption(tap{log: s.log, ledger: l, learned: s.learned, guards: g}))
 	r := &run{
-		local: local, peers: make(map[netip.Addr]speaker.Peer), told: make(map[netip.Addr]*api.Peer),
+		log: s.log, local: local, peers: make(map[netip.Addr]speaker.Peer), told: make(map[netip.Addr]*api.Peer),
 		ranges: make(map[string]speaker.Range), ceased: make(map[netip.Addr]bool),
 		bgp: gobgp.NewBgpServer(options...), ledger: l, guards: g, thrift: s.thrift, ends: ends, begun: time.Now(),
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/fairway-network/fairway/internal/deadline"
 	"github.com/fairway-network/fairway/speaker"
 	api "github.com/osrg/gobgp/v3/api"
+	"github.com/osrg/gobgp/v3/pkg/packet/bgp"
 	gobgp "github.com/osrg/gobgp/v3/pkg/server"
 )
 
@@ -67,6 +68,7 @@ type Server struct {
 
 // run is one life of the BGP server inside: from a start to a change of Local.
 type run struct {
+	log    *slog.Logger
 	local  speaker.Local
 	peers  map[netip.Addr]speaker.Peer
 	told   map[netip.Addr]*api.Peer // what GoBGP was told of each of them
@@ -249,11 +251,12 @@ func (r *run) change(ctx context.Context, p netip.Prefix, c *class, told *ahead)
 func (r *run) setPeers(ctx context.Context, peers map[netip.Addr]speaker.Peer) error {
 	var errs []error
 	for address, old := range r.peers {
-		if p, keep := peers[address]; keep && sameSession(p, old) {
+		p, keep := peers[address]
+		if keep && sameSession(p, old) {
 			errs = append(errs, r.adjust(ctx, old, p))
 			continue
 		}
-		errs = append(errs, r.removePeer(ctx, old))
+		errs = append(errs, r.removePeer(ctx, old, whyRemoved(old, peers)))
 	}
 	for _, address := range slices.SortedFunc(maps.Keys(peers), netip.Addr.Compare) {
 		if _, has := r.peers[address]; !has {
@@ -306,9 +309,35 @@ func (r *run) restarting() bool {
 	return g.Enabled && g.Restarting && time.Since(r.begun) < g.Kept()
 }
 
+// Why this node ends sessions, for people to read.
+const (
+	settingsChanged = "its settings changed: a new session begins"
+	passwordChanged = "its password changed: a new session begins"
+	noPeer          = "it is no peer of this node any more"
+)
+
+// whyRemoved says why a peer goes that peers have not, or otherwise.
+func whyRemoved(old speaker.Peer, peers map[netip.Addr]speaker.Peer) string {
+	if _, keep := peers[old.Address]; keep {
+		return settingsChanged
+	}
+	for _, p := range peers {
+		if old.Interface != "" && p.Interface == old.Interface {
+			return "it is not found on " + old.Interface + " any more, or another router is"
+		}
+	}
+	return noPeer
+}
+
+// logEnd says that this node has ended a session by itself.
+func (r *run) logEnd(p speaker.Peer, why string) {
+	r.log.Info("BGP session ended", append(transition(p, bgp.BGP_FSM_ESTABLISHED, bgp.BGP_FSM_IDLE), "reason", why)...)
+}
+
 // removePeer returns when GoBGP has let go of the peer, so that what it still
-// reports is not taken for the next session with that address.
-func (r *run) removePeer(ctx context.Context, p speaker.Peer) error {
+// reports is not taken for the next session with that address. The log says why, if
+// there was a session.
+func (r *run) removePeer(ctx context.Context, p speaker.Peer, why string) error {
 	address := p.Address.String()
 	if !isFound(p) {
 		r.ledger.forget(address)
@@ -316,7 +345,10 @@ func (r *run) removePeer(ctx context.Context, p speaker.Peer) error {
 		return nil
 	}
 	freed, wasUp := r.ledger.leave(address)
-	r.ceased[p.Address] = r.ceased[p.Address] || wasUp
+	if wasUp {
+		r.ceased[p.Address] = true
+		r.logEnd(p, why)
+	}
 	if err := r.bgp.DeletePeer(ctx, &api.DeletePeerRequest{Address: address}); err != nil {
 		return fmt.Errorf("peer %s (%s): %w", p.Name, p.Address, err)
 	}

@@ -159,7 +159,7 @@ func lastingSession(s speaker.Session) speaker.Session {
 // shut.
 func (r *run) adjust(ctx context.Context, old, p speaker.Peer) error {
 	if old.Down != p.Down && !isFound(p) || old.Down && !p.Down {
-		return errors.Join(r.removePeer(ctx, old), r.addPeer(ctx, p))
+		return errors.Join(r.removePeer(ctx, old, settingsChanged), r.addPeer(ctx, p))
 	}
 	r.peers[p.Address] = p
 	r.ledger.rename(p)
@@ -205,7 +205,7 @@ func (r *run) updatePeer(ctx context.Context, p speaker.Peer) error {
 // would be noticed by the hold timer alone.
 func (r *run) rekey(ctx context.Context, old, p speaker.Peer) error {
 	if !r.ledger.rekey(p.Address.String()) {
-		return errors.Join(r.removePeer(ctx, old), r.addPeer(ctx, p))
+		return errors.Join(r.removePeer(ctx, old, passwordChanged), r.addPeer(ctx, p))
 	}
 	if len(r.local.Listen) == 0 {
 		return nil

@@ -26,8 +26,9 @@ type sessionLog struct {
 }
 
 const (
-	lineUp   = `level=INFO msg="BGP session established" peer=tor4 address=ROUTER asn=64513 from=OpenConfirm to=Established`
-	lineLost = `level=WARN msg="BGP session lost" peer=tor4 address=ROUTER asn=64513 from=Established to=Idle reason=`
+	lineUp    = `level=INFO msg="BGP session established" peer=tor4 address=ROUTER asn=64513 from=OpenConfirm to=Established`
+	lineLost  = `level=WARN msg="BGP session lost" peer=tor4 address=ROUTER asn=64513 from=Established to=Idle reason=`
+	lineEnded = `level=INFO msg="BGP session ended" peer=tor4 address=ROUTER asn=64513 from=Established to=Idle reason=`
 )
 
 func sessionLogs() map[string]sessionLog {
@@ -62,6 +63,19 @@ func sessionLogs() map[string]sessionLog {
 			},
 			node: func(d *speaker.Desired) { d.Peers[0].Accept.Max = 1 },
 			want: []string{lineUp, lineLost + `"the peer sent more than 1 prefixes (ipv4-unicast): filter what it announces to this node…`},
+		},
+		"the peer is taken away": {
+			then: func(t *testing.T, _ *fabric, c *testChild) {
+				must(t, c.Set(t.Context(), speaker.Desired{Local: local()}))
+			},
+			want: []string{lineUp, lineEnded + `"it is no peer of this node any more"`},
+		},
+		"another option": {
+			then: func(t *testing.T, f *fabric, c *testChild) {
+				peers := f.peers(routerASN, speaker.Session{ConnectRetry: time.Second, ExtendedMessages: true})
+				must(t, c.Set(t.Context(), speaker.Desired{Local: local(), Peers: peers[:1], Announcements: announce(ours4)}))
+			},
+			want: []string{lineUp, lineEnded + `"its settings changed: a new session begins"`, lineUp},
 		},
 		"collision": {
 			router: func(_ *routers.Config, n *routers.Neighbor) { n.Dials = true },

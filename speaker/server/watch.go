@@ -178,12 +178,12 @@ func (s *Server) tendOnce(ctx context.Context, r *run) {
 		}
 	}
 	for _, p := range r.ledger.lostKeys() {
-		if err := errors.Join(r.removePeer(ctx, p), r.addPeer(ctx, p)); err != nil {
+		if err := errors.Join(r.removePeer(ctx, p, passwordChanged), r.addPeer(ctx, p)); err != nil {
 			s.log.Warn("cannot use the new password", "err", err)
 		}
 	}
 	for _, p := range r.ledger.spent() {
-		if err := r.removeMember(ctx, p); err != nil {
+		if err := r.removeMember(ctx, p, "it is one too many of its range"); err != nil {
 			s.log.Warn("cannot let go of a router of a range", "err", err)
 		}
 	}
