@@ -56,7 +56,7 @@ type AddressBlockList struct {
 // Prefix is a CIDR without host bits, in its shortest form.
 //
 // +kubebuilder:validation:MaxLength=43
-// +kubebuilder:validation:XValidation:rule="oldSelf.hasValue() && oldSelf.value() == self || isCIDR(self) && string(cidr(self).masked()) == self",messageExpression="isCIDR(self) ? 'is not a CIDR in its shortest form without host bits' : 'is not a CIDR such as 10.244.120.0/26 or fd00::40/122'",optionalOldSelf=true
+// +kubebuilder:validation:XValidation:rule="oldSelf.hasValue() && oldSelf.value() == self || isCIDR(self) && string(cidr(self).masked()) == self",message="is not a CIDR in its shortest form without host bits, such as 10.244.120.0/26 or fd00::40/122",optionalOldSelf=true
 type Prefix string
 
 // AddressBlockSpec is what a block is and whose. Its node changes only by way
