@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime"
 	"sync"
 	"syscall"
 )
@@ -92,10 +93,16 @@ func serveLink(ctx context.Context, conn io.ReadWriteCloser, s Announcer) error 
 	}
 }
 
+// stackRoom makes a stack of 32 kB, of which what is called has one half. The collector does not
+// shrink it, as the other half is in use.
+const stackRoom = 16 << 10
+
 // serve reads requests until one can't be read, and says why to over. Each is answered by the
 // goroutine that has read it, while another reads on: no request waits for the answer to the one
 // before, nor for a goroutine to wake.
 func (c *child) serve(ctx context.Context, over chan<- error) {
+	var room [stackRoom]byte // so that the stack need not grow, which is to copy it, while somebody waits
+	defer runtime.KeepAlive(&room)
 	callCtx, cancel := context.WithCancel(ctx) // while nobody waits for it
 	defer cancel()
 	r, err := readRequest(c.in)
