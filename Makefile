@@ -24,6 +24,16 @@ build: setup ## build the programs into bin/
 	$(GO) build $(LDFLAGS) -o bin/cni/ ./cmd/fairway-ipam \
 		$$($(GO) list tool | grep -F containernetworking/plugins/)
 
+# The name of the container image, and what builds it: docker, podman or buildah.
+IMAGE ?= fairway
+BUILDER ?= docker
+
+.PHONY: image
+image: build ## build the container image IMAGE (fairway) with BUILDER (docker)
+	@rm -rf bin/image && mkdir -p bin/image
+	cp bin/fairway bin/fairway-controller bin/fairway-ipam bin/fairway-speaker bin/image/
+	$(BUILDER) build -t $(IMAGE) -f deploy/image/Containerfile bin/image
+
 .PHONY: demo
 demo: build ## bring up two nodes, a router, pods; show the road; take it down
 	$(GO) run ./integration/demo

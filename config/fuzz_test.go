@@ -12,7 +12,7 @@ import (
 // FuzzLoad: no text makes Load panic; it gives a configuration or problems
 // that say something on one line each; and the same text gives the same again.
 func FuzzLoad(f *testing.F) {
-	for _, pattern := range []string{"testdata/*.yaml", "testdata/wrong/*.yaml", "../deploy/examples/*.yaml"} {
+	for _, pattern := range []string{"testdata/*.yaml", "testdata/wrong/*.yaml", "../deploy/examples/*.yaml", "../deploy/examples/*/*.yaml"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil || len(files) == 0 {
 			f.Fatalf("%s: %v, %v", pattern, files, err)

@@ -282,6 +282,29 @@ func TestExample(t *testing.T) {
 	}
 }
 
+// The file of a cluster gives the nodes of each rack the routers of that rack.
+func TestExampleOfACluster(t *testing.T) {
+	clearEnvironment(t)
+	t.Setenv("FAIRWAY_STORE", "kubernetes")
+	t.Setenv("FAIRWAY_NODE", "node1")
+	c, err := config.Load("../deploy/examples/kubernetes/fairway.yaml")
+	must(t, err)
+	if len(c.Warnings) != 0 {
+		t.Errorf("warnings: %v", c.Warnings)
+	}
+	for rack, routers := range map[string][]string{"r1": {"10.0.1.1", "10.0.1.2"}, "r2": {"10.0.2.1", "10.0.2.2"}, "r3": nil} {
+		here, err := c.For(config.Node{Name: "node1", Labels: map[string]string{"topology.kubernetes.io/rack": rack}})
+		must(t, err)
+		var has []string
+		for _, p := range here.Peers {
+			has = append(has, p.Address.String())
+		}
+		if !slices.Equal(has, routers) {
+			t.Errorf("rack %s has %v, want %v", rack, has, routers)
+		}
+	}
+}
+
 func TestPasswords(t *testing.T) {
 	clearEnvironment(t)
 	dir := passwordDir(t)

@@ -34,6 +34,6 @@ func command() *cobra.Command {
 		Version: version,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(agentCommand(), checkCommand(), statusCommand(), getCommand(), peerCommand(), controllerCommand())
+	root.AddCommand(agentCommand(), checkCommand(), statusCommand(), getCommand(), peerCommand(), controllerCommand(), installCommand())
 	return root
 }

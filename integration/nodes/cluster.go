@@ -5,6 +5,7 @@ package nodes
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
 	"testing"
 	"time"
@@ -48,7 +49,8 @@ func NewCluster(t *testing.T) *Cluster {
 	namespace.Need(t)
 	c := &Cluster{Cluster: kube.Start(t, kube.Options{}), Built: t.TempDir()}
 	const shipped = "-ldflags=github.com/fairway-network/fairway/cmd/fairway-ipam=-E fairway_start"
-	build := exec.Command("go", "build", shipped, "-o", c.Built, "../../cmd/fairway", "../../cmd/fairway-ipam", "../../cmd/fairway-speaker")
+	build := exec.Command("go", "build", shipped, "-o", c.Built, "../../cmd/fairway", "../../cmd/fairway-ipam", "../../cmd/fairway-speaker", "../../cmd/fairway-controller")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as in a release
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
