@@ -151,7 +151,7 @@ func TestPeersThatLabelsKeepOut(t *testing.T) {
 // A family is awaited for as long as no peer carries it, and for pools alone that an
 // awaited peer is told of.
 func TestAwaitedFamilies(t *testing.T) {
-	s := settings(t)
+	s := settings(t, pool(t, "six", 4, "2001:db8::/120"))
 	six := speaker.Peer{Name: "tor6", Session: speaker.Session{Families: []speaker.Family{speaker.IPv6}}}
 	s.Awaited, s.Unmet = []speaker.Peer{six}, errors.New("no label")
 	if s.awaits(pools.IPv6) || s.unserved() != nil {
@@ -164,6 +164,13 @@ func TestAwaitedFamilies(t *testing.T) {
 	}
 	if !s.heard("web", pools.IPv6) || s.heard("inner", pools.IPv6) {
 		t.Error("the rules are for awaited peers, too")
+	}
+	s.Pools = []Pool{pool(t, "four", 4, "10.1.0.0/24")}
+	if s.unserved() != nil {
+		t.Error("a peer is missed for a family that no pod has")
+	}
+	if s.Pools = nil; s.unserved() == nil {
+		t.Error("without pools no peer is missed")
 	}
 	if s.Healthy = NoPeers; s.unserved() != nil {
 		t.Error("no peer is needed, and one is missed")

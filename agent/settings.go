@@ -108,10 +108,18 @@ func (s *Settings) unserved() error {
 	switch {
 	case s.Healthy == NoPeers:
 		return nil
-	case s.Healthy == AllPeers && len(s.Awaited) > 0, s.awaits(pools.IPv4), s.awaits(pools.IPv6):
+	case s.Healthy == AllPeers && len(s.Awaited) > 0, s.needs(pools.IPv4), s.needs(pools.IPv6):
 		return s.Unmet
 	}
 	return nil
+}
+
+// needs says whether family f is awaited and there are pods that could have addresses
+// of it: an awaited peer whose address is not known may be of either family. Before
+// there is any pool, there could be.
+func (s *Settings) needs(f pools.Family) bool {
+	of := func(p Pool) bool { return !p.Quiet && slices.Contains(p.Families(), f) }
+	return s.awaits(f) && (len(s.Pools) == 0 || slices.ContainsFunc(s.Pools, of))
 }
 
 func carriesFamily(s speaker.Session, f pools.Family) bool {

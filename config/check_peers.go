@@ -172,11 +172,22 @@ func (c *Config) checkPeerAddress(s *source, key string, p *Peer) {
 		s.fail(key+"address", "%s is no router's address: write the one that the router has towards this node", a)
 	case a.IsLinkLocalUnicast() && a.Is6():
 		s.fail(key+"address", "%s is a link-local address, which every link has: name the link with interface instead", a)
-	case a == c.BGP.RouterID:
-		s.fail(key+"address", "%s is this node itself (bgp.routerID): write the router's address", a)
-	case p.Port == c.BGP.Listen.Port && c.listensOn(a):
-		s.fail(key+"address", "%s is this node itself (bgp.listen): write the router's address", a)
+	default:
+		if err := c.itself(a, p.Port); err != nil {
+			s.fail(key+"address", "%s", err)
+		}
 	}
+}
+
+// itself is an error if the address and the port are surely this node's own.
+func (c *Config) itself(a netip.Addr, port uint16) error {
+	switch {
+	case a == c.BGP.RouterID:
+		return fmt.Errorf("%s is this node itself (bgp.routerID): write the router's address", a)
+	case port == c.BGP.Listen.Port && c.listensOn(a):
+		return fmt.Errorf("%s is this node itself (bgp.listen): write the router's address", a)
+	}
+	return nil
 }
 
 func noRouter(a netip.Addr) bool { return a.IsUnspecified() || a.IsMulticast() || a == broadcast() }
@@ -226,6 +237,19 @@ func (p *Peer) defaultFamilies() {
 	case far.IsValid():
 		p.Families = []Family{IPv6}
 	}
+}
+
+// mayCarry are the families that the session carries or, before its address is known,
+// may: both, but for an address out of a label, which can't hold an IPv6 one.
+func (p Peer) mayCarry() []Family {
+	p.defaultFamilies()
+	switch {
+	case len(p.Families) > 0:
+		return p.Families
+	case p.AddressFrom.Label != "":
+		return []Family{IPv4}
+	}
+	return []Family{IPv4, IPv6}
 }
 
 // checkSession checks the options of a session against each other.

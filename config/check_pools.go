@@ -149,7 +149,7 @@ func (c *Config) checkReach(s *source) {
 	}
 	carried := map[Family]bool{}
 	for _, p := range c.Peers {
-		for _, f := range p.Families {
+		for _, f := range p.mayCarry() {
 			carried[f] = true
 		}
 	}

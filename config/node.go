@@ -70,6 +70,9 @@ func (c *Config) For(n Node) (*Config, error) {
 		if clash := resolved.clash(out.Peers); clash != nil {
 			wrong = append(wrong, clash)
 		}
+		if err := c.itself(resolved.Address, resolved.Port); err != nil && resolved.Address.IsValid() {
+			wrong = append(wrong, fmt.Errorf("addressFrom %s: %w", p.AddressFrom, err))
+		}
 		usable := true
 		for _, err := range wrong {
 			errs = append(errs, fmt.Errorf("peer %s: %w", p.Name, err))
@@ -83,7 +86,7 @@ func (c *Config) For(n Node) (*Config, error) {
 }
 
 // Awaited are the peers that c has on n and that here, which is what For made of c,
-// leaves out: each with its families, and with both where its address is not known. Of
+// leaves out: each with the families that it may carry. Of
 // an unseen node those of all selectors are.
 func (c *Config) Awaited(n Node, here *Config) []Peer {
 	var out []Peer
@@ -93,9 +96,7 @@ func (c *Config) Awaited(n Node, here *Config) []Peer {
 		if inForce || !n.Unseen && !mine {
 			continue
 		}
-		if p.defaultFamilies(); len(p.Families) == 0 {
-			p.Families = []Family{IPv4, IPv6}
-		}
+		p.Families = p.mayCarry()
 		out = append(out, p)
 	}
 	return out

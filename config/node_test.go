@@ -68,6 +68,7 @@ func TestForANode(t *testing.T) {
 		"no ToR":             {without(rack(nil, nil), "example.com/tor-b"), "tor-a r1", "peer tor-b: addressFrom annotation example.com/tor-b: node n1 has no such annotation"},
 		"a ToR's name":       {rack(nil, map[string]string{"example.com/tor-b": "tor-b"}), "tor-a r1", `peer tor-b: addressFrom annotation example.com/tor-b of node n1: "tor-b" is not an IP address`},
 		"nowhere":            {rack(nil, map[string]string{"example.com/tor-b": "0.0.0.0"}), "tor-a r1", "peer tor-b: addressFrom annotation example.com/tor-b of node n1: 0.0.0.0 is no router's address: write the one that the router has towards this node"},
+		"itself":             {rack(nil, map[string]string{"example.com/tor-b": "127.0.0.1"}), "tor-a r1", "peer tor-b: addressFrom annotation example.com/tor-b: 127.0.0.1 is this node itself (bgp.listen): write the router's address"},
 		"one ToR twice":      {rack(nil, map[string]string{"example.com/tor-b": "10.1.0.1"}), "tor-a r1", "peer tor-b: 10.1.0.1 is that of peer tor-a already: change one of them"},
 		"iBGP over hops":     {rack(map[string]string{"role": "border"}, nil), "tor-a tor-b r1 spine", "peer inside: ebgpMultihop: 3: the session is iBGP (asn is 64512 on both sides), which has no such limit: remove the line"},
 		"nothing but a name": {config.Node{Name: "n9"}, "", "bgp.asnFrom: label example.com/asn: node n9 has no such label"},
