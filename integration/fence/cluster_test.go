@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -96,23 +97,35 @@ func (c *cluster) relieve(t *testing.T) {
 func (c *cluster) route(t *testing.T) {
 	t.Helper()
 	here := router.Namespace{}
-	own := netip.MustParseAddr("192.0.2.254")
-	here.Run(t, "ip", "addr", "add", own.String()+"/24", "dev", nodes.Switch)
-	config := router.Config{Addresses: []netip.Addr{own}, ASN: torASN, RouterID: own}
+	own := onSwitch(254)
+	config := router.Config{ASN: torASN, RouterID: own[0].Addr()}
+	for _, own := range own {
+		here.Run(t, "ip", "addr", "add", own.String(), "dev", nodes.Switch, "nodad")
+		config.Addresses = append(config.Addresses, own.Addr())
+	}
 	for number := range mostNodes {
-		config.Neighbors = append(config.Neighbors, router.Neighbor{Address: addressOf(number + 1), ASN: nodeASN, Extra: []string{"graceful restart off"}})
+		for _, its := range onSwitch(number + 1) {
+			config.Neighbors = append(config.Neighbors, router.Neighbor{Address: its.Addr(), ASN: nodeASN, Extra: []string{"graceful restart off"}})
+		}
 	}
 	c.tor = router.Start(t, router.BIRD, here, config)
 }
 
-// addressOf is a node's, by its number from 1.
-func addressOf(number int) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, byte(number)}) }
+// onSwitch are the addresses of a host on the switch, one of each family: those of a node
+// by its number from 1.
+func onSwitch(number int) []netip.Prefix {
+	return []netip.Prefix{
+		netip.MustParsePrefix(fmt.Sprintf("192.0.2.%d/24", number)),
+		netip.MustParsePrefix(fmt.Sprintf("2001:db8::%x/64", number)),
+	}
+}
 
-// accepts makes a pool of one cell, and waits until the controller has accepted it.
-func (c *cluster) accepts(t *testing.T, name string, cell netip.Prefix) {
+// accepts makes a pool of one cell of each family, and waits until the controller has
+// accepted it.
+func (c *cluster) accepts(t *testing.T, name string, cells []netip.Prefix) {
 	t.Helper()
-	manifest := fmt.Sprintf("apiVersion: fairway.network/v1alpha1\nkind: AddressPool\nmetadata: {name: %s}\nspec: {addresses: [%s], blockSize: %d, reuseAfter: 0s, gateways: [10.255.255.1/8]}",
-		name, cell, 1<<(cell.Addr().BitLen()-cell.Bits()))
+	manifest := fmt.Sprintf("apiVersion: fairway.network/v1alpha1\nkind: AddressPool\nmetadata: {name: %s}\nspec: {addresses: [%q, %q], blockSize: %d, reuseAfter: 0s, gateways: [10.255.255.1/8]}",
+		name, cells[0], cells[1], 1<<(cells[0].Addr().BitLen()-cells[0].Bits()))
 	if err := c.Apply(t.Context(), manifest); err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +194,7 @@ func (c *cluster) announced(t *testing.T, prefix netip.Prefix) (by []netip.Addr)
 func (c *cluster) announces(t *testing.T, n *node, cell netip.Prefix) netip.Prefix {
 	t.Helper()
 	for _, r := range c.tor.Routes(t) {
-		if r.From == n.address && cell.Overlaps(r.Prefix) {
+		if r.From == n.end(cell.Addr()) && cell.Overlaps(r.Prefix) {
 			return r.Prefix
 		}
 	}
@@ -204,7 +217,8 @@ func (c *cluster) leads(t *testing.T, a netip.Addr) (to []netip.Addr) {
 	return to
 }
 
-// told waits until a pod has an event that its address is lost.
+// told waits until a pod has an event that an address of it is lost. Of the other one it
+// hears nothing for a minute: it is to be made anew in any case.
 func (c *cluster) told(t *testing.T, p *pod) {
 	t.Helper()
 	nodes.Await(t, "pod "+p.Name+" is told that its address is lost", func() error {
@@ -213,7 +227,7 @@ func (c *cluster) told(t *testing.T, p *pod) {
 			return err
 		}
 		for _, e := range list.Items {
-			if e.Reason == "AddressLost" && strings.Contains(e.Message, p.address.String()) {
+			if e.Reason == "AddressLost" && slices.ContainsFunc(p.addresses, func(a netip.Addr) bool { return strings.Contains(e.Message, a.String()) }) {
 				return nil
 			}
 		}

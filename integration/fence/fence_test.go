@@ -20,7 +20,7 @@ import (
 func TestFence(t *testing.T) {
 	c := newCluster(t)
 	for i, s := range stories() {
-		s.cell = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 30, byte(i), 0}), 30)
+		s.cells = []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("10.30.%d.0/30", i)), netip.MustParsePrefix(fmt.Sprintf("fd00:30:%x::/126", i))}
 		s.pool = fmt.Sprintf("pool-%d", i)
 		t.Run(s.name, func(t *testing.T) { s.play(t, c) })
 	}
@@ -72,36 +72,40 @@ func stories() []story {
 	}
 }
 
-// story is one of a node that is declared gone, with a pool of one cell.
+// story is one of a node that is declared gone, with a pool of one cell of each family.
 type story struct {
 	name, pool        string
-	cell              netip.Prefix
+	cells             []netip.Prefix
 	leave, gone, back func(*testing.T, *node)
 	alone             bool // its agent serves pods and hears of nothing
 	well              bool // its agent hears of all
 	remembers         bool // its agent knows in the end what it had leased
-	lends             bool // a part of its cell is another node's
+	lends             bool // a part of each cell is another node's
 }
 
 func (s story) play(t *testing.T, c *cluster) {
 	a, b := c.node(t), c.node(t)
-	c.accepts(t, s.pool, s.cell)
-	first := a.pod(t, s.pool+"-first", s.pool, netip.Addr{})
+	c.accepts(t, s.pool, s.cells)
+	first := a.pod(t, s.pool+"-first", s.pool)
 	a.serves(t, first)
-	if by := c.announced(t, s.cell); !slices.Equal(by, []netip.Addr{a.address}) || !a.delivers(t, s.cell) {
-		t.Fatalf("%s is announced by %v, want %s alone; its kernel delivers it: %t", s.cell, by, a.address, a.delivers(t, s.cell))
+	for _, cell := range s.cells {
+		if by := c.announced(t, cell); !slices.Equal(by, []netip.Addr{a.end(cell.Addr())}) || !a.delivers(t, cell) {
+			t.Fatalf("%s is announced by %v, want %s alone; its kernel delivers it: %t", cell, by, a.end(cell.Addr()), a.delivers(t, cell))
+		}
 	}
 	if s.lends {
-		b.serves(t, b.pod(t, s.pool+"-borrower", s.pool, netip.Addr{}))
+		b.serves(t, b.pod(t, s.pool+"-borrower", s.pool))
 	}
-	second := a.pod(t, s.pool+"-second", s.pool, netip.Addr{})
+	second := a.pod(t, s.pool+"-second", s.pool)
 	a.knows(t, second)
 
 	s.leave(t, a)
 	s.gone(t, a)
-	nodes.Await(t, "the block is taken from "+a.Name, func() error {
-		if is := c.owner(t, s.cell); is == a.Name {
-			return fmt.Errorf("it is of node %q", is)
+	nodes.Await(t, "the blocks are taken from "+a.Name, func() error {
+		for _, cell := range s.cells {
+			if is := c.owner(t, cell); is == a.Name {
+				return fmt.Errorf("%s is of node %q", cell, is)
+			}
 		}
 		return nil
 	})
@@ -114,34 +118,36 @@ func (s story) play(t *testing.T, c *cluster) {
 	if s.well {
 		a.givesUp(t, first, second)
 	}
-	other := b.pod(t, s.pool+"-other", s.pool, first.address)
+	other := b.pod(t, s.pool+"-other", s.pool, first.addresses...)
 	b.serves(t, other)
-	if other.address != first.address {
-		t.Fatalf("the other pod has %s, want %s", other.address, first.address)
+	if !slices.Equal(other.addresses, first.addresses) {
+		t.Fatalf("the other pod has %s, want %s", other.addresses, first.addresses)
 	}
 
 	s.back(t, a)
 	nodes.Await(t, "the fence is off", func() error {
-		if prefix := c.announces(t, a, s.cell); !s.remembers && prefix.IsValid() {
-			t.Fatalf("%s announces %s, which it can't have had from the store", a.Name, prefix)
+		for _, cell := range s.cells {
+			if prefix := c.announces(t, a, cell); !s.remembers && prefix.IsValid() {
+				t.Fatalf("%s announces %s, which it can't have had from the store", a.Name, prefix)
+			}
 		}
 		if f := c.fence(t, a.Name); f != nil {
 			return fmt.Errorf("it is %+v", f)
 		}
 		return nil
 	})
-	if why := a.has(t, first.address); why != "" {
-		t.Errorf("without a fence %s has %s still, which is another node's: %s", a.Name, first.address, why)
+	if why := a.has(t, first.addresses); why != "" {
+		t.Errorf("without a fence %s has still what is another node's: %s", a.Name, why)
 	}
 	s.settled(t, c, a, b, first, second, other)
 }
 
-// givesUp waits until the node has lost the block of a pod, and sees that it serves no
+// givesUp waits until the node has lost the blocks of a pod, and sees that it serves no
 // other one behind its fence.
 func (n *node) givesUp(t *testing.T, first, second *pod) {
 	t.Helper()
-	nodes.Await(t, n.Name+" gives its block up", func() error {
-		if why := n.has(t, first.address); why != "" {
+	nodes.Await(t, n.Name+" gives its blocks up", func() error {
+		if why := n.has(t, first.addresses); why != "" {
 			return errors.New(why)
 		}
 		return nil
@@ -154,12 +160,14 @@ func (n *node) givesUp(t *testing.T, first, second *pod) {
 // settled looks at what is in the end.
 func (s story) settled(t *testing.T, c *cluster, a, b *node, first, second, other *pod) {
 	t.Helper()
-	router.Await(t, fmt.Sprintf("nothing of %s leads to %s", s.cell, a.Name), aMoment, func() error {
-		if prefix := c.announces(t, a, s.cell); prefix.IsValid() {
-			return fmt.Errorf("it announces %s", prefix)
-		}
-		if a.delivers(t, s.cell) {
-			return fmt.Errorf("its kernel delivers %s", s.cell)
+	router.Await(t, fmt.Sprintf("nothing of %s leads to %s", s.cells, a.Name), aMoment, func() error {
+		for _, cell := range s.cells {
+			if prefix := c.announces(t, a, cell); prefix.IsValid() {
+				return fmt.Errorf("it announces %s", prefix)
+			}
+			if a.delivers(t, cell) {
+				return fmt.Errorf("its kernel delivers %s", cell)
+			}
 		}
 		return nil
 	})
@@ -169,26 +177,33 @@ func (s story) settled(t *testing.T, c *cluster, a, b *node, first, second, othe
 	if s.alone {
 		c.told(t, second)
 	}
-	third := a.pod(t, s.pool+"-third", s.pool, netip.Addr{})
+	third := a.pod(t, s.pool+"-third", s.pool)
 	a.serves(t, third) // b lends it
-	if why := b.has(t, third.address); why != "" {
-		t.Errorf("%s has leased %s, and %s has it, too: %s", a.Name, third.address, b.Name, why)
+	if why := b.has(t, third.addresses); why != "" {
+		t.Errorf("%s has leased %s, and %s has it, too: %s", a.Name, third.addresses, b.Name, why)
 	}
 	if err := a.cni("DEL", first); err != nil {
 		t.Error(err)
 	}
-	if why := b.has(t, other.address); why != fmt.Sprintf("pod %s has it", other.Name) {
-		t.Errorf("%s of pod %s, after the end of the one before: %q", other.address, other.Name, why)
+	for _, address := range other.addresses {
+		if why := b.has(t, []netip.Addr{address}); !strings.HasSuffix(why, fmt.Sprintf("pod %s has it", other.Name)) {
+			t.Errorf("%s of pod %s, after the end of the one before: %q", address, other.Name, why)
+		}
 	}
 	nodes.Await(t, "each address leads to one node", func() error {
-		want := map[netip.Addr]netip.Addr{third.address: a.address, other.address: b.address}
-		for address, node := range want {
-			if to := c.leads(t, address); !slices.Equal(to, []netip.Addr{node}) {
-				return fmt.Errorf("%s leads to %v, want %s", address, to, node)
-			}
-		}
-		return nil
+		return errors.Join(c.leadAlone(t, third.addresses, a), c.leadAlone(t, other.addresses, b))
 	})
+}
+
+// leadAlone says which of some addresses does not lead to one node alone.
+func (c *cluster) leadAlone(t *testing.T, addresses []netip.Addr, n *node) error {
+	t.Helper()
+	for _, address := range addresses {
+		if to := c.leads(t, address); !slices.Equal(to, []netip.Addr{n.end(address)}) {
+			return fmt.Errorf("%s leads to %v, want %s", address, to, n.end(address))
+		}
+	}
+	return nil
 }
 
 // awaitLifting waits until the controller has said that the fence is to be lifted.

@@ -24,8 +24,8 @@ import (
 // node is one that announces to the router.
 type node struct {
 	*nodes.Node
-	in      *cluster
-	address netip.Addr
+	in        *cluster
+	addresses []netip.Prefix // on the switch
 }
 
 // node makes the next node, and starts its agent, which has the rights of a DaemonSet's
@@ -33,15 +33,26 @@ type node struct {
 func (c *cluster) node(t *testing.T) *node {
 	t.Helper()
 	c.made++
-	address := addressOf(c.made)
-	n := &node{Node: c.Node(t, c.made, netip.PrefixFrom(address, 24)), in: c, address: address}
+	addresses := onSwitch(c.made)
+	n := &node{Node: c.Node(t, c.made, addresses...), in: c, addresses: addresses}
 	n.register(t)
 	n.Configure(t, &api.AuthInfo{TokenFile: n.File("token")}, fmt.Sprintf(`bgp: {asn: %d, routerID: %s}
 peers:
-- {name: tor, address: %s, asn: %d, connectRetryTime: 1s}
-`, nodeASN, address, c.tor.Config.Addresses[0], torASN))
+- {name: tor-v4, address: %s, asn: %d, connectRetryTime: 1s}
+- {name: tor-v6, address: %q, asn: %d, connectRetryTime: 1s}
+`, nodeASN, addresses[0].Addr(), c.tor.Config.Addresses[0], torASN, c.tor.Config.Addresses[1], torASN))
 	n.Start(t)
 	return n
+}
+
+// end is the node's end of the session that tells the router of an address's family.
+func (n *node) end(of netip.Addr) netip.Addr {
+	for _, p := range n.addresses {
+		if p.Addr().Is4() == of.Is4() {
+			return p.Addr()
+		}
+	}
+	return netip.Addr{}
 }
 
 // register makes the Node object, and a token for the agent, which ends with it.
@@ -89,18 +100,18 @@ func (n *node) forget(t *testing.T) {
 	}
 }
 
-// pod is a Pod object on a node, and its address once it has one.
+// pod is a Pod object on a node, and its addresses once it has them: of IPv4, then of IPv6.
 type pod struct {
 	*core.Pod
-	address netip.Addr
+	addresses []netip.Addr
 }
 
-// pod makes a Pod object on the node, of a pool, and of a chosen address if want is valid.
-func (n *node) pod(t *testing.T, name, pool string, want netip.Addr) *pod {
+// pod makes a Pod object on the node, of a pool, and of chosen addresses if there are any.
+func (n *node) pod(t *testing.T, name, pool string, want ...netip.Addr) *pod {
 	t.Helper()
 	annotations := map[string]string{"fairway.network/pool": pool}
-	if want.IsValid() {
-		annotations["fairway.network/addresses"] = want.String()
+	if len(want) > 0 {
+		annotations["fairway.network/addresses"] = strings.ReplaceAll(strings.Trim(fmt.Sprint(want), "[]"), " ", ",")
 	}
 	made, err := n.Admin.CoreV1().Pods(shop).Create(t.Context(), &core.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: annotations},
@@ -131,26 +142,40 @@ func (n *node) cni(command string, p *pod) error {
 	if err := json.Unmarshal(out, &result); err != nil {
 		return err
 	}
-	if len(result.IPs) != 1 {
-		return fmt.Errorf("not one address: %s", out)
+	p.addresses = nil
+	for _, ip := range result.IPs {
+		p.addresses = append(p.addresses, ip.Address.Addr())
 	}
-	p.address = result.IPs[0].Address.Addr()
+	if len(p.addresses) != 2 || !p.addresses[0].Is4() || !p.addresses[1].Is6() {
+		return fmt.Errorf("not an address of each family: %s", out)
+	}
 	return nil
 }
 
-// serves gives a pod its address, as a kubelet tries.
+// serves gives a pod its addresses, as a kubelet tries.
 func (n *node) serves(t *testing.T, p *pod) {
 	t.Helper()
 	nodes.Await(t, fmt.Sprintf("%s serves pod %s", n.Name, p.Name), func() error { return n.cni("ADD", p) })
 }
 
-// has says why the node takes an address for its own, or leases it; "" if it does neither.
-func (n *node) has(t *testing.T, a netip.Addr) string {
+// has says why the node takes one of some addresses for its own, or leases it; "" if it
+// does neither.
+func (n *node) has(t *testing.T, addresses []netip.Addr) string {
 	t.Helper()
 	s, err := n.Status()
 	if err != nil {
 		t.Fatal(err)
 	}
+	for _, a := range addresses {
+		if why := holds(s, a); why != "" {
+			return fmt.Sprintf("%s: %s", a, why)
+		}
+	}
+	return ""
+}
+
+// holds is has of one address, by the status of a node.
+func holds(s agent.Status, a netip.Addr) string {
 	for _, l := range s.Leases {
 		if l.Address == a {
 			return fmt.Sprintf("pod %s has it", l.Pod)
