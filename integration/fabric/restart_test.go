@@ -12,7 +12,9 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/fairway-network/fairway/integration/interop"
 	"github.com/fairway-network/fairway/integration/lab/labtest"
+	implementation "github.com/fairway-network/fairway/integration/router"
 )
 
 // disturbance is something that happens to an agent.
@@ -209,6 +211,7 @@ func (f *fabric) forwards(want []string) {
 
 // TestMain has all routers tried side by side: nearly all that the tests do is to wait.
 func TestMain(m *testing.M) {
+	flag.Bool("update", false, "write the rows of docs/interop.md")
 	flag.Parse()
 	if err := flag.Set("test.parallel", "4"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -220,8 +223,12 @@ func TestMain(m *testing.M) {
 // Whatever happens to an agent, a client behind the router loses no packet, and the
 // router's kernel keeps its routes.
 func TestNothingIsLost(t *testing.T) {
+	table := interop.Open(t)
 	for _, r := range routers() {
 		t.Run(r.name, func(t *testing.T) {
+			for _, option := range []string{"next hop unchanged", "aggregation", "aggregation with the more-specifics", "maintenance by command", "drain", "no packet lost"} {
+				table.Try(t, option, implementation.Implementation(r.name), implementation.IPv4, implementation.IPv6)
+			}
 			t.Parallel()
 			f := newFabric(t, r)
 			w := labtest.WatchRoutes(t, f.tor)

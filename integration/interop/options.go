@@ -5,6 +5,7 @@ func Options() []Option {
 	const (
 		session  = "speaker/server TestSessionOptions"
 		terms    = "speaker/server TestTermsAttributes"
+		fabric   = "integration/fabric TestNothingIsLost"
 		arrives  = "routes go both ways, with the right AS path and next hop"
 		toldTerm = "in the router's table; changed and taken back without a new session"
 	)
@@ -40,6 +41,12 @@ func Options() []Option {
 		{"next hop that is given", toldTerm, terms},
 		{"told to other peers alone", "gone from the router's table and back again without a new session", terms},
 		{"local preference", "in the router's table: 0, another and none; iBGP", "speaker/server TestTermsInternal"},
+		{"next hop unchanged", "the node's own address, over which the router forwards packets; changed and taken back without a new session", fabric},
+		{"aggregation", "adjacent blocks are one route of the router's kernel, or two where they are joined to their own length alone; no packet is lost", fabric},
+		{"aggregation with the more-specifics", "the joined route and its blocks are in the router's kernel; no packet is lost", fabric},
+		{"maintenance by command", "of the node and of one session: the graceful shutdown community comes, outlives the agent, and goes; no packet is lost", fabric},
+		{"drain", "the routes stay until the last pod is gone, and then go", fabric},
+		{"no packet lost", "500 a second to a pod while agent and speaker are killed and upgraded, connections cut, peers added and removed, timers and policies reloaded; the router's kernel keeps its routes (OpenBGPD and GoBGP are route servers beside a BIRD that forwards)", fabric},
 		{"graceful restart", "the speaker is killed; the routes are there whenever the router is asked, and fresh at the end", "speaker/server TestRoutesOutliveProcess"},
 		{"graceful restart after a notification", "the node's hold timer ends the session; the routes are there as stale ones, and fresh when it is back", "speaker/server TestNotification"},
 		{"graceful restart of a range", "the speaker is killed; the routes are there until its next start, and fresh at the end", "speaker/server TestRangeAfterCrash"},
