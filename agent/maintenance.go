@@ -248,6 +248,9 @@ func (a *Agent) knows(peer string) error {
 	if slices.Contains(names, peer) {
 		return nil
 	}
+	if i := slices.IndexFunc(s.Ranges, func(r speaker.Range) bool { return strings.HasPrefix(peer, r.Name+"/") }); i >= 0 {
+		return fmt.Errorf("peer %s: %w: a router of a range can't be named alone: name %s for all of them", peer, speaker.ErrUnknownPeer, s.Ranges[i].Name)
+	}
 	return fmt.Errorf("peer %s: %w: %s", peer, speaker.ErrUnknownPeer, listed(names, "none is configured", "there are"))
 }
 

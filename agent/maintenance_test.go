@@ -135,3 +135,15 @@ func TestUpkeepThatCannotBeKept(t *testing.T) {
 		t.Error("the session was shut")
 	}
 }
+
+// Routers that came by a range go by its name, and whoever takes the name that status
+// shows is told so.
+func TestRouterOfARangeIsNotNamedAlone(t *testing.T) {
+	s := settings(t, pool(t, "web", 4, "10.1.0.0/24"))
+	s.Ranges = []speaker.Range{{Name: "rack"}}
+	a := newHost(t).start(s)
+	err := a.Disable(t.Context(), "rack/10.0.1.1", "")
+	if !errors.Is(err, speaker.ErrUnknownPeer) || !strings.Contains(err.Error(), "name rack for all of them") {
+		t.Errorf("disabling a router of a range: %v", err)
+	}
+}
