@@ -3,6 +3,8 @@ package agent
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/fairway-network/fairway/pools"
@@ -15,22 +17,35 @@ const reasonLost = "AddressLost"
 // lostTime bounds the events of all pods that lose their addresses at once.
 const lostTime = time.Minute
 
-// forfeited is a lease that ended since its block was taken from this node.
+// forfeited is what a pod has lost since blocks were taken from this node.
 type forfeited struct {
-	block pools.Block
-	lease pools.Record
+	owner     pools.Owner
+	pool      string
+	addresses []string
+	blocks    []string
 }
 
 func (f forfeited) sentence(node string) string {
-	return fmt.Sprintf("%v of pool %q is not this pod's any more: block %s was taken from node %s while that counted as gone, and another pod may get the address: "+
-		"delete the pod, so that it is made anew with an address of its own", f.lease.Addrs, f.block.Pool, f.block.Prefix, node)
+	return fmt.Sprintf("this pod has lost %s of pool %q: node %s counted as gone, and %s was taken from it, so that another pod may get the same: "+
+		"delete this one, so that it is made anew with an address of its own", strings.Join(f.addresses, " and "), f.pool, node, strings.Join(f.blocks, " and "))
 }
 
-// forfeit notes a lease that is lost. The lock is held.
+// forfeit notes a lease that is lost, one of both families with what was lost of it
+// before: a pod is told once. The lock is held.
 func (d *desk) forfeit(block pools.Block, lease pools.Record) {
 	d.log.Error("a pod has lost its address with the block; it has to be made anew", "owner", lease.Owner, "addresses", lease.Addrs, "pool", block.Pool, "block", block.Prefix)
-	if d.warn != nil && lease.Owner.Pod != "" {
-		d.forfeits = append(d.forfeits, forfeited{block, lease})
+	if d.warn == nil || lease.Owner.Pod == "" {
+		return
+	}
+	at := slices.IndexFunc(d.forfeits, func(f forfeited) bool { return f.owner == lease.Owner && f.pool == block.Pool })
+	if at < 0 {
+		at = len(d.forfeits)
+		d.forfeits = append(d.forfeits, forfeited{owner: lease.Owner, pool: block.Pool})
+	}
+	f := &d.forfeits[at]
+	f.blocks = append(f.blocks, block.Prefix.String())
+	for _, a := range lease.Addrs {
+		f.addresses = append(f.addresses, a.String())
 	}
 }
 
@@ -46,8 +61,8 @@ func (d *desk) tellForfeits() {
 		ctx, cancel := context.WithTimeout(d.calling, lostTime)
 		defer cancel()
 		for _, f := range all {
-			if err := d.warn(ctx, f.lease.Owner, reasonLost, f.sentence(d.node.Name)); err != nil {
-				d.log.Warn("a pod was not told that its address is lost", "owner", f.lease.Owner, "err", err)
+			if err := d.warn(ctx, f.owner, reasonLost, f.sentence(d.node.Name)); err != nil {
+				d.log.Warn("a pod was not told that its address is lost", "owner", f.owner, "err", err)
 			}
 		}
 	})

@@ -6,7 +6,6 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -217,20 +216,20 @@ func (c *cluster) leads(t *testing.T, a netip.Addr) (to []netip.Addr) {
 	return to
 }
 
-// told waits until a pod has an event that an address of it is lost. Of the other one it
-// hears nothing for a minute: it is to be made anew in any case.
+// told waits until a pod has an event that its addresses are lost.
 func (c *cluster) told(t *testing.T, p *pod) {
 	t.Helper()
-	nodes.Await(t, "pod "+p.Name+" is told that its address is lost", func() error {
+	nodes.Await(t, "pod "+p.Name+" is told that its addresses are lost", func() error {
 		list, err := c.Admin.CoreV1().Events(shop).List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.uid=" + string(p.UID)})
 		if err != nil {
 			return err
 		}
+		lost := fmt.Sprintf("has lost %s and %s of", p.addresses[0], p.addresses[1])
 		for _, e := range list.Items {
-			if e.Reason == "AddressLost" && slices.ContainsFunc(p.addresses, func(a netip.Addr) bool { return strings.Contains(e.Message, a.String()) }) {
+			if e.Reason == "AddressLost" && strings.Contains(e.Message, lost) {
 				return nil
 			}
 		}
-		return fmt.Errorf("its events are %+v", list.Items)
+		return fmt.Errorf("none says that it %s: its events are %+v", lost, list.Items)
 	})
 }
