@@ -89,7 +89,7 @@ func (p *Pool) setAddresses() error {
 			continue
 		}
 		if what := special(r); what != "" {
-			errs = append(errs, fmt.Errorf("addresses: %v has %s, which no pod can have: leave it out", r, what))
+			errs = append(errs, fmt.Errorf("addresses: %s has %s, which no pod can have: leave it out", words(r), what))
 			continue
 		}
 		b.AddRange(r)
@@ -100,7 +100,7 @@ func (p *Pool) setAddresses() error {
 	}
 	for _, r := range p.def.Exclude {
 		if !r.IsValid() || !whole.OverlapsRange(r) {
-			errs = append(errs, fmt.Errorf("exclude: %v has no address of the pool: remove it", r))
+			errs = append(errs, fmt.Errorf("exclude: %s has no address of the pool: remove it", words(r)))
 			continue
 		}
 		b.RemoveRange(r)

@@ -35,7 +35,7 @@ func TestNewRefuses(t *testing.T) {
 		{"huge block size", Definition{Name: "web", Ranges: some, BlockSize: 1 << 17}, []string{"blockSize 131072", "65536"}},
 		{"zero range", Definition{Name: "web", Ranges: []netipx.IPRange{{}}}, []string{"invalid range"}},
 		{"backwards", Definition{Name: "web", Ranges: []netipx.IPRange{netipx.IPRangeFrom(some[0].To(), some[0].From())}}, []string{"invalid range"}},
-		{"exclude elsewhere", Definition{Name: "web", Ranges: some, Exclude: ranges(t, "10.0.1.0/24")}, []string{"exclude: 10.0.1.0-10.0.1.255"}},
+		{"exclude elsewhere", Definition{Name: "web", Ranges: some, Exclude: ranges(t, "10.0.1.0/24")}, []string{"exclude: 10.0.1.0/24"}},
 		{"exclude of another family", Definition{Name: "web", Ranges: some, Exclude: ranges(t, "fd00::/64")}, []string{"exclude: fd00::"}},
 		{"all excluded", Definition{Name: "web", Ranges: some, Exclude: ranges(t, "10.0.0.0/16")}, []string{"has no address"}},
 		{"one address is its own gateway", Definition{Name: "web", Ranges: ranges(t, "10.0.0.7")}, []string{"10.0.0.7 is the pods' gateway", "set gateways"}},
@@ -238,4 +238,18 @@ func setOf(t *testing.T, r netipx.IPRange) *netipx.IPSet {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// An error has a range as a person writes it.
+func TestErrorsOfRangesAsTheyAreWritten(t *testing.T) {
+	_, err := New(Definition{
+		Name: "web", BlockSize: 4,
+		Ranges:  ranges(t, "10.1.0.0-10.1.0.255", "127.0.0.7-127.0.0.7", "127.1.0.0-127.1.0.255"),
+		Exclude: ranges(t, "10.2.0.9-10.2.0.9", "10.3.0.0-10.3.0.255"),
+	})
+	for _, want := range []string{"addresses: 127.0.0.7 has", "addresses: 127.1.0.0/24 has", "exclude: 10.2.0.9 has no", "exclude: 10.3.0.0/24 has no"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v does not say %q", err, want)
+		}
+	}
 }
