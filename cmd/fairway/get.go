@@ -19,6 +19,8 @@ func getCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "get",
 		Short: "List one kind of thing that the agent of this node has",
+		Args:  cobra.NoArgs, // of its own
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(getPeersCommand())
 	return cmd

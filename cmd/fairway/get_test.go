@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"io"
 	"net/netip"
 	"strings"
 	"testing"
@@ -53,5 +54,17 @@ unnumbered     eth1       65000        Active        never      0       0      0
 	}
 	if err := json.Unmarshal([]byte(out.String()), &back); err != nil || len(back) != 3 || back[0].Accepted != 5 {
 		t.Errorf("%v: %s", err, out.String())
+	}
+}
+
+// What a group of commands does not know is an error, not a page of help.
+func TestUnknownCommandsOfAGroup(t *testing.T) {
+	for _, args := range [][]string{{"get", "pools"}, {"peer", "shut"}} {
+		cmd := command()
+		cmd.SetArgs(args)
+		cmd.SetOut(io.Discard)
+		if err := cmd.ExecuteContext(t.Context()); err == nil || !strings.Contains(err.Error(), `unknown command "`+args[1]+`"`) {
+			t.Errorf("fairway %s: %v", strings.Join(args, " "), err)
+		}
 	}
 }

@@ -51,6 +51,8 @@ func peerCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "peer",
 		Short: "Shut a BGP session of this node, or open it again",
+		Args:  cobra.NoArgs, // of its own
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(disableCommand(), enableCommand())
 	return cmd
