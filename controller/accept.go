@@ -127,7 +127,7 @@ func sameLeases(a, b *pools.Pool) bool {
 
 func (v verdict) accept(p *pools.Pool) verdict {
 	v.pool, v.serves, v.accepted = p, true, true
-	v.reason, v.message = v1alpha1.ReasonAccepted, "nodes take blocks of the pool"
+	v.reason, v.message = v1alpha1.ReasonAccepted, "the pool is accepted as its spec says"
 	return v
 }
 

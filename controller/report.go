@@ -49,7 +49,7 @@ func report(o *v1alpha1.AddressPool, f findings, now time.Time) v1alpha1.Address
 	if why := f.exhausted(s.Families); why != "" {
 		set(v1alpha1.ConditionExhausted, true, v1alpha1.ReasonNoFreeAddress, why)
 	} else {
-		set(v1alpha1.ConditionExhausted, false, v1alpha1.ReasonFreeAddresses, "there are addresses for new pods")
+		set(v1alpha1.ConditionExhausted, false, v1alpha1.ReasonFreeAddresses, "no pod lacks an address of the pool")
 	}
 	drain(&s, o, f, now, set)
 	s.State = state(o, f, s)
