@@ -124,7 +124,7 @@ func (a *Agent) joinCluster(ctx context.Context, s *Settings, history []pools.Re
 	if err != nil {
 		a.Log.Warn("the pools of the last run are unknown; the cluster has to be asked", "err", err)
 	}
-	a.memory.heeded = m.orders
+	a.memory.heeded, a.memory.addresses = m.orders, m.addresses
 	known := map[string]bool{}
 	for _, p := range m.pools {
 		known[p.Name()] = true
@@ -207,6 +207,7 @@ func (a *Agent) follow() {
 	if state.Seen {
 		a.admit(state.Pools)
 	}
+	a.reidentify()
 	a.reweave()
 	if err := a.remember(); err != nil {
 		a.Log.Warn("a restart will need the API server", "err", err)

@@ -60,12 +60,28 @@ func (a *Agent) lowestOf(s *Settings, f pools.Family) netip.Addr {
 	return cmp.Or(lowestOwn(a.nodeAddresses(), s.Pools, f), lowestOwn(s.Host, s.Pools, f))
 }
 
-// nodeAddresses are those of the Node object, if there is one.
+// nodeAddresses are those of the Node object, if there is one, or that it had last. The
+// reload lock is held, or nobody else is there.
 func (a *Agent) nodeAddresses() []netip.Addr {
 	if a.Cluster == nil {
 		return nil
 	}
-	return a.Cluster.State().Addresses
+	if now := a.Cluster.State().Addresses; len(now) > 0 {
+		a.memory.addresses = now
+	}
+	return a.memory.addresses
+}
+
+// reidentify brings the node's own addresses to what is known now: the Node object may
+// get its own late, and the API server show it late. The reload lock is held.
+func (a *Agent) reidentify() {
+	s := *a.settings.Load()
+	was := s.own
+	if s.own = a.ownAddresses(&s); slices.Equal(s.own, was) {
+		return
+	}
+	a.settings.Store(&s)
+	a.call()
 }
 
 func (a *Agent) choose(s *Settings) netip.Addr {

@@ -136,6 +136,35 @@ func TestOwnAddresses(t *testing.T) {
 	}
 }
 
+// The addresses of the Node object count from when they are known, also after a restart
+// that did not wait for the API server: the next hop of what is announced stays.
+func TestOwnAddressesAreKnownAfterARestart(t *testing.T) {
+	c := newCluster(pool(t, "web", 4, "10.1.0.0/24"))
+	c.placed["web-1"] = Placement{Pool: "web"}
+	h := newHost(t)
+	s := settings(t)
+	s.Local.RouterID, s.Host = netip.MustParseAddr("1.2.3.4"), addrs("192.0.2.1", "2001:db8::1")
+	first := h.startInWith(c, never(), s)
+	own := func(a *Agent) []netip.Addr { return a.settings.Load().own }
+	if got, want := own(first.Agent), s.Host; !slices.Equal(got, want) {
+		t.Errorf("before the Node object has any: %v, want %v", got, want)
+	}
+	want := addrs("192.0.2.9", "2001:db8::9")
+	c.update(func() { c.state.Addresses = want })
+	eventually(t, "those of the Node object count", func() bool { return slices.Equal(own(first.Agent), want) })
+	if _, err := first.leases().Lease(t.Context(), podRequest(1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.stop(); err != nil {
+		t.Fatal(err)
+	}
+	c.update(func() { c.state = ClusterState{} })
+	second := h.startInWith(c, never(), s)
+	if got := own(second.Agent); !slices.Equal(got, want) {
+		t.Errorf("after a restart: %v, want %v", got, want)
+	}
+}
+
 func TestRouterIDStaysUntilTheNextBoot(t *testing.T) {
 	h := newHost(t)
 	wants := func(when, want string, host ...string) {

@@ -19,26 +19,29 @@ import (
 const memoryFile = "pools.json"
 
 // memory has, for the next agent of this boot, what an agent must know before
-// it can serve, and learns from the API server: which machine it runs on, the
-// pools, and the orders since which its blocks were read.
+// it can serve, and learns from the API server: which machine it runs on and by which
+// addresses it is known, the pools, and the orders since which its blocks were read.
 type memory struct {
 	path, boot string
-	last       string // what the file holds, as far as known
-	heeded     string // the orders in it, as far as known
+	last       string       // what the file holds, as far as known
+	heeded     string       // the orders in it, as far as known
+	addresses  []netip.Addr // of the Node object when it had some last
 }
 
 // recalled is what an earlier agent of this boot left.
 type recalled struct {
-	machine string
-	orders  string
-	pools   []Pool
+	machine   string
+	addresses []netip.Addr // of the Node object
+	orders    string
+	pools     []Pool
 }
 
 type memoryRecord struct {
-	Boot    string       `json:"boot"`
-	Machine string       `json:"machine"`
-	Orders  string       `json:"orders,omitempty"`
-	Pools   []poolRecord `json:"pools"`
+	Boot      string       `json:"boot"`
+	Machine   string       `json:"machine"`
+	Addresses []netip.Addr `json:"addresses,omitempty"`
+	Orders    string       `json:"orders,omitempty"`
+	Pools     []poolRecord `json:"pools"`
 }
 
 type poolRecord struct {
@@ -74,7 +77,7 @@ func (m *memory) recall() (recalled, error) {
 	if rec.Boot != m.boot {
 		return recalled{}, nil
 	}
-	out := recalled{machine: rec.Machine, orders: rec.Orders}
+	out := recalled{machine: rec.Machine, addresses: rec.Addresses, orders: rec.Orders}
 	for _, r := range rec.Pools {
 		p, err := pools.New(pools.Definition{
 			Name: r.Name, Ranges: r.Ranges, Exclude: r.Exclude, BlockSize: r.BlockSize, Gateways: r.Gateways, ReuseAfter: r.ReuseAfter,
@@ -89,7 +92,7 @@ func (m *memory) recall() (recalled, error) {
 
 // keep writes the file in one step, if that is another one.
 func (m *memory) keep(machine string, ps []Pool, orders string) error {
-	rec := memoryRecord{Boot: m.boot, Machine: machine, Orders: orders}
+	rec := memoryRecord{Boot: m.boot, Machine: machine, Addresses: m.addresses, Orders: orders}
 	for _, p := range ps {
 		d := p.Definition()
 		rec.Pools = append(rec.Pools, poolRecord{
