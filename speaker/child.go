@@ -164,10 +164,10 @@ func (c *Child) attend(p *running) error {
 	if _, err := l.call(ctx, request{Op: opState}); errors.Is(err, errSilent) {
 		return fmt.Errorf("it did not answer within %v of its start", startTime)
 	} else if err != nil {
-		return nil // it has its own reason
+		return l.verdict()
 	}
 	if err := c.hand(ctx, l); errors.Is(err, errLinkDown) {
-		return nil
+		return l.verdict()
 	} else if err != nil {
 		c.spawn.Log.Error("the new BGP speaker process did not take all settings", "err", err)
 	}
@@ -225,15 +225,11 @@ func (c *Child) watch(l *link) error {
 	defer cancel()
 	tick := time.NewTicker(c.spawn.patience() / quarters)
 	defer tick.Stop()
-	gaveUp := fmt.Errorf("it did not answer for %v and was killed", c.spawn.patience())
 	var answered chan struct{} // nil when nothing is asked
 	for silent := 0; silent < quarters; {
 		select {
 		case <-l.down:
-			if l.stuck() {
-				return gaveUp
-			}
-			return nil
+			return l.verdict()
 		case <-answered:
 			answered, silent = nil, 0
 		case <-tick.C:
@@ -249,7 +245,7 @@ func (c *Child) watch(l *link) error {
 			}(answered)
 		}
 	}
-	return gaveUp
+	return fmt.Errorf("it did not answer for %v and was killed", c.spawn.patience())
 }
 
 // ended records the end of a process, and says whether it was the last.

@@ -50,6 +50,23 @@ func TestChildThatIsNone(t *testing.T) {
 	}
 }
 
+// A process whose answers can't be read is ended with words about that, rather than with those
+// of its end alone.
+func TestChildOfAnotherVersion(t *testing.T) {
+	t.Parallel()
+	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	c := NewChild(Spawn{Path: "/bin/sh", Args: []string{"-c", `echo '{"ID":1}' >&3; exec sleep 60`}, Log: log})
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	go func() { c.awaitDeath(ctx); cancel() }()
+	if err := c.Set(ctx, Desired{}); err == nil || !strings.Contains(err.Error(), "install both from one release") {
+		t.Errorf("Set of a speaker of another version: %v", err)
+	}
+	if err := c.Close(context.Background(), Forward); err != nil {
+		t.Error(err)
+	}
+}
+
 // Routers of a range may hold routes like peers: a Withdraw that no process could carry
 // out says so.
 func TestWithdrawWithoutProcess(t *testing.T) {

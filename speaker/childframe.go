@@ -75,11 +75,9 @@ func jsonFrame(v any) ([]byte, error) {
 	return sealed(frameJSON, b.Bytes())
 }
 
-// strictly reads JSON. A setting that is passed over would be one that does not hold.
-func strictly(b []byte, v any) error {
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
+// readJSON gives v what a frame holds.
+func readJSON(frame *json.Decoder, v any) error {
+	if err := frame.Decode(v); err != nil {
 		return fmt.Errorf("%w: %v", errFrame, err) // it is all there: an end of it is none of the link
 	}
 	return nil
@@ -102,7 +100,9 @@ func readRequest(in *bufio.Reader) (r request, err error) {
 	case kind == frameChange:
 		return changeRequest(b)
 	case kind == frameJSON:
-		return r, strictly(b, &r)
+		d := json.NewDecoder(bytes.NewReader(b))
+		d.DisallowUnknownFields() // a setting that is passed over would be one that does not hold
+		return r, readJSON(d, &r)
 	}
 	return r, fmt.Errorf("%w: an answer came, want a request", errFrame)
 }
@@ -126,7 +126,7 @@ func readAnswer(in *bufio.Reader) (a answer, err error) {
 		a.ID = c.number()
 		return a, c.end()
 	case kind == frameJSON:
-		return a, strictly(b, &a)
+		return a, readJSON(json.NewDecoder(bytes.NewReader(b)), &a)
 	}
 	return a, fmt.Errorf("%w: a request came, want an answer", errFrame)
 }

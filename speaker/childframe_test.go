@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/netip"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 )
@@ -51,6 +52,16 @@ func TestFrames(t *testing.T) {
 	}
 	if _, err := readRequest(in); err != io.EOF {
 		t.Errorf("after all was read: %v", err)
+	}
+}
+
+// What a process of a later version says beside what is known here is passed over: to a
+// setting, which does not hold then, an answer is none.
+func TestAnswerOfALaterVersion(t *testing.T) {
+	t.Parallel()
+	in := bufio.NewReader(strings.NewReader(framed(frameJSON, `{"ID":7,"State":{"Prefixes":1,"Later":true},"Later":2}`)))
+	if a, err := readAnswer(in); err != nil || a.ID != 7 || a.State == nil || a.State.Prefixes != 1 {
+		t.Errorf("%+v, %v", a, err)
 	}
 }
 

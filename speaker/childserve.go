@@ -163,36 +163,47 @@ func (c *child) answer(id uint64, a answer) error {
 	return err
 }
 
-// set carries out a Set or a change with a number, and takes note of how it came out.
+// set carries out a Set with a number, and takes note of how it came out.
 func (c *child) set(number uint64, carryOut func() error) error {
 	c.mu.Lock()
+	c.enter()
+	c.mu.Unlock()
+	err := carryOut()
+	c.leave(number, err)
+	return err
+}
+
+// change hands a change to the speaker, if that has what it builds on.
+func (c *child) change(ctx context.Context, r request) error {
+	c.mu.Lock()
+	founded := r.Change != nil && c.number != 0 && c.number == r.Change.From
+	if founded {
+		c.enter() // before another Set can be carried out in between
+	}
+	c.mu.Unlock()
+	if !founded {
+		return errUnfounded
+	}
+	err := c.speaker.Announce(ctx, r.Change.Change)
+	c.leave(r.Number, err)
+	return err
+}
+
+// enter notes that a Set or a change is under way. The lock is held.
+func (c *child) enter() {
 	c.number = 0
 	c.setting++
 	c.mixed = c.mixed || c.setting > 1
-	c.mu.Unlock()
-	err := carryOut()
+}
+
+// leave notes how one with a number came out.
+func (c *child) leave(number uint64, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.setting--; err == nil && !c.mixed {
 		c.number = number
 	}
 	c.mixed = c.mixed && c.setting > 0
-	return err
-}
-
-// founded says whether the speaker has what a change builds on.
-func (c *child) founded(new *change) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return new != nil && c.number != 0 && c.number == new.From
-}
-
-// change hands a change to the speaker.
-func (c *child) change(ctx context.Context, r request) error {
-	if !c.founded(r.Change) {
-		return errUnfounded
-	}
-	return c.set(r.Number, func() error { return c.speaker.Announce(ctx, r.Change.Change) })
 }
 
 func (c *child) do(ctx context.Context, r request) (a answer) {

@@ -125,7 +125,7 @@ func TestServeSetsThatMeet(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	on := func(number uint64) bool { return served.founded(&change{From: number}) }
+	on := func(number uint64) bool { return served.number == number }
 	within(1, func() {
 		within(2, func() {})
 		if on(2) {

@@ -2,6 +2,7 @@ package speaker
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -223,7 +224,7 @@ type link struct {
 	mu      sync.Mutex
 	last    uint64
 	waiting map[uint64]chan answer
-	unread  bool // the other process did not take a message in time
+	fault   error // what is wrong with the other process, if its own end does not say it
 }
 
 // newLink takes over conn. A message that is not taken within patience ends
@@ -238,6 +239,9 @@ func (l *link) read() {
 	defer close(l.down)
 	for in := bufio.NewReader(l.conn); ; {
 		a, err := readAnswer(in)
+		if errors.Is(err, errFrame) {
+			l.blame(fmt.Errorf("%w: %w", errVersions, err))
+		}
 		if err != nil {
 			return
 		}
@@ -272,9 +276,9 @@ func (l *link) finish(rest []byte) {
 		err = l.conn.SetWriteDeadline(time.Time{})
 	}
 	if err != nil {
-		l.mu.Lock()
-		l.unread = l.unread || errors.Is(err, os.ErrDeadlineExceeded)
-		l.mu.Unlock()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			l.blame(fmt.Errorf("it did not read for %v and was killed", l.patience))
+		}
 		_ = l.conn.Close() // the error is that there is no link
 	}
 }
@@ -316,10 +320,18 @@ func (l *link) takePen(ctx context.Context) error {
 	}
 }
 
-func (l *link) stuck() bool {
+// blame takes note of what is wrong with the other process; the first counts.
+func (l *link) blame(fault error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.unread
+	l.fault = cmp.Or(l.fault, fault)
+}
+
+// verdict says why a link is down, nil where the end of the other process does.
+func (l *link) verdict() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.fault
 }
 
 func (l *link) forget(id uint64) {
