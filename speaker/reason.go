@@ -59,7 +59,7 @@ func tellingWords() []tellingWord {
 		{ReasonUpdateError, []string{" code 3("}},
 		{ReasonCease, []string{" code 6("}},
 		{ReasonProtocolError, []string{" code 1(", " code 5(", " code 7("}},
-		{ReasonCannotConnect, []string{"cannot connect to port"}},
+		{ReasonCannotConnect, []string{"cannot connect to port", "were dropped on this node"}},
 		{ReasonConnectionClosed, []string{"the connection was closed", "writing to the peer failed"}},
 	}
 }

@@ -95,6 +95,9 @@ type State struct {
 	// empty if it can. Its peers are then Idle, and nothing else is known.
 	Silent   string
 	Prefixes int // announced by this node
+	// RangeTrouble is why the routers of Ranges that none has come by may not get in; empty
+	// if nothing is known to keep them out.
+	RangeTrouble string
 	// Learned is how many routes of routers are in force, LearnedRefused how many
 	// the kernel does not take, and LearnedTrouble why routes that are accepted, or
 	// would be, are not in force; empty if all are.

@@ -23,16 +23,18 @@ type ledger struct {
 	sessions map[string]*session      // by the address, as GoBGP writes it
 	ranges   map[string]speaker.Range // that routers may come by
 	refusals map[string]time.Time     // when the log said last that one is full
-	families map[speaker.Family]bool  // that some peer of the last Set carries by configuration; nil until that is known
-	awaited  map[netip.Prefix]int     // how many flushes look again when a prefix is written
-	comings  int                      // sessions that came up so far
-	replaced bool                     // another run has taken over
-	swapping bool                     // a peer is about to be put back, see run.comeBack
-	swapped  *session                 // what that one was; nil while there is none
-	changed  chan struct{}            // closed and replaced whenever a waiter should look again
-	tend     chan struct{}            // of size one: a session needs a hand, see Server.tend
-	flooded  chan struct{}            // of size one: a session has to be shut, see Server.endFloods
-	patience patience
+	// suspicions are about those of them that no router has come by.
+	suspicions map[string]suspicion
+	families   map[speaker.Family]bool // that some peer of the last Set carries by configuration; nil until that is known
+	awaited    map[netip.Prefix]int    // how many flushes look again when a prefix is written
+	comings    int                     // sessions that came up so far
+	replaced   bool                    // another run has taken over
+	swapping   bool                    // a peer is about to be put back, see run.comeBack
+	swapped    *session                // what that one was; nil while there is none
+	changed    chan struct{}           // closed and replaced whenever a waiter should look again
+	tend       chan struct{}           // of size one: a session needs a hand, see Server.tend
+	flooded    chan struct{}           // of size one: a session has to be shut, see Server.endFloods
+	patience   patience
 	// keeps is how long peers keep forwarding without a session, and keepsStale
 	// those that know long-lived graceful restart; 0 without graceful restart.
 	keeps, keepsStale time.Duration
@@ -50,14 +52,15 @@ type session struct {
 	at         netip.Prefix // the neighbor's that it is told as
 	self       netip.Addr   // this node's end; the zero address while that is unknown
 	up         bool
-	since      time.Time // of the last change to or from Established
-	ended      string    // why the last session ended
-	trouble    string    // why no session came about since
-	notice     string    // the last notification, explains the state change that follows
-	restarting bool      // GoBGP sets the restart bit and defers its first UPDATE
-	lostBit    bool      // the next OPEN lacks the restart bit, by another peer's progress or since a session was lost
-	opening    bool      // an OPEN is under way
-	bitOut     bool      // the bit was cleared after it had left in the OPEN that is under way
+	since      time.Time  // of the last change to or from Established
+	ended      string     // why the last session ended
+	trouble    string     // why no session came about since
+	dropped    signatures // by the kernel, of this router or of others, while this one was waited for
+	notice     string     // the last notification, explains the state change that follows
+	restarting bool       // GoBGP sets the restart bit and defers its first UPDATE
+	lostBit    bool       // the next OPEN lacks the restart bit, by another peer's progress or since a session was lost
+	opening    bool       // an OPEN is under way
+	bitOut     bool       // the bit was cleared after it had left in the OPEN that is under way
 	limited    time.Time
 	tooMuch    string // what the router sent too many of, as long as the session is shut for that
 	flood      *flood // that the session is to be shut for; nil when somebody is about it
@@ -111,16 +114,17 @@ type outbox struct {
 
 func newLedger(g speaker.GracefulRestart) *ledger {
 	l := &ledger{
-		want:      make(map[netip.Prefix]*class),
-		everybody: map[speaker.Family]*class{speaker.IPv4: {family: speaker.IPv4}, speaker.IPv6: {family: speaker.IPv6}},
-		sessions:  make(map[string]*session),
-		ranges:    make(map[string]speaker.Range),
-		refusals:  make(map[string]time.Time),
-		awaited:   make(map[netip.Prefix]int),
-		changed:   make(chan struct{}),
-		tend:      make(chan struct{}, 1),
-		flooded:   make(chan struct{}, 1),
-		patience:  usualPatience(),
+		want:       make(map[netip.Prefix]*class),
+		everybody:  map[speaker.Family]*class{speaker.IPv4: {family: speaker.IPv4}, speaker.IPv6: {family: speaker.IPv6}},
+		sessions:   make(map[string]*session),
+		ranges:     make(map[string]speaker.Range),
+		refusals:   make(map[string]time.Time),
+		suspicions: make(map[string]suspicion),
+		awaited:    make(map[netip.Prefix]int),
+		changed:    make(chan struct{}),
+		tend:       make(chan struct{}, 1),
+		flooded:    make(chan struct{}, 1),
+		patience:   usualPatience(),
 	}
 	if g.Enabled {
 		l.keeps, l.keepsStale = g.Time, g.Kept()
@@ -397,7 +401,7 @@ func (l *ledger) established(address string) (speaker.Peer, bool) {
 	}
 	s.up, s.since, s.negotiated, s.noHelper, s.brief, s.hard, s.notice, s.trouble = true, time.Now(), nil, false, false, false, "", ""
 	s.self = netip.Addr{}
-	s.opening, s.bitOut, s.came = false, false, true
+	s.opening, s.bitOut, s.came, s.dropped = false, false, true, signatures{}
 	s.out = make(map[speaker.Family]*outbox)
 	for _, f := range s.peer.Families {
 		s.out[f] = &outbox{sent: make(map[netip.Prefix]struct{}), extra: make(map[netip.Prefix]int), reworded: make(map[netip.Prefix]variant)}

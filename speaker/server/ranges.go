@@ -256,6 +256,7 @@ func (l *ledger) shutRange(name string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.ranges, name)
+	delete(l.suspicions, name)
 }
 
 // members gives the routers of a range, with a session or not.
@@ -291,6 +292,7 @@ func (l *ledger) welcome(address string) (refused string) {
 	}
 	s.excess = s.barred != nil || l.busy(rg.Name, address) >= mostSessions(rg)
 	l.sessions[address] = s
+	delete(l.suspicions, rg.Name)
 	l.wake()
 	if !s.excess {
 		return ""

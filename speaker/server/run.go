@@ -148,6 +148,9 @@ func (s *Server) start(ctx context.Context, local speaker.Local, ends *endpoints
 	r.stop, r.tended = stop, make(chan struct{})
 	go s.tend(tendCtx, r)
 	go s.endFloods(tendCtx, r)
+	if len(local.Listen) > 0 {
+		go s.watchSignatures(tendCtx, l)
+	}
 	s.run.Store(r)
 	return r, nil
 }

@@ -103,7 +103,7 @@ func (s *Server) State(ctx context.Context) (speaker.State, error) {
 func (l *ledger) state(peers map[string]*api.Peer, tallies map[string]map[speaker.Family]tally) speaker.State {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	st := speaker.State{Prefixes: len(l.want)}
+	st := speaker.State{Prefixes: len(l.want), RangeTrouble: l.rangeTrouble(time.Now())}
 	for address, s := range l.shown() {
 		p := peers[address]
 		s.negotiate(p)
