@@ -18,7 +18,7 @@ type HealthyPeers int
 
 const (
 	AnyPeer  HealthyPeers = iota // where there are peers
-	AllPeers                     // but for those that are kept shut, and of ranges
+	AllPeers                     // but for those that are kept shut, and of ranges; and any
 	NoPeers
 )
 
@@ -112,22 +112,24 @@ func (a *Agent) peerless(ctx context.Context) error {
 	for _, p := range s.Peers {
 		shut[p.Name] = p.Down
 	}
-	var missing []string
-	up := 0
+	var absent, missing []string // missing are those that all wants
 	for _, p := range bgp.Peers {
-		switch {
-		case p.Established():
-			up++
-		case s.Healthy == AllPeers && (shut[p.Name] || p.Range != ""):
-		default:
+		if p.Established() {
+			continue
+		}
+		absent = append(absent, missed(p))
+		if !shut[p.Name] && p.Range == "" {
 			missing = append(missing, missed(p))
 		}
 	}
+	up := len(bgp.Peers) - len(absent)
 	switch {
-	case s.Healthy == AnyPeer && up > 0, s.Healthy == AllPeers && len(missing) == 0 && len(bgp.Peers) > 0:
+	case up > 0 && (s.Healthy == AnyPeer || len(missing) == 0):
 		return nil
-	case len(missing) == 0:
-		return errors.New("no BGP session is established: no router has come yet")
+	case len(absent) == 0:
+		return errors.New(strings.TrimSuffix("no BGP session is established: no router has come yet: "+bgp.RangeTrouble, ": "))
+	case up == 0:
+		missing = absent
 	}
 	if more := len(missing) - maxNamed; more > 0 {
 		missing = append(slices.Clip(missing[:maxNamed]), fmt.Sprintf("and %d more", more))

@@ -62,8 +62,8 @@ func TestPeerless(t *testing.T) {
 	down := func(name, why string) speaker.PeerState {
 		return speaker.PeerState{Name: name, Address: netip.MustParseAddr("10.0.0.1"), Session: "Idle", LastError: why}
 	}
-	guest := down("lan 10.0.0.9", "")
-	guest.Range = "lan"
+	guest := func(p speaker.PeerState) speaker.PeerState { p.Range = "lan"; return p }
+	left := guest(down("lan/10.0.0.9", ""))
 	for name, c := range map[string]struct {
 		healthy HealthyPeers
 		shut    string
@@ -75,8 +75,14 @@ func TestPeerless(t *testing.T) {
 		"any, all shut":     {AnyPeer, "a", []speaker.PeerState{down("a", "shut")}, "0 BGP sessions are established; missing: a (10.0.0.1): shut"},
 		"all, one of two":   {AllPeers, "", []speaker.PeerState{up("a"), down("b", "x")}, "1 BGP sessions are established; missing: b (10.0.0.1): x"},
 		"all, other shut":   {AllPeers, "b", []speaker.PeerState{up("a"), down("b", "shut")}, ""},
-		"all, a guest left": {AllPeers, "", []speaker.PeerState{up("a"), up("b"), guest}, ""},
+		"all, a guest left": {AllPeers, "", []speaker.PeerState{up("a"), up("b"), left}, ""},
+		"all, all shut":     {AllPeers, "a", []speaker.PeerState{down("a", "shut")}, "0 BGP sessions are established; missing: a (10.0.0.1): shut"},
 		"any, a range":      {AnyPeer, "", nil, "no BGP session is established: no router has come yet"},
+		"all, a range":      {AllPeers, "", nil, "no BGP session is established: no router has come yet"},
+		"any, a guest":      {AnyPeer, "", []speaker.PeerState{guest(up("lan/10.0.0.8")), left}, ""},
+		"all, a guest":      {AllPeers, "", []speaker.PeerState{guest(up("lan/10.0.0.8")), left}, ""},
+		"all, guests alone": {AllPeers, "", []speaker.PeerState{left}, "0 BGP sessions are established; missing: lan/10.0.0.9 (10.0.0.1): no session yet"},
+		"all, guest and b":  {AllPeers, "", []speaker.PeerState{guest(up("lan/10.0.0.8")), down("b", "x")}, "1 BGP sessions are established; missing: b (10.0.0.1): x"},
 		"an interface":      {AnyPeer, "", []speaker.PeerState{{Name: "a", Interface: "eth1", Session: "Idle"}}, "0 BGP sessions are established; missing: a (eth1): no session yet"},
 		"none":              {NoPeers, "", []speaker.PeerState{down("a", "x")}, ""},
 	} {
@@ -93,6 +99,21 @@ func TestPeerless(t *testing.T) {
 		if got != c.want {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
+	}
+}
+
+// Why no router of a range gets in is said where it is asked for: by readiness and status.
+func TestRangeTrouble(t *testing.T) {
+	h := newHost(t)
+	parts, store := h.parts()
+	parts.Speaker = statedSpeaker{parts.Speaker, speaker.State{RangeTrouble: "lan: segments were dropped"}}
+	a := h.startWith(parts, store, settings(t, pool(t, "web", 4, "10.1.0.0/24")))
+	<-a.Started()
+	if code, body := h.get(t, "/readyz"); code != http.StatusServiceUnavailable || !strings.HasSuffix(body, "no router has come yet: lan: segments were dropped\n") {
+		t.Errorf("%d %q", code, body)
+	}
+	if s, err := a.status(t.Context()); err != nil || s.Trouble != "ranges of routers: lan: segments were dropped" {
+		t.Errorf("%q, %v", s.Trouble, err)
 	}
 }
 

@@ -175,6 +175,9 @@ func (a *Agent) status(ctx context.Context) (Status, error) {
 	if bgp.LearnedTrouble != "" {
 		s.Trouble = strings.TrimPrefix(s.Trouble+"\nlearned routes: "+bgp.LearnedTrouble, "\n")
 	}
+	if bgp.RangeTrouble != "" {
+		s.Trouble = strings.TrimPrefix(s.Trouble+"\nranges of routers: "+bgp.RangeTrouble, "\n")
+	}
 	s.Silent, s.Learned, s.LearnedRefused = bgp.Silent, bgp.Learned, bgp.LearnedRefused
 	watched := a.paths.states()
 	for _, p := range bgp.Peers {

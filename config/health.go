@@ -16,9 +16,9 @@ type Health struct {
 	// Address and port of `/healthz` and `/readyz` over HTTP, such as
 	// `127.0.0.1:9480`; it may be that of the metrics. It has no authentication.
 	Address netip.AddrPort `key:"address" otherwise:"not served over TCP"`
-	// Which peers need a session for this node to be ready: `any` one, `all` that
-	// are configured with an address or an interface, or `none`. A node without
-	// peers needs none.
+	// Which peers need a session for this node to be ready: `any` one, routers of
+	// ranges included, `all` that are configured with an address or an interface,
+	// and at least any, or `none`. A node without peers needs none.
 	Peers HealthyPeers `key:"peers" default:"any" oneof:"any,all,none"`
 }
 
