@@ -50,7 +50,7 @@ func tellingWords() []tellingWord {
 		{ReasonHoldTimer, []string{"hold timer expired"}},
 		{ReasonBFD, []string{"BFD down"}},
 		{ReasonMaxPrefixes, []string{"maximum number of prefixes", "the peer sent more than"}},
-		{ReasonShutdown, []string{"administrative shutdown", "shut down by this node's configuration"}},
+		{ReasonShutdown, []string{"administrative shutdown", "shut down on this node"}},
 		{ReasonReset, []string{"administrative reset"}},
 		{ReasonDeconfigured, []string{"peer deconfigured"}},
 		{ReasonCollision, []string{"connection collision"}},

@@ -73,7 +73,7 @@ func TestShut(t *testing.T) {
 				must(t, s.Set(t.Context(), d))
 				eventually(t, "the session is down and says why", func() bool {
 					p := stateOf(t, s, one.peer)
-					return p.Session == "Idle" && strings.Contains(p.LastError, "shut down by this node's configuration") && strings.Contains(p.LastError, words)
+					return p.Session == "Idle" && strings.Contains(p.LastError, "shut down on this node") && strings.Contains(p.LastError, words)
 				})
 				f.tor.Has(t, one.stays)
 				if i != routers.GoBGP { // which keeps no last error

@@ -430,7 +430,9 @@ func (l *ledger) down(address, reason string) (p speaker.Peer, why string, wasUp
 	wasUp = s.up
 	if wasUp {
 		s.since, s.ended = time.Now(), why
-		s.flaps++
+		if !s.peer.Down {
+			s.flaps++
+		}
 		switch {
 		case s.noHelper, s.shut:
 			s.holds = time.Time{}

@@ -233,7 +233,7 @@ func (r *run) shut(ctx context.Context, p speaker.Peer) error {
 
 // shutWords say why a peer that is kept down has no session.
 func shutWords(p speaker.Peer) string {
-	const why = "shut down by this node's configuration"
+	const why = "shut down on this node, by its configuration or by command"
 	if p.DownMessage == "" {
 		return why
 	}

@@ -213,6 +213,8 @@ func (t tap) stateChanged(f log.Fields) {
 		switch {
 		case damped.pause > 0:
 			t.log.Warn("BGP session lost", append(transition(p, was, is), "reason", why, "times", damped.times, "pause", damped.pause)...)
+		case wasUp && p.Down:
+			t.log.Info("BGP session ended", append(transition(p, was, is), "reason", why)...)
 		case wasUp:
 			t.log.Warn("BGP session lost", append(transition(p, was, is), "reason", why)...)
 		case news:

@@ -134,6 +134,37 @@ func (l sessionLog) try(t *testing.T) {
 	}
 }
 
+// A session that this node's settings shut has ended and was not lost, of a peer and of a
+// router of a range alike.
+func TestShutIsNoLoss(t *testing.T) {
+	t.Parallel()
+	f := join(t, routers.FRR, func(_ *routers.Config, _, v6 *routers.Neighbor) { v6.Dials = true })
+	out, spawn := &lines{}, testSpawn(t)
+	spawn.Log = slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{ReplaceAttr: withoutTime}))
+	c := childOf(spawn)
+	t.Cleanup(func() { _ = c.Close(within(t, soon), speaker.Forward) })
+	d := speaker.Desired{Local: local(), Peers: f.peers(routerASN, speaker.Session{ConnectRetry: time.Second})[:1], Ranges: ranges(speaker.Session{})[1:]}
+	d.Local.Listen = []netip.Addr{f.node6}
+	must(t, c.Set(t.Context(), d))
+	router := "leaf6/" + f.tor6.String()
+	comesUp(t, c, "tor4")
+	comesUp(t, c, router)
+	for _, s := range []*speaker.Session{&d.Peers[0].Session, &d.Ranges[0].Session} {
+		s.Down, s.DownMessage = true, "see ticket 42"
+	}
+	must(t, c.Set(t.Context(), d))
+	eventually(t, "the log has both", func() bool { return strings.Count(out.String(), `shut down on this node`) == 2 })
+	for name, address := range map[string]netip.Addr{"tor4": f.tor4, router: f.tor6} {
+		want := fmt.Sprintf(`level=INFO msg="BGP session ended" peer=%s address=%s asn=%d from=Established to=Idle reason="shut down on this node, by its configuration or by command: \"see ticket 42\""`, name, address, routerASN)
+		if !strings.Contains(out.String(), want+"\n") {
+			t.Errorf("the log lacks %s:\n%s", want, out)
+		}
+	}
+	if p := stateOf(t, c, "tor4"); p.Flaps != 0 || p.Reason() != speaker.ReasonShutdown {
+		t.Errorf("state %+v", p)
+	}
+}
+
 func withoutTime(_ []string, a slog.Attr) slog.Attr {
 	if a.Key == slog.TimeKey {
 		return slog.Attr{}
