@@ -84,14 +84,22 @@ func checkNetwork(text []byte) error {
 	return fmt.Errorf(`no plugin in it has "ipam": {"type": %q}, so that pods would get no address of Fairway's`, pluginProgram)
 }
 
-// installFile makes path a file with content, in one step, unless it is that already.
-func installFile(out io.Writer, path string, content []byte, mode os.FileMode) (err error) {
+// isInstalled says whether path is a file with content and a mode.
+func isInstalled(path string, content []byte, mode os.FileMode) bool {
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != mode {
+		return false
+	}
 	is, err := os.ReadFile(path)
-	if err == nil && bytes.Equal(is, content) {
-		if err = os.Chmod(path, mode); err == nil {
-			fmt.Fprintln(out, path, "is there already")
-		}
-		return err
+	return err == nil && bytes.Equal(is, content)
+}
+
+// installFile makes path a file with content, in one step, unless it is that already. A file
+// that is another's is replaced: to change it would take more than the right to write.
+func installFile(out io.Writer, path string, content []byte, mode os.FileMode) (err error) {
+	if isInstalled(path, content, mode) {
+		fmt.Fprintln(out, path, "is there already")
+		return nil
 	}
 	fresh, err := os.CreateTemp(filepath.Dir(path), ".fairway-") // which a runtime passes over
 	if err != nil {

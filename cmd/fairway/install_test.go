@@ -54,7 +54,9 @@ func TestInstallFile(t *testing.T) {
 	if same := install("one", 0o755, "is there already"); !os.SameFile(first, same) {
 		t.Error("a file that is right was replaced")
 	}
-	install("one", 0o600, "is there already")
+	if other := install("one", 0o600, "installed"); os.SameFile(first, other) {
+		t.Error("the mode of a file was changed, which may be another's")
+	}
 	if other := install("two", 0o755, "installed"); os.SameFile(first, other) {
 		t.Error("a file was written over that somebody may be reading")
 	}
