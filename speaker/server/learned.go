@@ -107,6 +107,11 @@ func (l *learned) configure(peers map[netip.Addr]speaker.Peer, ranges map[string
 	})
 }
 
+// own is configure for a change of this node's own prefixes alone.
+func (l *learned) own(c speaker.Change) []flood {
+	return l.do(func(t *lessons, _ time.Time) { t.ownChange(c) })
+}
+
 // do changes the table, and gives those who have told too much by now.
 func (l *learned) do(change func(t *lessons, now time.Time)) []flood {
 	l.mu.Lock()

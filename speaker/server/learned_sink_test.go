@@ -41,7 +41,7 @@ func TestSinkThatFails(t *testing.T) {
 	since := stateOf(t, s, "one").Since
 
 	sink.breaks(errors.New("it is blurred"))
-	sink.changed()
+	sink.changes(t)
 	eventually(t, "the state names what fails", trouble("learned routes that stand: it is blurred"))
 	sink.breaks(nil)
 	eventually(t, "no trouble is left", trouble(""))

@@ -127,6 +127,33 @@ func (t *lessons) configure(peers map[netip.Addr]speaker.Peer, ranges map[string
 	}
 }
 
+// ownChange is configure for a change of the own prefixes alone: what is neither one of its
+// nor inside one is not looked at again.
+func (t *lessons) ownChange(c speaker.Change) {
+	if t.sinkless {
+		return
+	}
+	var changed nets
+	for _, one := range c.Announced {
+		if t.own.add(one.Prefix) {
+			changed.add(one.Prefix)
+		}
+	}
+	for _, p := range c.Withdrawn {
+		if t.own.remove(p) {
+			changed.add(p)
+		}
+	}
+	if len(changed.in) == 0 {
+		return
+	}
+	for p, e := range t.entries {
+		if changed.contain(p) {
+			t.mark(e)
+		}
+	}
+}
+
 // recount is for when rules have changed.
 func (t *lessons) recount() {
 	for _, r := range t.teachers {
@@ -447,26 +474,46 @@ func (t *lessons) takeOne(c *routes.Change, e *entry) {
 	e.put, e.stood = want, false
 }
 
-// nets is a set of prefixes.
+// nets is a set of prefixes. The zero value is an empty one.
 type nets struct {
 	in      map[netip.Prefix]struct{}
-	lengths map[speaker.Family][]int
+	lengths map[speaker.Family][]int // of all that were in it since set
 }
 
 // set makes it what list says, and says whether that is a change.
 func (n *nets) set(list []netip.Prefix) (changed bool) {
 	was := n.in
-	n.in, n.lengths = make(map[netip.Prefix]struct{}, len(list)), make(map[speaker.Family][]int)
+	*n = nets{in: make(map[netip.Prefix]struct{}, len(list))}
 	for _, p := range list {
+		n.add(p)
 		if _, had := was[p]; !had {
 			changed = true
 		}
-		n.in[p] = struct{}{}
-		if f := familyOf(p.Addr()); !slices.Contains(n.lengths[f], p.Bits()) {
-			n.lengths[f] = append(n.lengths[f], p.Bits())
-		}
 	}
 	return changed || len(was) != len(n.in)
+}
+
+// add says whether p is new.
+func (n *nets) add(p netip.Prefix) bool {
+	if n.in == nil {
+		n.in = make(map[netip.Prefix]struct{})
+	}
+	if n.lengths == nil {
+		n.lengths = make(map[speaker.Family][]int)
+	}
+	before := len(n.in)
+	n.in[p] = struct{}{}
+	if f := familyOf(p.Addr()); !slices.Contains(n.lengths[f], p.Bits()) {
+		n.lengths[f] = append(n.lengths[f], p.Bits())
+	}
+	return len(n.in) > before
+}
+
+// remove says whether p was in it.
+func (n *nets) remove(p netip.Prefix) bool {
+	before := len(n.in)
+	delete(n.in, p)
+	return len(n.in) < before
 }
 
 // contain says whether a prefix is one of the set or inside one.

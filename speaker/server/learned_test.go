@@ -108,6 +108,19 @@ func (m *memorySink) Watch(ctx context.Context, changed func()) error {
 	return nil
 }
 
+// changes says that it may hold something else by now, once somebody listens.
+func (m *memorySink) changes(t *testing.T) {
+	t.Helper()
+	var changed func()
+	eventually(t, "the sink is watched", func() bool {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		changed = m.changed
+		return changed != nil
+	})
+	changed()
+}
+
 // lines are the routes that it holds: "10.0.0.0/8 192.0.2.1".
 func (m *memorySink) lines() (list []string) {
 	m.mu.Lock()
@@ -184,6 +197,60 @@ func TestLessonsAgainstHistory(t *testing.T) {
 					t.Fatalf("seed %d: %s goes to %v, want %v: %v", seed, p, got, want, history)
 				}
 			}
+		}
+	}
+}
+
+// A change of this node's own prefixes leaves the sink as all of them anew do, and looks at
+// no other prefix again.
+func TestOwnPrefixesByChange(t *testing.T) {
+	t.Parallel()
+	a, now := netip.MustParseAddr("192.0.2.1"), time.Unix(1, 0)
+	peers := map[netip.Addr]speaker.Peer{a: peerWithDefaults(speaker.Peer{Name: "tor", Address: a, ASN: 65001, Accept: everything()})}
+	var own []speaker.Announcement
+	changed, whole := newLessons(), newLessons()
+	sinks := map[*lessons]map[netip.Prefix][]netip.Addr{changed: {}, whole: {}}
+	settle := func() {
+		for table, have := range sinks {
+			change, _ := table.take(1000)
+			applyTo(t, have, change)
+		}
+	}
+	var nlri []*bgp.IPAddrPrefix
+	for i := range 4 {
+		nlri = append(nlri, bgp.NewIPAddrPrefix(24, fmt.Sprintf("10.%d.0.0", i)), bgp.NewIPAddrPrefix(27, fmt.Sprintf("10.%d.0.32", i)))
+	}
+	for table := range sinks {
+		table.begin(speaker.Local{ASN: nodeASN}, now)
+		table.configure(peers, nil, nil)
+		table.holds(nil)
+		table.up(table.teacher(a.String()), now)
+		table.update(a.String(), lessonOf(nil, nlri, attributesOf(a.String(), 65001)...), now)
+		table.settle(now.Add(time.Hour)) // nobody is waited for
+	}
+	settle()
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 5))
+	for range 2000 {
+		var c speaker.Change
+		p := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(random.IntN(4)), 0, 32}), []int{8, 16, 24, 27, 32}[random.IntN(5)]).Masked()
+		if random.IntN(2) == 0 {
+			c.Announced = announce(p.String())
+		} else {
+			c.Withdrawn = []netip.Prefix{p}
+		}
+		own = c.Apply(own)
+		changed.ownChange(c)
+		for _, e := range changed.dirty {
+			if !p.Contains(e.prefix.Addr()) {
+				t.Fatalf("%+v: %s is looked at", c, e.prefix)
+			}
+		}
+		whole.configure(peers, nil, announcements{list: own}.prefixes())
+		settle()
+		if got, want := fmt.Sprint(sinks[changed]), fmt.Sprint(sinks[whole]); got != want {
+			t.Fatalf("own prefixes %v: %s, want %s", own, got, want)
 		}
 	}
 }
@@ -497,6 +564,13 @@ func TestLearnedRoutesNeverLeak(t *testing.T) {
 	d.Announcements = announce("10.64.0.0/24")
 	must(t, s.Set(within(t, soon), d))
 	sink.has(t, all...)
+	inside := netip.MustParsePrefix("172.16.2.0/23")
+	must(t, s.Announce(within(t, soon), speaker.Change{Announced: announce(inside.String())}))
+	sink.has(t, all[0])
+	one.has(t, "10.64.0.0/24", "172.16.1.0/24", "172.16.2.0/23", "172.16.3.0/24")
+	must(t, s.Announce(within(t, soon), speaker.Change{Withdrawn: []netip.Prefix{inside}}))
+	sink.has(t, all...)
+	one.has(t, "10.64.0.0/24", "172.16.1.0/24", "172.16.3.0/24")
 
 	one.tells(t, "172.16.1.0/24", false)
 	one.tells(t, "172.16.3.0/24", false)
@@ -541,7 +615,7 @@ func TestSinkIsLookedAt(t *testing.T) {
 	sink.table[netip.MustParsePrefix("172.30.0.0/16")] = []netip.Addr{one.address}
 	delete(sink.refuses, refused)
 	sink.mu.Unlock()
-	sink.changed()
+	sink.changes(t)
 	sink.has(t, "172.16.1.0/24 10.0.0.4", "172.16.2.0/24 10.0.0.4")
 	must(t, s.Close(within(t, soon), speaker.Withdraw))
 	sink.has(t)

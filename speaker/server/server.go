@@ -157,10 +157,14 @@ func (s *Server) Announce(ctx context.Context, c speaker.Change) error {
 	if !s.granted {
 		return s.conform(ctx, r, s.wish, r.asked.with(c))
 	}
+	err := r.changeAnnouncements(ctx, c)
 	if s.learned.open != nil { // else there is nothing to keep the prefixes out of
-		r.ledger.overLimit(s.learned.configure(r.peers, r.ranges, r.asked.with(c).prefixes())...)
+		// The router need not wait for it: learned routes follow in their own time, before or
+		// after, and one by a prefix that is taken back would send its packets back to a router
+		// that has not heard of that.
+		r.ledger.overLimit(s.learned.own(c)...)
 	}
-	return errors.Join(r.changeAnnouncements(ctx, c), r.tidy(ctx))
+	return errors.Join(err, r.tidy(ctx))
 }
 
 // begin is acquire for a Set or a change, unless that is not wanted any more.
