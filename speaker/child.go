@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -608,26 +607,18 @@ type running struct {
 
 // start starts the process. The caller stays on its thread.
 func (s Spawn) start() (*running, error) {
-	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("socket pair: %w", err)
-	}
-	ours, theirs := os.NewFile(uintptr(fds[0]), "child"), os.NewFile(uintptr(fds[1]), "parent")
-	conn, err := net.FileConn(ours)
-	_ = ours.Close() // FileConn has a duplicate
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("socket pair: %w", err), theirs.Close())
-	}
 	output := &relay{log: s.Log}
 	cmd := exec.Command(s.Path, s.Args...)
+	conn, started, err := newDuplex(cmd)
+	if err != nil {
+		return nil, err
+	}
+	defer started()
 	cmd.Env = append(append(os.Environ(), s.Env...), levelVariable+"="+lowestLevel(s.Log).String())
 	cmd.Env = append(cmd.Env, runtimeSettings()...)
-	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.Stderr = output
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-	err = cmd.Start()
-	_ = theirs.Close()
-	if err != nil {
+	if err := cmd.Start(); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
 	return &running{cmd: cmd, link: newLink(conn, s.patience()), output: output, exited: make(chan struct{})}, nil

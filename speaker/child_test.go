@@ -55,7 +55,7 @@ func TestChildThatIsNone(t *testing.T) {
 func TestChildOfAnotherVersion(t *testing.T) {
 	t.Parallel()
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
-	c := NewChild(Spawn{Path: "/bin/sh", Args: []string{"-c", `echo '{"ID":1}' >&3; exec sleep 60`}, Log: log})
+	c := NewChild(Spawn{Path: "/bin/sh", Args: []string{"-c", `echo '{"ID":1}' >&4; exec sleep 60`}, Log: log})
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	go func() { c.awaitDeath(ctx); cancel() }()

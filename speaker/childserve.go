@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"os"
 	"os/signal"
 	"runtime"
@@ -15,12 +14,8 @@ import (
 	"syscall"
 )
 
-const (
-	// linkFD is the file descriptor on which the child finds its parent.
-	linkFD = 3
-	// levelVariable holds the lowest level that the child logs.
-	levelVariable = "FAIRWAY_SPEAKER_LOG_LEVEL"
-)
+// levelVariable holds the lowest level that the child logs.
+const levelVariable = "FAIRWAY_SPEAKER_LOG_LEVEL"
 
 // ErrParentGone: the process that this speaker works for ended.
 var ErrParentGone = errors.New("the agent that started this BGP speaker is gone")
@@ -36,12 +31,8 @@ var errVersions = errors.New("the agent and this BGP speaker are of different ve
 // group are ignored: the parent decides.
 func Serve(ctx context.Context, stderr io.Writer, open func(*slog.Logger) Announcer) error {
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-	file := os.NewFile(linkFD, "parent")
-	conn, err := net.FileConn(file)
+	conn, err := parentsDuplex()
 	if err != nil {
-		return fmt.Errorf("file descriptor %d is no socket: this command is started by the agent, not by hand: %w", linkFD, err)
-	}
-	if err := file.Close(); err != nil {
 		return err
 	}
 	var level slog.Level
@@ -129,8 +120,7 @@ func (c *child) serve(ctx context.Context, over chan<- error) {
 
 // linkError says why nothing more can be read of the parent.
 func linkError(err error) error {
-	var network net.Error
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) || errors.As(err, &network) {
+	if !errors.Is(err, errFrame) {
 		return fmt.Errorf("%w: %w", ErrParentGone, err)
 	}
 	return fmt.Errorf("%w: %w", errVersions, err)

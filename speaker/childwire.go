@@ -6,7 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
+	"io"
 	"net/netip"
 	"os"
 	"slices"
@@ -16,7 +16,7 @@ import (
 	"github.com/fairway-network/fairway/internal/nonblocking"
 )
 
-// A Child and its process talk over a socket pair: one request and one answer
+// A Child and its process talk over two pipes: one request and one answer
 // for each call, told apart by their numbers, in frames. Passwords go this way and
 // no other.
 
@@ -216,7 +216,7 @@ const (
 // link is the parent's end. No call depends on the other process reading or
 // answering: what it does not read is given up with the link.
 type link struct {
-	conn     net.Conn
+	conn     conn
 	patience time.Duration
 	down     chan struct{} // closed when nothing more is read
 	pen      chan struct{} // of size one: held by who writes
@@ -227,9 +227,15 @@ type link struct {
 	fault   error // what is wrong with the other process, if its own end does not say it
 }
 
+// conn is where the other process is.
+type conn interface {
+	io.ReadWriteCloser
+	SetWriteDeadline(time.Time) error
+}
+
 // newLink takes over conn. A message that is not taken within patience ends
 // the link.
-func newLink(conn net.Conn, patience time.Duration) *link {
+func newLink(conn conn, patience time.Duration) *link {
 	l := &link{conn: conn, patience: patience, down: make(chan struct{}), pen: make(chan struct{}, 1), waiting: make(map[uint64]chan answer)}
 	go l.read()
 	return l

@@ -14,7 +14,7 @@ import (
 // kernel of a router: of BIRD, and of FRR.
 func announceOne(ctx context.Context, b *bench, out io.Writer) error {
 	rounds := min(max(b.rounds/3, 5), 100)
-	fmt.Fprintf(out, "\n### Announcing one prefix\n\nFrom the call until the router has it in its kernel, which tells so by itself; the sessions are up, and there are no other prefixes. BIRD and FRR learn it from the kernel, the call being one netlink message. p50 / p99 in ms; %d of each, in turn. Ratios are of the medians.\n\n", rounds)
+	fmt.Fprintf(out, "\n### Announcing one prefix\n\nFrom the call until the router has it in its kernel, which tells so by itself; the sessions are up, and there are no other prefixes. The node's daemons have one processor, the router and the caller the other. BIRD and FRR learn it from the kernel, the call being one netlink message. p50 / p99 in ms; %d of each, in turn. Ratios are of the medians.\n\n", rounds)
 	fmt.Fprint(out, "| router | | fairway | BIRD | FRR | two Go processes | fairway / BIRD | fairway / FRR | fairway / two Go processes |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n")
 	for _, r := range []struct {
 		kernelRouter
@@ -39,6 +39,11 @@ func announceOne(ctx context.Context, b *bench, out io.Writer) error {
 // announceTo has all tellers announce to routers of a kind, each to one of its own.
 func (b *bench) announceTo(ctx context.Context, r kernelRouter, rounds int) (told, withdrawn times, err error) {
 	told, withdrawn = times{}, times{}
+	free, err := pinSelf()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { err = errors.Join(err, free()) }()
 	tellers := append(b.tellers(), teller{"relay", b.tellWithRelay})
 	var roads []road
 	for _, t := range tellers {
@@ -101,6 +106,9 @@ func (b *bench) newRoad(ctx context.Context, t teller, r kernelRouter) (m road, 
 		return m, err
 	}
 	m.ends = append(m.ends, m.telling.stop)
+	if err := m.apart(); err != nil {
+		return m, err
+	}
 	if _, err := m.time(ctx, bulkPrefixes, true); err != nil {
 		return m, err
 	}

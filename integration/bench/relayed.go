@@ -2,46 +2,36 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 )
 
 // tellWithRelay is two Go processes that do nothing else: what a speaker in a process of its
 // own costs before it does anything.
 func (b *bench) tellWithRelay(ctx context.Context, node int, dir string) (telling, error) {
-	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return telling{}, fmt.Errorf("socket pair: %w", err)
-	}
-	ours, theirs := os.NewFile(uintptr(fds[0]), "relay"), os.NewFile(uintptr(fds[1]), "parent")
-	defer ours.Close()
-	defer theirs.Close()
-	conn, err := net.FileConn(ours)
-	if err != nil {
-		return telling{}, fmt.Errorf("socket pair: %w", err)
-	}
 	cmd := enter(ctx, node, b.relay, strings.Fields(learnedAddrs)[0]+":179")
 	log, err := os.Create(filepath.Join(dir, "relay.log"))
 	if err != nil {
 		return telling{}, err
 	}
 	defer log.Close()
-	cmd.Stderr, cmd.ExtraFiles = log, []*os.File{theirs}
+	cmd.Stderr = log
+	pipe, err := cmd.StdinPipe()
+	if err != nil {
+		return telling{}, err
+	}
 	end, err := launch(cmd)
 	if err != nil {
 		return telling{}, err
 	}
 	return telling{
 		one: func(_ context.Context, p netip.Prefix, announced bool) error {
-			_, err := conn.Write(updateOf(p, announced))
+			_, err := pipe.Write(updateOf(p, announced))
 			return err
 		},
-		stop: func() { _ = conn.Close(); end() },
+		stop: func() { _ = pipe.Close(); end() },
 	}, nil
 }
 

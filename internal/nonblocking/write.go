@@ -2,14 +2,14 @@
 package nonblocking
 
 import (
-	"net"
+	"io"
 	"syscall"
 )
 
 // Write writes what the kernel takes without waiting, and says how much that is: nothing over
 // an error, which the next write to conn has again. A conn without a file descriptor is
 // written to as usual.
-func Write(conn net.Conn, b []byte) int {
+func Write(conn io.Writer, b []byte) int {
 	socket, ok := conn.(syscall.Conn)
 	if !ok {
 		n, err := conn.Write(b)

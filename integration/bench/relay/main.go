@@ -1,6 +1,6 @@
 // Command relay is the least that a BGP speaker in a process of its own can be, against
 // which the benchmarks hold Fairway's: it has a session with the router that it is given the
-// address of, and writes to that what it reads at file descriptor 3.
+// address of, and writes to that what it reads of its standard input.
 package main
 
 import (
@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"syscall"
 )
 
 func main() {
@@ -22,10 +23,10 @@ func run(args []string) error {
 	if len(args) != 1 {
 		return fmt.Errorf("%d arguments: want the router's address with its port", len(args))
 	}
-	parent, err := net.FileConn(os.NewFile(3, "parent"))
-	if err != nil {
+	if err := syscall.SetNonblock(int(os.Stdin.Fd()), true); err != nil { // so that a read waits as one of a connection does
 		return err
 	}
+	parent := os.NewFile(os.Stdin.Fd(), "parent")
 	router, err := net.Dial("tcp", args[0])
 	if err != nil {
 		return err
