@@ -6,7 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fairway-network/fairway/integration/interop"
 	"github.com/fairway-network/fairway/integration/lab/labtest"
+	"github.com/fairway-network/fairway/integration/router"
 )
 
 // holdTime is the shortest that BGP has, and restartTime how long routers keep the routes
@@ -32,6 +34,10 @@ pools:
 // One of two routers is lost: a client behind both loses packets for as long as stands
 // here, and none if the node has asked it to go by the other router before.
 func TestRouterLost(t *testing.T) {
+	table := interop.Open(t)
+	for _, i := range []router.Implementation{router.FRR, router.BIRD} {
+		table.Try(t, "two routers", i, router.IPv4)
+	}
 	t.Parallel()
 	f := newDual(t, strings.Replace(withoutBFD, "GRACEFUL", "false", 1))
 	for _, name := range []string{"tor1", "tor2"} {

@@ -226,7 +226,7 @@ func TestNothingIsLost(t *testing.T) {
 	table := interop.Open(t)
 	for _, r := range routers() {
 		t.Run(r.name, func(t *testing.T) {
-			for _, option := range []string{"next hop unchanged", "aggregation", "aggregation with the more-specifics", "maintenance by command", "drain", "no packet lost"} {
+			for _, option := range []string{"next hop unchanged", "aggregation", "aggregation with the more-specifics", "maintenance by command", "templates and labels", "drain", "no packet lost"} {
 				table.Try(t, option, implementation.Implementation(r.name), implementation.IPv4, implementation.IPv6)
 			}
 			t.Parallel()
@@ -235,6 +235,7 @@ func TestNothingIsLost(t *testing.T) {
 			for _, d := range disturbances() {
 				f.disturb(t, w, d)
 			}
+			f.label()
 			f.disablePeer(t)
 			f.drain(t)
 		})
