@@ -95,7 +95,7 @@ type State struct {
 	// empty if it can. Its peers are then Idle, and nothing else is known.
 	Silent   string
 	Prefixes int // announced by this node
-	// RangeTrouble is why the routers of Ranges that none has come by may not get in; empty
+	// RangeTrouble is why routers of Ranges may not get in that have not come before; empty
 	// if nothing is known to keep them out.
 	RangeTrouble string
 	// Learned is how many routes of routers are in force, LearnedRefused how many

@@ -23,7 +23,7 @@ type ledger struct {
 	sessions map[string]*session      // by the address, as GoBGP writes it
 	ranges   map[string]speaker.Range // that routers may come by
 	refusals map[string]time.Time     // when the log said last that one is full
-	// suspicions are about those of them that no router has come by.
+	// suspicions are about those of them whose routers the kernel may keep out.
 	suspicions map[string]suspicion
 	families   map[speaker.Family]bool // that some peer of the last Set carries by configuration; nil until that is known
 	awaited    map[netip.Prefix]int    // how many flushes look again when a prefix is written

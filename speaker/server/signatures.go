@@ -20,8 +20,9 @@ const (
 	// signatureTime is how often they are read while a router is waited for that may dial.
 	signatureTime = 3 * time.Second
 	// suspicionTime is for how long State has words about a Range whose routers may not
-	// get in, after the last segment that was dropped.
-	suspicionTime = 10 * time.Minute
+	// get in, after the last segment that was dropped: a router tries again within two
+	// minutes.
+	suspicionTime = 5 * time.Minute
 )
 
 // signatures count the TCP segments that the kernel has dropped since boot for their
@@ -134,7 +135,7 @@ type suspicion struct {
 
 func (s suspicion) isOver(now time.Time) bool { return now.Sub(s.last) > suspicionTime }
 
-// awaitsDialers says whether some router is to open a session that has none.
+// awaitsDialers says whether some router may be about to open a session.
 func (l *ledger) awaitsDialers() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -143,18 +144,21 @@ func (l *ledger) awaitsDialers() bool {
 			return true
 		}
 	}
-	return len(l.empty()) > 0
+	return len(l.inviting()) > 0
 }
 
 func (s *session) awaitsDialer() bool {
 	return s.peer.Passive && !s.peer.Down && !s.up && !s.opening && !s.excess && !s.stranded && s.freed == nil
 }
 
-// empty are the ranges that no router has come by, by name. The lock is held.
-func (l *ledger) empty() map[string]speaker.Range {
+// inviting are the ranges, by name, that nothing is known of but that routers may come: one
+// that has come before and is waited for has words of its own. The lock is held.
+func (l *ledger) inviting() map[string]speaker.Range {
 	ranges := maps.Clone(l.ranges)
 	for _, s := range l.sessions {
-		delete(ranges, s.within)
+		if s.awaitsDialer() {
+			delete(ranges, s.within)
+		}
 	}
 	return ranges
 }
@@ -176,7 +180,7 @@ func (l *ledger) suspect(dropped signatures, now time.Time) (news [][]any) {
 			news = append(news, append(transition(s.peer, dialing, dialing), "reason", s.trouble))
 		}
 	}
-	for name, rg := range l.empty() {
+	for name, rg := range l.inviting() {
 		signed := rg.Password != ""
 		if dropped.suspicion(signed) == "" {
 			continue
@@ -197,10 +201,10 @@ func (l *ledger) suspect(dropped signatures, now time.Time) (news [][]any) {
 // rangeTrouble is State's. The lock is held.
 func (l *ledger) rangeTrouble(now time.Time) string {
 	var list []string
-	empty := l.empty()
-	for _, name := range slices.Sorted(maps.Keys(empty)) {
+	ranges := l.inviting()
+	for _, name := range slices.Sorted(maps.Keys(ranges)) {
 		if all := l.suspicions[name]; !all.isOver(now) {
-			list = append(list, name+": "+all.dropped.suspicion(empty[name].Password != ""))
+			list = append(list, name+": "+all.dropped.suspicion(ranges[name].Password != ""))
 		}
 	}
 	return strings.Join(list, "; ")
