@@ -43,7 +43,7 @@ func (a *Agent) identify(s *Settings) {
 
 // ownAddresses are those by which this node is known, at most one of each family: the
 // router ID, if the host has it, else the lowest that the Node object has, else the
-// lowest of the host.
+// lowest that faces the peers, else the lowest of the host.
 func (a *Agent) ownAddresses(s *Settings) (own []netip.Addr) {
 	if id := s.Local.RouterID; slices.Contains(s.Host, id) {
 		own = append(own, id)
@@ -57,7 +57,7 @@ func (a *Agent) ownAddresses(s *Settings) (own []netip.Addr) {
 }
 
 func (a *Agent) lowestOf(s *Settings, f pools.Family) netip.Addr {
-	return cmp.Or(lowestOwn(a.nodeAddresses(), s.Pools, f), lowestOwn(s.Host, s.Pools, f))
+	return cmp.Or(lowestOwn(a.nodeAddresses(), s.Pools, f), lowestOwn(s.Facing, s.Pools, f), lowestOwn(s.Host, s.Pools, f))
 }
 
 // nodeAddresses are those of the Node object, if there is one, or that it had last. The
@@ -90,7 +90,7 @@ func (a *Agent) choose(s *Settings) netip.Addr {
 	if err != nil {
 		a.Log.Warn("the router ID of the last run is unknown; it is chosen anew", "err", err)
 	}
-	node := a.nodeAddresses()
+	node, facing := a.nodeAddresses(), s.Facing
 	numbered := numberOf(a.Node)
 	if id := last.RouterID; last.Boot == a.Boot && last.Node == a.Node &&
 		(id == numbered || slices.Contains(s.Host, id) || slices.Contains(node, id)) {
@@ -99,15 +99,9 @@ func (a *Agent) choose(s *Settings) netip.Addr {
 	if err == nil && last == (identity{}) && s.Local.Restarting {
 		// The agent before this one was of a version that kept no file and chose among
 		// the host's addresses. Its peers are to know this one as the same speaker.
-		node = nil
+		node, facing = nil, nil
 	}
-	id := lowestOwn(node, s.Pools, pools.IPv4)
-	if !id.IsValid() {
-		id = lowestOwn(s.Host, s.Pools, pools.IPv4)
-	}
-	if !id.IsValid() {
-		id = numbered
-	}
+	id := cmp.Or(lowestOwn(node, s.Pools, pools.IPv4), lowestOwn(facing, s.Pools, pools.IPv4), lowestOwn(s.Host, s.Pools, pools.IPv4), numbered)
 	if err := keepIdentity(path, identity{a.Boot, a.Node, id}); err != nil {
 		a.Log.Warn("the router ID may be another one after a restart", "routerID", id, "err", err)
 	}

@@ -101,15 +101,17 @@ func TestOwnAddresses(t *testing.T) {
 	for name, c := range map[string]struct {
 		routerID string
 		node     []string // nil for no cluster
+		facing   []string
 		host     []string
 		want     []netip.Addr
 	}{
-		"the lowest":                        {"", nil, host, addrs("192.0.2.8", "2001:db8:2::7")},
-		"the router ID of the host":         {"192.0.2.9", nil, host, addrs("192.0.2.9", "2001:db8:2::7")},
-		"a router ID that is only a number": {"1.2.3.4", nil, host, addrs("192.0.2.8", "2001:db8:2::7")},
-		"the node's":                        {"1.2.3.4", []string{"198.51.100.9", "2001:db8:9::9"}, host, addrs("198.51.100.9", "2001:db8:9::9")},
-		"the node has one family":           {"", []string{"192.0.2.9"}, host, addrs("192.0.2.9", "2001:db8:2::7")},
-		"no global one":                     {"1.2.3.4", nil, host[:2], nil},
+		"the lowest":                        {"", nil, nil, host, addrs("192.0.2.8", "2001:db8:2::7")},
+		"those that face the peers":         {"", nil, []string{"2001:db8:3::7", "192.0.2.9", "127.0.0.1"}, host, addrs("192.0.2.9", "2001:db8:3::7")},
+		"the router ID of the host":         {"192.0.2.9", nil, nil, host, addrs("192.0.2.9", "2001:db8:2::7")},
+		"a router ID that is only a number": {"1.2.3.4", nil, nil, host, addrs("192.0.2.8", "2001:db8:2::7")},
+		"the node's":                        {"1.2.3.4", []string{"198.51.100.9", "2001:db8:9::9"}, []string{"192.0.2.9"}, host, addrs("198.51.100.9", "2001:db8:9::9")},
+		"the node has one family":           {"", []string{"192.0.2.9"}, nil, host, addrs("192.0.2.9", "2001:db8:2::7")},
+		"no global one":                     {"1.2.3.4", nil, []string{"127.0.0.1"}, host[:2], nil},
 	} {
 		h := newHost(t)
 		parts, store := h.parts()
@@ -119,7 +121,7 @@ func TestOwnAddresses(t *testing.T) {
 		if c.node != nil {
 			parts.Cluster, s.Pools = cluster, nil
 		}
-		s.Local.RouterID, s.Host = netip.Addr{}, addrs(c.host...)
+		s.Local.RouterID, s.Host, s.Facing = netip.Addr{}, addrs(c.host...), addrs(c.facing...)
 		if c.routerID != "" {
 			s.Local.RouterID = netip.MustParseAddr(c.routerID)
 		}

@@ -19,11 +19,13 @@ type Settings struct {
 	// until the next boot.
 	Local speaker.Local
 	// Host are the host's addresses, of which one may become the RouterID, and one of
-	// each family the next hop of a Rule.
-	Host   []netip.Addr
-	own    []netip.Addr // those by which this node is known, see ownAddresses
-	Peers  []speaker.Peer
-	Ranges []speaker.Range
+	// each family the next hop of a Rule. Facing are those of them by which the host
+	// speaks with the peers, as far as is known. They come first: of the others one may be
+	// that of a bridge for containers, which every node has.
+	Host, Facing []netip.Addr
+	own          []netip.Addr // those by which this node is known, see ownAddresses
+	Peers        []speaker.Peer
+	Ranges       []speaker.Range
 	// BFD says which of Peers and Ranges, by name, have the path to them watched.
 	BFD map[string]BFD
 	// Rules say how peers are told of pools. For each pool and peer the first that

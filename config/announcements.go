@@ -26,9 +26,9 @@ type Announcement struct {
 	// Where the peer sends packets to: `self` is this node's end of the session,
 	// `unchanged` the address by which this node is known whatever the session: the
 	// router ID if the host has it, else the Node object's internal address of the
-	// prefix's family, else the host's lowest global one that is of no pool and no
-	// pool's gateway, without which it is `self`. An address counts for prefixes of
-	// its family. A list has an address of each family, such as
+	// prefix's family, else the host's lowest global one that faces a peer, else its
+	// lowest, none of a pool or a pool's gateway. Without one it is `self`. An address
+	// counts for prefixes of its family. A list has an address of each family, such as
 	// `[192.0.2.9, "2001:db8::9"]`.
 	NextHop []NextHop `key:"nextHop" default:"self" lone:"true"`
 	// Which of this node's blocks are told as one prefix.

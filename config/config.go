@@ -97,7 +97,7 @@ type BGP struct {
 	// annotation of the node.
 	ASNFrom NodeValue `key:"asnFrom"`
 	// BGP identifier (RFC 4271), written like an IPv4 address.
-	RouterID netip.Addr `key:"routerID" otherwise:"in a cluster the Node object's internal IPv4 address, else the host's lowest global one that is of no pool and no pool's gateway; without one, a number made of the node's name. It stays until the next boot"`
+	RouterID netip.Addr `key:"routerID" otherwise:"in a cluster the Node object's internal IPv4 address, else the host's lowest global one that faces a peer, else its lowest, none of a pool or a pool's gateway; without one, a number made of the node's name. It stays until the next boot"`
 	// Where routers may connect to.
 	Listen Listen `key:"listen"`
 	// GoBGP's own gRPC API, read-only, for the `gobgp` command.

@@ -36,7 +36,7 @@ type inForce struct {
 // settings are those of an agent on a host with these addresses.
 func (f inForce) settings(host []netip.Addr) agent.Settings {
 	s := settingsOf(f.here, host)
-	s.Unmet = f.unmet
+	s.Unmet, s.Facing = f.unmet, facing(f.here.Peers)
 	for _, p := range f.awaited {
 		s.Awaited = append(s.Awaited, peerOf(p))
 	}

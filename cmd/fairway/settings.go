@@ -109,6 +109,28 @@ func ruleOf(a config.Announcement) agent.Rule {
 	return r
 }
 
+// facing are the addresses of this host that packets to the peers leave with. The kernel says
+// so without sending any; where it has no route there is none.
+func facing(peers []config.Peer) (own []netip.Addr) {
+	for _, p := range peers {
+		if p.LocalAddress.IsValid() {
+			own = append(own, p.LocalAddress)
+			continue
+		}
+		if !p.Address.IsValid() {
+			continue // its router is found on a link, or comes by itself
+		}
+		const discard = 9
+		conn, err := net.Dial("udp", netip.AddrPortFrom(p.Address, discard).String())
+		if err != nil {
+			continue
+		}
+		own = append(own, conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap())
+		_ = conn.Close()
+	}
+	return own
+}
+
 func hostAddresses() ([]netip.Addr, error) {
 	nets, err := net.InterfaceAddrs()
 	if err != nil {

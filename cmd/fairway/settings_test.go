@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -35,6 +36,19 @@ func written(t *testing.T, text string) (file string) {
 		}
 	}
 	return filepath.Join(dir, "fairway.yaml")
+}
+
+// A node's own addresses are told from those of its bridges by its peers.
+func TestFacing(t *testing.T) {
+	peers := []config.Peer{
+		{Address: netip.MustParseAddr("127.0.0.5")},
+		{Address: netip.MustParseAddr("192.0.2.1")},
+		{Interface: "eth9"},
+	}
+	peers[1].LocalAddress = netip.MustParseAddr("192.0.2.2")
+	if got, want := facing(peers), []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("192.0.2.2")}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
 }
 
 // everything has a value other than the zero one in every key of peers and
