@@ -26,6 +26,7 @@ type guard struct {
 	// agreed is how UPDATEs of this session are to be read, as far as the OPENs say.
 	agreed  func() *bgp.MarshallingOption
 	opening opening
+	open    []byte       // the router's, until there is something after it
 	learner learner      // its zero value is nobody
 	waiting bytes.Buffer // whole messages that were heard, and what is left of the one that GoBGP is reading
 	latest  time.Time    // until when they may wait for their turn
@@ -89,6 +90,9 @@ func (g *guard) Read(b []byte) (int, error) {
 // next waits for a whole message and lets it wait for GoBGP, or what GoBGP refuses in its
 // place.
 func (g *guard) next() error {
+	if err := g.passOver(); err != nil {
+		return err
+	}
 	header, err := g.in.Peek(bgp.BGP_HEADER_LENGTH)
 	if err != nil {
 		return err
@@ -120,10 +124,30 @@ func (g *guard) next() error {
 	return err
 }
 
+// passOver drops an OPEN that says once more what the last message has said: there is nothing
+// new in it, nor another connection (RFC 4271, section 8.2.2, OpenConfirm). OpenBGPD repeats
+// its own where its connection before was reset as it came about.
+func (g *guard) passOver() error {
+	first := g.open
+	if first == nil || g.heard != openConfirm {
+		return nil
+	}
+	g.open = nil
+	again, err := g.in.Peek(bgp.BGP_HEADER_LENGTH)
+	if err != nil || !bytes.Equal(again, first[:bgp.BGP_HEADER_LENGTH]) {
+		return err
+	}
+	if again, err = g.in.Peek(len(first)); err == nil && bytes.Equal(again, first) {
+		_, err = g.in.Discard(len(first))
+	}
+	return err
+}
+
 // hear takes note of a message before GoBGP has it.
 func (g *guard) hear(message []byte) {
 	switch {
 	case g.heard == openSent:
+		g.open = bytes.Clone(message)
 		g.takesHops.Store(offers(message, takesIPv4ByIPv6))
 		if g.opening.extended && offers(message, offersExtended) {
 			g.most = mostExtended

@@ -68,6 +68,35 @@ func TestGuardLetsIn(t *testing.T) {
 	}
 }
 
+// An OPEN that comes twice in a row is passed over once; with anything else in it, or later,
+// it is out of turn.
+func TestGuardPassesOverARepeatedOpen(t *testing.T) {
+	open, other := framed(bgp.BGP_MSG_OPEN, 4, 0, 1, 0, 90, 1, 2, 3, 4, 0), framed(bgp.BGP_MSG_OPEN, 4, 0, 1, 0, 91, 1, 2, 3, 4, 0)
+	alive := header(bgp.BGP_MSG_KEEPALIVE)
+	for name, c := range map[string]struct {
+		says, lets [][]byte
+		refused    bool
+	}{
+		"once":             {[][]byte{open, alive, alive}, [][]byte{open, alive, alive}, false},
+		"twice":            {[][]byte{open, open, alive, alive}, [][]byte{open, alive, alive}, false},
+		"three times":      {[][]byte{open, open, open, alive}, [][]byte{open}, true},
+		"another":          {[][]byte{open, other, alive}, [][]byte{open}, true},
+		"after KEEPALIVE":  {[][]byte{open, alive, open, alive}, [][]byte{open, alive}, true},
+		"cut short":        {[][]byte{open, open[:20]}, [][]byte{open}, false},
+		"nothing after it": {[][]byte{open}, [][]byte{open}, false},
+	} {
+		g := newGuard(&said{in: bytes.NewReader(slices.Concat(c.says...))}, func() *bgp.MarshallingOption { return nil })
+		got, err := io.ReadAll(g)
+		lets, refused := slices.Concat(c.lets...), g.fault.Load() != nil
+		if refused {
+			got = got[:max(0, len(got)-bgp.BGP_HEADER_LENGTH)] // what GoBGP refuses in its place
+		}
+		if refused != c.refused || err != nil || !bytes.Equal(got, lets) {
+			t.Errorf("%s: read %x, want %x; %v, refused %v", name, got, lets, err, refused)
+		}
+	}
+}
+
 // In the place of a message that GoBGP would not survive comes one that it refuses,
 // nothing comes after it, and GoBGP's answer is made the one that is due.
 func TestGuardRefuses(t *testing.T) {
