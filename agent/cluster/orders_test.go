@@ -120,7 +120,7 @@ func (s *stage) fencedMeanwhile(t *testing.T) {
 		t.Errorf("a new pod got %s of %s, which is not this node's any more", got, around)
 	}
 	n.confirmed(t)
-	s.told(t, one, "AddressLost", lost.String(), `pool "meanwhile"`, "delete the pod")
+	s.told(t, one, "AddressLost", lost.String(), `pool "meanwhile"`, "delete this one")
 }
 
 // A node that is back leases nothing until its fence is off. It takes its blocks anew
