@@ -58,7 +58,7 @@ type desk struct {
 	ordersKept string                           // heeded, as heeded was called for
 	heeded     func()                           // called when orders were heeded
 	called     func(op *exchange.Op, err error) // counts the store's calls
-	forfeits   []forfeited                      // that nobody was told of
+	forfeits   []forfeited                      // of late
 	// warn is the cluster's, nil where there is none.
 	warn    func(ctx context.Context, o pools.Owner, reason, message string) error
 	trouble trouble

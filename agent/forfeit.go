@@ -14,8 +14,13 @@ import (
 // be.
 const reasonLost = "AddressLost"
 
-// lostTime bounds the events of all pods that lose their addresses at once.
-const lostTime = time.Minute
+const (
+	// lostTime bounds the events of all pods that lose their addresses at once.
+	lostTime = time.Minute
+	// lostTogether is for how long a pod that loses an address is told again of one that
+	// it has lost before: blocks of its families are not taken in one moment.
+	lostTogether = 10 * time.Minute
+)
 
 // forfeited is what a pod has lost since blocks were taken from this node.
 type forfeited struct {
@@ -23,6 +28,8 @@ type forfeited struct {
 	pool      string
 	addresses []string
 	blocks    []string
+	last      time.Time // when it lost something last
+	told      bool      // of all that
 }
 
 func (f forfeited) sentence(node string) string {
@@ -31,7 +38,7 @@ func (f forfeited) sentence(node string) string {
 }
 
 // forfeit notes a lease that is lost, one of both families with what was lost of it
-// before: a pod is told once. The lock is held.
+// before: a pod is told of all at once. The lock is held.
 func (d *desk) forfeit(block pools.Block, lease pools.Record) {
 	d.log.Error("a pod has lost its address with the block; it has to be made anew", "owner", lease.Owner, "addresses", lease.Addrs, "pool", block.Pool, "block", block.Prefix)
 	if d.warn == nil || lease.Owner.Pod == "" {
@@ -43,6 +50,7 @@ func (d *desk) forfeit(block pools.Block, lease pools.Record) {
 		d.forfeits = append(d.forfeits, forfeited{owner: lease.Owner, pool: block.Pool})
 	}
 	f := &d.forfeits[at]
+	f.last, f.told = d.now(), false
 	f.blocks = append(f.blocks, block.Prefix.String())
 	for _, a := range lease.Addrs {
 		f.addresses = append(f.addresses, a.String())
@@ -52,11 +60,20 @@ func (d *desk) forfeit(block pools.Block, lease pools.Record) {
 // tellForfeits makes an event on each pod that has lost an address. The lock is
 // held.
 func (d *desk) tellForfeits() {
-	if len(d.forfeits) == 0 || d.calling.Err() != nil {
+	if d.calling.Err() != nil {
 		return
 	}
-	all := d.forfeits
-	d.forfeits = nil
+	var all []forfeited
+	d.forfeits = slices.DeleteFunc(d.forfeits, func(f forfeited) bool { return f.told && d.now().Sub(f.last) > lostTogether })
+	for i := range d.forfeits {
+		if f := &d.forfeits[i]; !f.told {
+			f.told = true
+			all = append(all, *f)
+		}
+	}
+	if len(all) == 0 {
+		return
+	}
 	d.calls.Go(func() {
 		ctx, cancel := context.WithTimeout(d.calling, lostTime)
 		defer cancel()

@@ -15,9 +15,11 @@ import (
 // correlator of client-go does the same and more, but what it links (OpenAPI,
 // strategic merge patches) would run at each start of an agent.
 const (
-	// eventPause is the least time between two writes of an Event. What happens
-	// meanwhile is in the next one's count.
+	// eventPause is the least time between two writes of an Event, but for one that has
+	// something else to say. What happens meanwhile is in the next one's count.
 	eventPause = 10 * time.Second
+	// mostInARow is how many writes of an Event there are without a pause.
+	mostInARow = 2
 	// eventLife is how long the API server keeps an Event that is not written,
 	// unless it is told otherwise (--event-ttl).
 	eventLife = time.Hour
@@ -36,14 +38,16 @@ type occasion struct{ namespace, pod, uid, node, reason string }
 // recount is an Event that was made, and how often it has happened since the
 // first time.
 type recount struct {
-	name  string // "" while it is being made
-	count int32
-	at    time.Time // of the last write
+	name    string // "" while it is being made
+	count   int32
+	at      time.Time // of the last write
+	row     int       // of writes without a pause before it, and that one
+	message string    // of the last write
 }
 
-// again counts what happens at now. due says whether it has to be written: into
+// again counts what happens at now. due says whether it has to be written, with the message: into
 // the Event name, or a new one if that is "".
-func (r *recounts) again(o occasion, now time.Time) (name string, count int32, due bool) {
+func (r *recounts) again(o occasion, message string, now time.Time) (name string, count int32, due bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for k, e := range r.all {
@@ -56,14 +60,18 @@ func (r *recounts) again(o occasion, now time.Time) (name string, count int32, d
 		if r.all == nil {
 			r.all = map[occasion]*recount{}
 		}
-		e = &recount{at: now.Add(-eventPause)}
+		e = &recount{}
 		r.all[o] = e
 	}
 	e.count++
-	if now.Sub(e.at) < eventPause {
+	switch {
+	case now.Sub(e.at) >= eventPause:
+		e.row = 0
+	case e.row == mostInARow || e.message == message:
 		return "", 0, false
 	}
-	e.at = now
+	e.at, e.message = now, message
+	e.row++
 	return e.name, e.count, true
 }
 

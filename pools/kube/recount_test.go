@@ -21,20 +21,25 @@ func TestAnEventIsCountedUp(t *testing.T) {
 	other.uid = "u2"
 	for i, c := range []struct {
 		o     occasion
+		says  string
 		after time.Duration
 		name  string
 		count int32
 		due   bool
 	}{
-		{web, 0, "", 1, true},
-		{web, time.Second, "", 0, false}, // counted, not written
-		{web, eventPause, "web.1", 3, true},
-		{other, 0, "", 1, true},
-		{web, eventPause, "web.1", 4, true},
-		{web, eventLife, "", 1, true}, // the API server has forgotten it
+		{web, "full", 0, "", 1, true},
+		{web, "full", time.Second, "", 0, false}, // counted, not written
+		{web, "full", eventPause, "web.1", 3, true},
+		{other, "full", 0, "", 1, true},
+		{web, "full", eventPause, "web.1", 4, true},
+		{web, "lost, too", time.Second, "web.1", 5, true}, // it has something else to say
+		{web, "full", time.Second, "", 0, false},          // not again and again
+		{web, "lost, too", eventPause, "web.1", 7, true},
+		{web, "full", time.Second, "web.1", 8, true},
+		{web, "full", eventLife, "", 1, true}, // the API server has forgotten it
 	} {
 		now = now.Add(c.after)
-		name, count, due := r.again(c.o, now)
+		name, count, due := r.again(c.o, c.says, now)
 		if name != c.name || count != c.count || due != c.due {
 			t.Errorf("step %d: %q, %d, %v, want %q, %d, %v", i, name, count, due, c.name, c.count, c.due)
 		}

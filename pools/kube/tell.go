@@ -22,14 +22,14 @@ const maxMessage = 1024
 // Warn makes a Warning event about a pod, in the name of this client's program
 // on a node. reason is one word in CamelCase. If there is one of that reason
 // already, it is counted up and gets the message, not more often than every
-// eventPause.
+// eventPause, but for one message that is another one.
 func (c *Client) Warn(ctx context.Context, pod Pod, node, reason, message string) error {
 	if len(message) > maxMessage {
 		message = message[:maxMessage-3] + "..."
 	}
 	now := time.Now()
 	o := occasion{pod.Namespace, pod.Name, pod.UID, node, reason}
-	name, count, due := c.told.again(o, now)
+	name, count, due := c.told.again(o, message, now)
 	if !due {
 		return nil
 	}
