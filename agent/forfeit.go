@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -26,15 +27,15 @@ const (
 type forfeited struct {
 	owner     pools.Owner
 	pool      string
-	addresses []string
-	blocks    []string
-	last      time.Time // when it lost something last
-	told      bool      // of all that
+	addresses []netip.Addr   // sorted, as are the blocks
+	blocks    []netip.Prefix // that they were in
+	last      time.Time      // when it lost something last
+	told      bool           // of all that
 }
 
 func (f forfeited) sentence(node string) string {
 	return fmt.Sprintf("this pod has lost %s of pool %q: node %s counted as gone, and %s was taken from it, so that another pod may get the same: "+
-		"delete this one, so that it is made anew with an address of its own", strings.Join(f.addresses, " and "), f.pool, node, strings.Join(f.blocks, " and "))
+		"delete this one, so that it is made anew with an address of its own", joined(f.addresses), f.pool, node, joined(f.blocks))
 }
 
 // forfeit notes a lease that is lost, one of both families with what was lost of it
@@ -51,10 +52,18 @@ func (d *desk) forfeit(block pools.Block, lease pools.Record) {
 	}
 	f := &d.forfeits[at]
 	f.last, f.told = d.now(), false
-	f.blocks = append(f.blocks, block.Prefix.String())
-	for _, a := range lease.Addrs {
-		f.addresses = append(f.addresses, a.String())
+	f.blocks, f.addresses = append(f.blocks, block.Prefix), append(f.addresses, lease.Addrs...)
+	slices.SortFunc(f.blocks, netip.Prefix.Compare)
+	slices.SortFunc(f.addresses, netip.Addr.Compare)
+}
+
+// joined is a list for people.
+func joined[T fmt.Stringer](list []T) string {
+	var words []string
+	for _, one := range list {
+		words = append(words, one.String())
 	}
+	return strings.Join(words, " and ")
 }
 
 // tellForfeits makes an event on each pod that has lost an address. The lock is
@@ -68,7 +77,9 @@ func (d *desk) tellForfeits() {
 	for i := range d.forfeits {
 		if f := &d.forfeits[i]; !f.told {
 			f.told = true
-			all = append(all, *f)
+			told := *f
+			told.addresses, told.blocks = slices.Clone(f.addresses), slices.Clone(f.blocks)
+			all = append(all, told)
 		}
 	}
 	if len(all) == 0 {

@@ -32,6 +32,8 @@ func TestAPodIsToldOfAllThatItHasLost(t *testing.T) {
 		{0, "a", "10.0.0.0/30", `a: this pod has lost 10.0.0.0 of pool "p": node n1 counted as gone, and 10.0.0.0/30 was taken`},
 		{0, "b", "10.0.0.4/30", "b: this pod has lost 10.0.0.4 of"},
 		{time.Second, "a", "fd00::/126", "a: this pod has lost 10.0.0.0 and fd00:: of"},
+		{0, "c", "fd00::4/126", "c: this pod has lost fd00::4 of"},
+		{0, "c", "10.0.0.16/30", "c: this pod has lost 10.0.0.16 and fd00::4 of"}, // in whichever order
 		{2 * lostTogether, "a", "10.0.0.8/30", "a: this pod has lost 10.0.0.8 of"},
 	} {
 		now = now.Add(step.after)

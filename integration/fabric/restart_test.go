@@ -226,7 +226,13 @@ func TestNothingIsLost(t *testing.T) {
 	table := interop.Open(t)
 	for _, r := range routers() {
 		t.Run(r.name, func(t *testing.T) {
-			for _, option := range []string{"next hop unchanged", "aggregation", "aggregation with the more-specifics", "maintenance by command", "templates and labels", "drain", "no packet lost"} {
+			options := []string{"next hop unchanged", "aggregation", "aggregation with the more-specifics", "maintenance by command", "drain", "no packet lost"}
+			// OpenBGPD waits longer after each session that has ended, for minutes after some.
+			labels := r.name != string(implementation.OpenBGPD)
+			if labels {
+				options = append(options, "templates and labels")
+			}
+			for _, option := range options {
 				table.Try(t, option, implementation.Implementation(r.name), implementation.IPv4, implementation.IPv6)
 			}
 			t.Parallel()
@@ -235,7 +241,9 @@ func TestNothingIsLost(t *testing.T) {
 			for _, d := range disturbances() {
 				f.disturb(t, w, d)
 			}
-			f.label()
+			if labels {
+				f.label()
+			}
 			f.disablePeer(t)
 			f.drain(t)
 		})
