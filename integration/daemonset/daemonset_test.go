@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/fairway-network/fairway/agent"
@@ -132,24 +130,18 @@ func (k *kubelet) cni(network []byte, command string, pod *core.Pod) error {
 	if err != nil {
 		return err
 	}
-	plugin := exec.Command(filepath.Join(k.host("/opt/cni/bin"), "fairway-ipam"))
-	plugin.Stdin = strings.NewReader(string(text))
-	plugin.Env = []string{"CNI_COMMAND=" + command, "CNI_CONTAINERID=c1", "CNI_IFNAME=eth0", "CNI_NETNS=/var/run/netns/none", "CNI_PATH=/opt/cni/bin",
-		fmt.Sprintf("CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s;K8S_POD_UID=%s", pod.Namespace, pod.Name, pod.UID)}
-	if out, err := plugin.CombinedOutput(); err != nil {
-		return fmt.Errorf("%s: %w: %s", command, err, out)
-	}
-	return nil
+	_, err = k.CNI(nodes.Invocation{
+		Command: command, Plugin: filepath.Join(k.host("/opt/cni/bin"), "fairway-ipam"), Path: "/opt/cni/bin", Config: string(text),
+		Container: "c1", Netns: "/var/run/netns/none", Args: nodes.ArgsOf(pod),
+	})
+	return err
 }
 
 // status is what a person on the node sees.
 func (k *kubelet) status(t *testing.T) (s agent.Status) {
 	t.Helper()
-	out, err := exec.Command(filepath.Join(k.Built, "fairway"), "status", "--json", "--run-dir", k.host("/run/fairway")).Output()
+	s, err := k.StatusIn(k.host("/run/fairway"))
 	if err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal(out, &s); err != nil {
 		t.Fatal(err)
 	}
 	return s

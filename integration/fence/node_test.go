@@ -1,7 +1,6 @@
 package fence
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -125,30 +124,18 @@ func (n *node) pod(t *testing.T, name, pool string, want ...netip.Addr) *pod {
 
 // cni runs the plugin as a runtime does.
 func (n *node) cni(command string, p *pod) error {
-	plugin := n.Command(context.Background(), filepath.Join(n.Built, "fairway-ipam"))
-	plugin.Stdin = strings.NewReader(fmt.Sprintf(`{"cniVersion":"1.1.0","name":"net","ipam":{"type":"fairway-ipam","socket":%q}}`, n.File("run/ipam.sock")))
-	plugin.Env = append(os.Environ(), "CNI_COMMAND="+command, "CNI_CONTAINERID=c-"+string(p.UID), "CNI_IFNAME=eth0", "CNI_NETNS=/run/netns/none", "CNI_PATH="+n.Built,
-		fmt.Sprintf("CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=%s;K8S_POD_NAME=%s;K8S_POD_UID=%s", p.Namespace, p.Name, p.UID))
-	out, err := plugin.Output()
-	if err != nil {
-		return fmt.Errorf("%s: %w: %s", command, err, out)
-	}
-	if command != "ADD" {
-		return nil
-	}
-	var result struct {
-		IPs []struct{ Address netip.Prefix }
-	}
-	if err := json.Unmarshal(out, &result); err != nil {
+	addresses, err := n.CNI(nodes.Invocation{
+		Command: command, Plugin: filepath.Join(n.Built, "fairway-ipam"), Path: n.Built,
+		Config:    fmt.Sprintf(`{"cniVersion":"1.1.0","name":"net","ipam":{"type":"fairway-ipam","socket":%q}}`, n.File("run/ipam.sock")),
+		Container: "c-" + string(p.UID), Netns: "/run/netns/none", Args: nodes.ArgsOf(p.Pod),
+	})
+	if err != nil || command != "ADD" {
 		return err
 	}
-	p.addresses = nil
-	for _, ip := range result.IPs {
-		p.addresses = append(p.addresses, ip.Address.Addr())
+	if len(addresses) != 2 || !addresses[0].Is4() || !addresses[1].Is6() {
+		return fmt.Errorf("not an address of each family: %s", addresses)
 	}
-	if len(p.addresses) != 2 || !p.addresses[0].Is4() || !p.addresses[1].Is6() {
-		return fmt.Errorf("not an address of each family: %s", out)
-	}
+	p.addresses = addresses
 	return nil
 }
 

@@ -120,24 +120,12 @@ func (n *node) pod(t *testing.T, pool string) pod {
 		t.Fatal(err)
 	}
 	nodes.Await(t, "a pod on "+n.Name, func() error {
-		add := n.Command(t.Context(), filepath.Join(plugins, "ptp"))
-		add.Stdin = strings.NewReader(config)
-		add.Env = append(os.Environ(), "CNI_COMMAND=ADD", fmt.Sprintf("CNI_CONTAINERID=%s-pod-%d", n.Name, n.pods), "CNI_IFNAME=eth0",
-			fmt.Sprintf("CNI_NETNS=/proc/%d/ns/net", p.PID()), "CNI_PATH="+n.Built+":"+plugins)
-		out, err := add.Output()
-		if err != nil {
-			return fmt.Errorf("%w: %s", err, out)
-		}
-		var result struct {
-			IPs []struct{ Address netip.Prefix }
-		}
-		if err := json.Unmarshal(out, &result); err != nil {
-			return err
-		}
-		for _, ip := range result.IPs {
-			p.addresses = append(p.addresses, ip.Address.Addr())
-		}
-		return nil
+		var err error
+		p.addresses, err = n.CNI(nodes.Invocation{
+			Command: "ADD", Plugin: filepath.Join(plugins, "ptp"), Path: n.Built + ":" + plugins, Config: config,
+			Container: fmt.Sprintf("%s-pod-%d", n.Name, n.pods), Netns: fmt.Sprintf("/proc/%d/ns/net", p.PID()),
+		})
+		return err
 	})
 	return p
 }

@@ -108,8 +108,11 @@ func (n *Node) Kill(t *testing.T) {
 }
 
 // Status is what the agent says of itself.
-func (n *Node) Status() (s agent.Status, err error) {
-	cmd := exec.Command(filepath.Join(n.Built, "fairway"), "status", "--json", "--run-dir", n.File("run"))
+func (n *Node) Status() (agent.Status, error) { return n.StatusIn(n.File("run")) }
+
+// StatusIn is Status of an agent with that runDir.
+func (n *Node) StatusIn(runDir string) (s agent.Status, err error) {
+	cmd := exec.Command(filepath.Join(n.Built, "fairway"), "status", "--json", "--run-dir", runDir)
 	var said bytes.Buffer
 	cmd.Stderr = &said
 	out, err := cmd.Output()
