@@ -17,6 +17,7 @@ import (
 	"github.com/fairway-network/fairway/integration/fleet"
 	"github.com/fairway-network/fairway/integration/kube"
 	"github.com/fairway-network/fairway/pools"
+	store "github.com/fairway-network/fairway/pools/kube"
 )
 
 // ground is a control plane with Fairway installed, for one section.
@@ -35,15 +36,23 @@ func ground(ctx context.Context, use func(c *kube.Cluster) error) error {
 	return errors.Join(err, c.Down())
 }
 
-// warmUp makes the first objects of young definitions, which the API server
-// keeps waiting for two seconds.
+// warmUp makes a block and removes it. The API server keeps a POST of an object waiting
+// for two seconds while its definition is younger than that.
 func warmUp(ctx context.Context, c *kube.Cluster) error {
-	const block = `{apiVersion: fairway.network/v1alpha1, kind: AddressBlock, metadata: {name: 192-0-2-0-32, labels: {fairway.network/pool: warm, fairway.network/node: warm, fairway.network/around: 192-0-2-0-24}, annotations: {fairway.network/force-delete: "yes"}}, spec: {prefix: 192.0.2.0/32, pool: warm, node: warm}}`
-	if err := c.Apply(ctx, block); err != nil {
+	config, err := c.NodeAgentConfig(ctx, kube.AgentAccount(), "warm")
+	if err != nil {
 		return err
 	}
-	_, err := c.Kubectl(ctx, "delete", "addressblock", "192-0-2-0-32")
-	return err
+	client, err := store.NewClient(config, store.Options{})
+	if err != nil {
+		return err
+	}
+	s := client.Store("warm")
+	made, err := s.Create(ctx, pools.Block{Prefix: netip.MustParsePrefix("192.0.2.0/32"), Pool: "warm", Node: "warm"})
+	if err != nil {
+		return err
+	}
+	return s.Delete(ctx, made)
 }
 
 // withFleet runs a fleet for as long as use takes. It has the name of its first
