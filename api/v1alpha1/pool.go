@@ -163,8 +163,8 @@ type AddressPoolSpec struct {
 	Gateways []Gateway `json:"gateways,omitempty"`
 
 	// How long an address rests between two pods, such as "90s" or "10m"; at
-	// most a week. Caches and connections of the address's former life end in
-	// that time.
+	// most a week, and 60s where nothing is said. Caches and connections of the
+	// address's former life end in that time.
 	//
 	// +optional
 	// +kubebuilder:default="60s"
@@ -173,8 +173,9 @@ type AddressPoolSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,6}([.][0-9]{1,9})?(ms|s|m|h)){1,4}$') && duration(self) <= duration('168h') || self == '0'",message="is no rest: write a time from 0s to 168h with its unit, such as 90s, 10m or 1h30m"
 	ReuseAfter *metav1.Duration `json:"reuseAfter,omitempty"`
 
-	// How long a node keeps a block in which it has no pods, such as "5m"; from
-	// a second to a week. When other nodes lack addresses, it is not kept.
+	// How long a node keeps a block in which it has no pods, such as "90s"; from
+	// a second to a week, and 5m where nothing is said. When other nodes lack
+	// addresses, it is not kept.
 	//
 	// +optional
 	// +kubebuilder:default="5m"
@@ -183,10 +184,11 @@ type AddressPoolSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,6}([.][0-9]{1,9})?(ms|s|m|h)){1,4}$') && duration(self) <= duration('168h') && duration(self) >= duration('1s')",message="is no idle time: write a time from 1s to 168h with its unit, such as 90s, 10m or 1h30m"
 	IdleAfter *metav1.Duration `json:"idleAfter,omitempty"`
 
-	// Active pools serve pods. A Draining pool serves no new ones: the pods that
-	// have its addresses keep them, and are announced, until they end.
-	// status.drain shows how far that is, and the pool can be deleted when
-	// condition Drained is true. Active takes it back into use.
+	// Active, as it is where nothing is said, the pool serves pods. A Draining
+	// pool serves no new ones: the pods that have its addresses keep them, and
+	// are announced, until they end. status.drain shows how far that is, and the
+	// pool can be deleted when condition Drained is true. Active takes it back
+	// into use.
 	//
 	// +optional
 	// +kubebuilder:default=Active
