@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -21,6 +22,8 @@ const maxFile = 1 << 20
 func readFile(path string, limit int64) ([]byte, os.FileMode, error) {
 	info, err := os.Stat(path)
 	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, 0, fmt.Errorf("%w: is the path right?", err)
 	case err != nil:
 		return nil, 0, err
 	case info.IsDir():

@@ -90,7 +90,7 @@ func TestNotAFile(t *testing.T) {
 	must(t, syscall.Mkfifo(pipe, 0o600))
 	for path, want := range map[string]string{
 		dir:                             "is a directory",
-		filepath.Join(dir, "none.yaml"): "no such file",
+		filepath.Join(dir, "none.yaml"): "no such file or directory: is the path right?",
 		large:                           "has more than 1048576 bytes",
 		pipe:                            "is not a regular file", // and it does not wait for a writer
 	} {

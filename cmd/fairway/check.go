@@ -35,13 +35,16 @@ func checkCommand() *cobra.Command {
 	}
 	cmd.Flags().StringToStringVar(&labels, "labels", nil, "the `KEY=VALUE,...` labels of a node, to see which peers it would have")
 	cmd.Flags().StringToStringVar(&annotations, "annotations", nil, "the `KEY=VALUE,...` annotations of that node")
+	for _, name := range []string{"labels", "annotations"} {
+		cmd.Flags().Lookup(name).DefValue = "" // or the help says "(default [])"
+	}
 	return cmd
 }
 
 // sayGood prints what c gives a node, if that is known, and what it can't give.
 func sayGood(out io.Writer, file string, c *config.Config, node config.Node, known bool) error {
 	if !known {
-		fmt.Fprintf(out, "%s: good: %d peers, %d pools\n", file, len(c.Peers), len(c.Pools))
+		fmt.Fprintf(out, "%s: good: %s, %s\n", file, counted(len(c.Peers), "peer"), counted(len(c.Pools), "pool"))
 		fmt.Fprintln(out, "The peers depend on the node: see with --labels and --annotations which ones it would have.")
 		return nil
 	}
@@ -53,7 +56,7 @@ func sayGood(out io.Writer, file string, c *config.Config, node config.Node, kno
 		}
 		err = errors.New(strings.Join(lines, "\n"))
 	} else {
-		fmt.Fprintf(out, "%s: good: node %s, %d peers, %d pools\n", file, c.Node, len(here.Peers), len(c.Pools))
+		fmt.Fprintf(out, "%s: good: node %s, %s, %s\n", file, c.Node, counted(len(here.Peers), "peer"), counted(len(c.Pools), "pool"))
 	}
 	if len(here.Peers) == 0 && !here.BGP.Mesh.Enabled {
 		return err
@@ -71,6 +74,14 @@ func sayGood(out io.Writer, file string, c *config.Config, node config.Node, kno
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", p.Name, placeOf(p), asnOf(p), familiesOf(p), p.HoldTime, cmp.Or(p.Template, "-"))
 	}
 	return errors.Join(table.Flush(), err)
+}
+
+// counted is "1 peer", "2 peers".
+func counted(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
 }
 
 // placeOf is where the router is.

@@ -210,3 +210,13 @@ fairway.yaml: peer tor-a: addressFrom annotation example.com/tor-a: node n1 has 
 		}
 	}
 }
+
+func TestCheckCounts(t *testing.T) {
+	const one = "store: embedded\nbgp: {asn: 64512, routerID: 10.0.0.1}\npeers: [{name: tor, address: 10.0.0.2, asn: 65000}]\npools: [{name: web, addresses: [10.9.0.0/24]}]\nnode: n1\n"
+	if got := check(t, written(t, one)); !strings.Contains(got, "good: node n1, 1 peer, 1 pool\n") {
+		t.Errorf("a file with a peer and a pool: %s", got)
+	}
+	if got := check(t, "--help"); strings.Contains(got, "default []") {
+		t.Errorf("what is empty anyway is called a default:\n%s", got)
+	}
+}
