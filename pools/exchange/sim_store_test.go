@@ -135,10 +135,15 @@ func (m *model) write(node string, o *Op) (r Result) {
 	return r
 }
 
+// ofPool says no more of blocks that are not vacant than a List has to.
 func (m *model) ofPool(blocks []Stored, pool string) (out []Stored) {
 	for _, b := range blocks {
-		if b.Pool == pool {
+		switch {
+		case b.Pool != pool:
+		case b.Node == "":
 			out = append(out, b)
+		default:
+			out = append(out, Stored{Block: pools.Block{Prefix: b.Prefix, Pool: b.Pool, Node: b.Node, Lender: b.Lender}})
 		}
 	}
 	return out

@@ -99,7 +99,8 @@ type Grant struct {
 // or on none (ErrGone, ErrConflict).
 type Store interface {
 	// List returns blocks of a pool, vacant ones and all nodes' own, perhaps
-	// out of date.
+	// out of date. Of one that is not vacant it may know no more than prefix, pool,
+	// node and lender.
 	List(ctx context.Context, pool string) ([]Stored, error)
 	// Own returns the blocks of this node.
 	Own(ctx context.Context) ([]Stored, error)

@@ -411,7 +411,12 @@ func (w *want) list(n *Node) {
 // learn forgets the misses that v knows of, and old ones.
 func (w *want) learn(n *Node, v *view) {
 	maps.DeleteFunc(w.missed, func(p netip.Prefix, m missed) bool {
-		return v.stored[p].Version != m.version || n.now.Sub(m.at) >= listLag
+		st, there := v.stored[p]
+		changed := st.Version != m.version // of a vacant one it is known
+		if m.version == "" {
+			changed = there
+		}
+		return changed || n.now.Sub(m.at) >= listLag
 	})
 }
 

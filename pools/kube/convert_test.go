@@ -1,6 +1,8 @@
 package kube
 
 import (
+	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"strings"
@@ -66,6 +68,51 @@ func FuzzBlock(f *testing.F) {
 		}
 		if again, err := storedOf(blockOf(b)); err != nil || again != b {
 			t.Errorf("%+v became %+v, %v", b, again, err)
+		}
+	})
+}
+
+const tableColumns = `{"kind":"Table","columnDefinitions":[{"name":"Name"},{"name":"Pool"},{"name":"Prefix"},{"name":"Node"},{"name":"Lender"}],"rows":[{"cells":%s}]}`
+
+// A table is enough for blocks that somebody holds. Where it is not, whole ones are
+// listed; what is no list is an error.
+func TestTable(t *testing.T) {
+	blocks, err := blocksOf(fmt.Appendf(nil, tableColumns, `["10-1-0-0-32","web","10.1.0.0/32","n1","n2"]`))
+	if want := webBlock("n1", "10.1.0.0/32"); err != nil || len(blocks) != 1 || blocks[0].Prefix != want.Prefix || blocks[0].Pool != "web" || blocks[0].Node != "n1" || blocks[0].Lender != "n2" {
+		t.Errorf("a block: %+v, %v", blocks, err)
+	}
+	if blocks, err := blocksOf([]byte(`{"kind":"Table","rows":[]}`)); err != nil || len(blocks) > 0 {
+		t.Errorf("no blocks: %+v, %v", blocks, err)
+	}
+	for text, whole := range map[string]bool{
+		fmt.Sprintf(tableColumns, `["10-1-0-0-26","web","10.1.0.0/26","",""]`):            true, // vacant
+		fmt.Sprintf(tableColumns, `["10-1-0-0-26","web","10.1.0.1/26","n1",""]`):          true,
+		fmt.Sprintf(tableColumns, `["10-1-0-0-26","web","10.1.0.0/26"]`):                  true,
+		`{"kind":"Table","columnDefinitions":[{"name":"Name"}],"rows":[{"cells":["a"]}]}`: true,
+		`{"kind":"AddressBlockList","items":[]}`:                                          true,
+		`{"kind":"Status"}`:                                                               false,
+		`{}`:                                                                              false,
+		`hello`:                                                                           false,
+	} {
+		if blocks, err := blocksOf([]byte(text)); err == nil || errors.Is(err, errNoTable) != whole || blocks != nil {
+			t.Errorf("%s: %+v, %v", text, blocks, err)
+		}
+	}
+}
+
+// FuzzTable: what is read off a table are blocks that somebody holds, or nothing.
+func FuzzTable(f *testing.F) {
+	f.Add(fmt.Appendf(nil, tableColumns, `["10-1-0-0-26","web","10.1.0.0/26","n1",""]`))
+	f.Add(fmt.Appendf(nil, tableColumns, `[1,2,3,4,null]`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		blocks, err := blocksOf(text)
+		if err != nil && blocks != nil {
+			t.Errorf("refused with %+v, %v", blocks, err)
+		}
+		for _, b := range blocks {
+			if !b.Prefix.IsValid() || b.Prefix != b.Prefix.Masked() || b.Pool == "" || b.Node == "" || b.Version != "" || b.UID != "" {
+				t.Errorf("read: %+v", b)
+			}
 		}
 	})
 }

@@ -27,9 +27,14 @@ const (
 
 // read makes one request that changes nothing.
 func read(ctx context.Context, what string, r *rest.Request, into runtime.Object) error {
+	return readWith(ctx, what, func(ctx context.Context) error { return r.MaxRetries(0).Do(ctx).Into(into) })
+}
+
+// readWith bounds a request that changes nothing, and says of its failure what it means.
+func readWith(ctx context.Context, what string, request func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, readTime)
 	defer cancel()
-	err := r.MaxRetries(0).Do(ctx).Into(into)
+	err := request(ctx)
 	if err == nil {
 		return nil
 	}

@@ -2,6 +2,7 @@ package kube
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -15,7 +16,7 @@ import (
 )
 
 // Store is the exchange of one node on the API server. It keeps nothing itself:
-// each call but Own, Inside, Watch and Create is one request, made once.
+// each call but List, Own, Inside, Watch and Create is one request, made once.
 type Store struct {
 	*Client
 	node  string
@@ -25,20 +26,24 @@ type Store struct {
 // Store returns the exchange of node; that of "" can look but make nothing.
 func (c *Client) Store(node string) *Store { return &Store{Client: c, node: node} }
 
-// List asks the API server's cache, which may lag behind its store. A block
-// that can't be read is left out, and logged.
+// List asks the API server's cache, which may lag behind its store. It makes one
+// request, or two where a block is vacant. Only vacant blocks are sure to have their
+// UID, version, tenure, machine and time. A block that can't be read is left out, and
+// logged.
 func (s *Store) List(ctx context.Context, pool string) ([]exchange.Stored, error) {
-	blocks, err := s.listBlocks(ctx, "list the blocks of pool "+pool, metav1.ListOptions{
-		LabelSelector: equals(v1alpha1.LabelPool, pool), ResourceVersion: "0",
-	})
-	if err != nil {
-		return nil, err
+	what := "list the blocks of pool " + pool
+	o := metav1.ListOptions{LabelSelector: equals(v1alpha1.LabelPool, pool), ResourceVersion: "0"}
+	stored, err := s.tableOfBlocks(ctx, what, o)
+	if errors.Is(err, errNoTable) {
+		var blocks []v1alpha1.AddressBlock
+		if blocks, err = s.listBlocks(ctx, what, o); err == nil {
+			var unread error
+			if stored, unread = allOf(blocks, storedOf); unread != nil {
+				s.log.Warn("blocks that can't be read", "pool", pool, "err", unread)
+			}
+		}
 	}
-	stored, err := allOf(blocks, storedOf)
-	if err != nil {
-		s.log.Warn("blocks that can't be read", "pool", pool, "err", err)
-	}
-	return slices.DeleteFunc(stored, func(b exchange.Stored) bool { return b.Pool != pool }), nil
+	return slices.DeleteFunc(stored, func(b exchange.Stored) bool { return b.Pool != pool }), err
 }
 
 // Own makes one request.

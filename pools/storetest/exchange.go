@@ -149,6 +149,15 @@ func wantSame(t *testing.T, what string, got, want exchange.Stored) {
 	}
 }
 
+// wantListed compares what a list is sure to say of a block. It may be of before the
+// block became vacant.
+func wantListed(t *testing.T, got, want exchange.Stored) {
+	t.Helper()
+	if got.Prefix != want.Prefix || got.Pool != want.Pool || got.Lender != want.Lender || want.Node != "" && got.Node != want.Node {
+		t.Errorf("listed:\n got %+v\nwant %+v", got, want)
+	}
+}
+
 // wantPrefixes compares blocks by their prefixes, each of which must be there
 // once.
 func wantPrefixes(t *testing.T, what string, got []exchange.Stored, want ...string) {
