@@ -133,17 +133,22 @@ func (n *Node) helped(w *want) bool {
 
 // needsMany says whether w is about to get several blocks, for which it is worth
 // to look where others have theirs.
-func (n *Node) needsMany(w *want) bool {
-	return w.nth == 0 && !w.Want.IsValid() && n.holds(w.Lack) && n.short(w.Lack, nil, false) > n.cellSize(w.Pool)
+func (n *Node) needsMany(w *want) bool { return n.lacksMany(w) && !n.alone(w) }
+
+// alone says whether w's claim goes alone: where the node has no block yet there may
+// be others at that place. Once they were, all go for what is left.
+func (n *Node) alone(w *want) bool { return w.misses == 0 && !n.holds(w.Lack) }
+
+// lacksMany says whether several blocks are lacking.
+func (n *Node) lacksMany(w *want) bool {
+	return w.nth == 0 && !w.Want.IsValid() && n.short(w.Lack, w, false) > n.cellSize(w.Pool)
 }
 
-// spread has wants helped that lack more than they are about to bring. Where the
-// node has no block yet its first claim goes alone: there may be others at that
-// place.
+// spread has wants helped that lack more than they are about to bring.
 func (n *Node) spread() {
 	for _, lack := range slices.SortedFunc(maps.Keys(n.wants), compareLacks) {
 		w := n.wants[lack]
-		if w.phase == choosing || w.ahead || w.count < 2 || lack.Want.IsValid() || n.quitting || w.phase == creating && !n.holds(lack) {
+		if w.phase == choosing || w.ahead || w.count < 2 || lack.Want.IsValid() || n.quitting || w.phase == creating && n.alone(w) {
 			continue
 		}
 		for nth := 1; nth < sideBySide && n.short(lack, nil, false) > 0; nth++ {

@@ -44,6 +44,31 @@ func TestManyBlocksAreClaimedSideBySide(t *testing.T) {
 	}
 }
 
+// Who was late for its first block looks anew, and then goes for all that it lacks: by
+// one block at a time others would be first each time.
+func TestWhoWasLateGoesForAll(t *testing.T) {
+	w := newTown(t, 4, "10.0.0.0/26")
+	a := w.join("a", time.Hour)
+	a.Need(w.lack(), 20, w.now)
+	for i, want := range [][]Kind{{List}, {Create}, {List}, {Create, Create, Create, Create, Create}, nil} {
+		if i == 1 {
+			cell, err := w.pool.NextCell(pools.IPv4, "a", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r := w.store.do("b", &Op{Kind: Create, Block: Stored{Block: pools.Block{Prefix: cell, Pool: w.pool.Name(), Node: "b"}}}); r.Err != nil {
+				t.Fatal(r.Err)
+			}
+		}
+		if got := a.trip(); !slices.Equal(got, want) {
+			t.Fatalf("trip %d is %v, want %v", i, got, want)
+		}
+	}
+	if n := len(a.Held()); n != 5 {
+		t.Errorf("a holds %d blocks, want 5", n)
+	}
+}
+
 // Where nothing is free a node that lacks many asks once, for no more than it lacks;
 // several others answer, each with all that it has, and nothing is left in the end.
 func TestManyAddressesAreAskedForAtOnce(t *testing.T) {

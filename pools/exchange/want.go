@@ -427,7 +427,7 @@ func (w *want) miss(n *Node) {
 	switch w.misses++; {
 	case w.nth > 0:
 		delete(n.views, w.Pool)
-	case w.misses%3 == 0, w.ahead, n.needsMany(w):
+	case w.misses%3 == 0, w.ahead, n.lacksMany(w):
 		w.listed, w.anew, w.since = false, true, n.now
 	}
 	w.lose()
