@@ -141,7 +141,7 @@ type AddressPoolSpec struct {
 	// How many addresses a node takes at a time: a power of two from 1 to
 	// 65536. It counts addresses, not bits: 64 is a /26 or a /122. Without it
 	// the controller chooses what lets about 32 nodes have a block each: 64
-	// for pools of 2048 addresses and more, and less for smaller ones; what it
+	// for pools of 1536 addresses and more, and less for smaller ones; what it
 	// chose stands in status.blockSize. It can't be changed once the pool is
 	// accepted.
 	//
