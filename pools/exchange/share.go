@@ -151,12 +151,35 @@ func (n *Node) spread() {
 		if w.phase == choosing || w.ahead || w.count < 2 || lack.Want.IsValid() || n.quitting || w.phase == creating && n.alone(w) {
 			continue
 		}
-		for nth := 1; nth < sideBySide && n.short(lack, nil, false) > 0; nth++ {
+		for nth := 1; nth < sideBySide && n.short(lack, nil, false) > n.bearable(lack); nth++ {
 			if !n.hasHelper(lack, nth) && !n.addHelper(w, nth) {
 				break
 			}
 		}
 	}
+}
+
+// bearable is how many addresses may be lacking still after a round of claims. Where
+// cells are scarce, and each node would take a last one for a few addresses, one of
+// them would get none: their number is rounded to the nearest, and what is lacking then
+// is claimed or borrowed when it is known what the others have.
+func (n *Node) bearable(lack Lack) int {
+	if v := n.views[lack.Pool]; v != nil && v.scarce {
+		return (n.cellSize(lack.Pool) - 1) / 2
+	}
+	return 0
+}
+
+// scarce says whether v has fewer free cells than it takes if all who hold some lack as
+// much as w's node does.
+func (w *want) scarce(n *Node, v *view) bool {
+	pool, err := n.ledger.Pool(w.Pool)
+	if err != nil || !n.lacksMany(w) {
+		return false
+	}
+	size := pool.BlockSize()
+	free := int(min(pool.Size(w.Family), 1<<30))/size - v.cells(pool, w.Family)
+	return free < v.holders()*((n.short(w.Lack, w, false)+size-1)/size)
 }
 
 // holds says whether this node has a block of what lack says.

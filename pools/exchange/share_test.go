@@ -69,6 +69,30 @@ func TestWhoWasLateGoesForAll(t *testing.T) {
 	}
 }
 
+// Where there are too few cells for all to take a last one for a few addresses, nobody
+// does before it is known what the others have taken.
+func TestScarceCellsAreNotTakenForFew(t *testing.T) {
+	w := newTown(t, 4, "10.0.0.0/26")
+	for _, name := range []string{"b", "c", "d"} {
+		w.join(name, time.Hour).run("p", 4)
+	}
+	a := w.join("a", time.Hour)
+	a.Need(w.lack(), 21, w.now)
+	for i, want := range [][]Kind{{List}, {Create}, {List}, {Create, Create, Create, Create}, {List}, {Create}, nil} {
+		switch i {
+		case 2:
+			a.run("p", 4)
+			a.Need(w.lack(), 17, w.now)
+		case 4:
+			a.run("q", 16)
+			a.Need(w.lack(), 1, w.now)
+		}
+		if got := a.trip(); !slices.Equal(got, want) {
+			t.Fatalf("trip %d is %v, want %v", i, got, want)
+		}
+	}
+}
+
 // Where nothing is free a node that lacks many asks once, for no more than it lacks;
 // several others answer, each with all that it has, and nothing is left in the end.
 func TestManyAddressesAreAskedForAtOnce(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 type view struct {
 	at     time.Time
 	stored map[netip.Prefix]Stored
+	scarce bool // there are too few free cells should others lack as much as this node
 }
 
 func newView(at time.Time, blocks []Stored) *view {
@@ -78,6 +79,16 @@ func (v *view) vacant() (out []Stored) {
 		}
 	}
 	return out
+}
+
+// cells counts those that are taken.
+func (v *view) cells(pool *pools.Pool, f pools.Family) (n int) {
+	for p := range v.stored {
+		if pools.FamilyOf(p.Addr()) == f && p.Bits() == pool.BlockBits(f) {
+			n++
+		}
+	}
+	return n
 }
 
 // holders counts the nodes that hold blocks.

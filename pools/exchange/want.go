@@ -288,7 +288,7 @@ func (w *want) from(n *Node, pool *pools.Pool) {
 		return
 	}
 	known := v != nil && (w.listed || v.at.After(w.since))
-	if v == nil || n.now.Sub(v.at) > viewLife || (w.anew || n.needsMany(w)) && !known {
+	if v == nil || n.now.Sub(v.at) > viewLife || (w.anew || v.scarce || n.needsMany(w)) && !known {
 		w.list(n)
 		return
 	}
@@ -400,6 +400,7 @@ func (w *want) list(n *Node) {
 		}
 		w.listed, w.anew = true, false
 		v := newView(n.now, r.Blocks)
+		v.scarce = w.scarce(n, v)
 		n.views[w.Pool] = v
 		before := len(w.missed)
 		if w.learn(n, v); before > 0 && len(w.missed) == before {
