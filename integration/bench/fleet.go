@@ -121,7 +121,7 @@ func (m thousand) total() int { return m.applications * m.pods }
 // kubePods measures a thousand pods at once, with plenty of addresses and with
 // exactly as many.
 func kubePods(ctx context.Context, _ *bench, out io.Writer) error {
-	m := thousand{nodes: 10, applications: 100, pods: 10, rounds: 5}
+	m := thousand{nodes: 10, applications: 100, pods: 10, rounds: 15}
 	all := waves{}
 	err := ground(ctx, func(c *kube.Cluster) error {
 		random := rand.New(rand.NewPCG(1, 2))
