@@ -298,7 +298,7 @@ func count(r netipx.IPRange) uint64 {
 
 // FittingBlockSize is the block size for a pool of these addresses where
 // nobody chose one: small enough that the pool has some thirty blocks for its
-// nodes, 24 to 47, and no larger than DefaultBlockSize.
+// nodes, 24 to 47 of the family that has fewer, and no larger than DefaultBlockSize.
 func FittingBlockSize(addrs *netipx.IPSet) int {
 	const blocks = 24
 	size := DefaultBlockSize

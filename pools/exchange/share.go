@@ -19,7 +19,7 @@ import (
 const sideBySide = 8
 
 func (n *Node) newWant(lack Lack, nth int) *want {
-	w := &want{Lack: lack, nth: nth, since: n.now, missed: map[netip.Prefix]missed{}, stands: map[Grant]bool{}}
+	w := &want{Lack: lack, nth: nth, since: n.now, missed: map[netip.Prefix]time.Time{}, stands: map[Grant]bool{}}
 	for other := range n.everyWant() {
 		if other.Lack == lack {
 			w.missed = other.missed // what one has learned all know
@@ -164,22 +164,24 @@ func (n *Node) spread() {
 // them would get none: their number is rounded to the nearest, and what is lacking then
 // is claimed or borrowed when it is known what the others have.
 func (n *Node) bearable(lack Lack) int {
-	if v := n.views[lack.Pool]; v != nil && v.scarce {
+	if v := n.views[lack.Pool]; v != nil && v.scarce[lack.Family] {
 		return (n.cellSize(lack.Pool) - 1) / 2
 	}
 	return 0
 }
 
-// scarce says whether v has fewer free cells than it takes if all who hold some lack as
-// much as w's node does.
+// scarce says whether v has fewer free cells than it takes if those who hold some, of
+// whom rushing are a rush, lack as much as w's node does.
 func (w *want) scarce(n *Node, v *view) bool {
 	pool, err := n.ledger.Pool(w.Pool)
-	if err != nil || !n.lacksMany(w) {
+	if err != nil || pool.BlockSize() <= 2 || !n.lacksMany(w) {
 		return false
 	}
+	const rushing = 64
 	size := pool.BlockSize()
-	free := int(min(pool.Size(w.Family), 1<<30))/size - v.cells(pool, w.Family)
-	return free < v.holders()*((n.short(w.Lack, w, false)+size-1)/size)
+	cells := func(addresses int) int { return (addresses + size - 1) / size }
+	free := cells(int(min(pool.Size(w.Family), 1<<30))) - v.held(pool, w.Family)
+	return free < min(v.holders(w.Family), rushing)*cells(n.short(w.Lack, w, false))
 }
 
 // holds says whether this node has a block of what lack says.

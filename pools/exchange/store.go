@@ -35,6 +35,9 @@ type Stored struct {
 	Version string // changes whenever the object does
 }
 
+// Vacant says whether anybody may take b.
+func (b Stored) Vacant() bool { return b.Node == "" }
+
 // Request is a node asking the others for addresses. There is one at a time
 // for each (node, pool, family, chosen address). Several nodes may answer it,
 // until it has what it asks for.

@@ -14,7 +14,7 @@ import (
 type view struct {
 	at     time.Time
 	stored map[netip.Prefix]Stored
-	scarce bool // there are too few free cells should others lack as much as this node
+	scarce map[pools.Family]bool // there are too few free cells should others lack as much as this node
 }
 
 func newView(at time.Time, blocks []Stored) *view {
@@ -27,7 +27,7 @@ func newView(at time.Time, blocks []Stored) *view {
 
 // blocks are those of v, what this node has for certain, and the cells that
 // others were found to hold.
-func (v *view) blocks(n *Node, missed map[netip.Prefix]missed) (out []pools.Block) {
+func (v *view) blocks(n *Node, missed map[netip.Prefix]time.Time) (out []pools.Block) {
 	for p, st := range v.stored {
 		if n.held[p] == nil && st.Node == n.Name {
 			st.Node = "" // returned, or not known yet: not one to grow from
@@ -81,21 +81,23 @@ func (v *view) vacant() (out []Stored) {
 	return out
 }
 
-// cells counts those that are taken.
-func (v *view) cells(pool *pools.Pool, f pools.Family) (n int) {
-	for p := range v.stored {
-		if pools.FamilyOf(p.Addr()) == f && p.Bits() == pool.BlockBits(f) {
+// held counts the cells that nodes hold.
+func (v *view) held(pool *pools.Pool, f pools.Family) (n int) {
+	for p, st := range v.stored {
+		if pools.FamilyOf(p.Addr()) == f && p.Bits() == pool.BlockBits(f) && st.Node != "" {
 			n++
 		}
 	}
 	return n
 }
 
-// holders counts the nodes that hold blocks.
-func (v *view) holders() int {
+// holders counts the nodes that hold blocks of a family.
+func (v *view) holders(f pools.Family) int {
 	nodes := map[string]bool{}
-	for _, st := range v.stored {
-		nodes[st.Node] = true
+	for p, st := range v.stored {
+		if pools.FamilyOf(p.Addr()) == f && st.Node != "" {
+			nodes[st.Node] = true
+		}
 	}
 	return len(nodes)
 }

@@ -27,6 +27,9 @@ const (
 	// was before somebody else was first does not count. After that it may have come
 	// free again. A wrong choice costs one call.
 	listLag = 500 * time.Millisecond
+	// patientMisses are so many misses that another list is worth it where little is
+	// lacking, and that a list which does not show them is not the one to go on from.
+	patientMisses = 3
 	// keepAsking is how long a request stays open when nobody waits any more.
 	keepAsking = 30 * time.Second
 	// lowShare of a block is so little that another one is claimed.
@@ -69,34 +72,28 @@ type want struct {
 	count     int  // how many wait; of the first one
 	asks      int  // how many addresses its request is for
 	last      time.Time
-	block     Stored         // that is being made or taken
-	renewal   int            // the last one that this was begun after
-	request   Request        // that was made; UID "" if none was
-	draws     []*draw        // of its grants, in their order
-	ended     ending         // of the request
-	stands    map[Grant]bool // whether what was lent is the lender's still, as read; see Grant.around
-	asked     time.Time      // the request was made
-	behind    bool           // the request has changed, and nobody has seen yet how
-	gathering time.Time      // until when another grant is waited for
-	unsure    bool           // an earlier try of this phase may have worked
-	doubt     time.Time      // until a call to make a block may come to count
-	listed    bool           // the pool was read since it was last looked at
-	since     time.Time      // when it was last looked at
-	anew      bool           // what was read before since is known to be out of date
-	dry       time.Time      // since when there is nothing to be had
-	holders   int            // as last known
-	missed    map[netip.Prefix]missed
+	block     Stored                     // that is being made or taken
+	renewal   int                        // the last one that this was begun after
+	request   Request                    // that was made; UID "" if none was
+	draws     []*draw                    // of its grants, in their order
+	ended     ending                     // of the request
+	stands    map[Grant]bool             // whether what was lent is the lender's still, as read; see Grant.around
+	asked     time.Time                  // the request was made
+	behind    bool                       // the request has changed, and nobody has seen yet how
+	gathering time.Time                  // until when another grant is waited for
+	unsure    bool                       // an earlier try of this phase may have worked
+	doubt     time.Time                  // until a call to make a block may come to count
+	listed    bool                       // the pool was read since it was last looked at
+	since     time.Time                  // when it was last looked at
+	anew      bool                       // what was read before since is known to be out of date
+	dry       time.Time                  // since when there is nothing to be had
+	holders   int                        // as last known
+	missed    map[netip.Prefix]time.Time // blocks that somebody else was first to get, and when
 	misses    int
 	err       error // why the last try failed
 
 	failures int // in a row, or nearly
 	failed   time.Time
-}
-
-// missed is a block that somebody else was first to get.
-type missed struct {
-	at      time.Time
-	version string // that it was thought to have, "" for none
 }
 
 // Need says that count lease requests wait for what lack says. Say so again
@@ -288,7 +285,7 @@ func (w *want) from(n *Node, pool *pools.Pool) {
 		return
 	}
 	known := v != nil && (w.listed || v.at.After(w.since))
-	if v == nil || n.now.Sub(v.at) > viewLife || (w.anew || v.scarce || n.needsMany(w)) && !known {
+	if v == nil || n.now.Sub(v.at) > viewLife || (w.anew || v.scarce[w.Family] && !w.ahead || n.needsMany(w)) && !known {
 		w.list(n)
 		return
 	}
@@ -400,10 +397,14 @@ func (w *want) list(n *Node) {
 		}
 		w.listed, w.anew = true, false
 		v := newView(n.now, r.Blocks)
-		v.scarce = w.scarce(n, v)
+		v.scarce = map[pools.Family]bool{}
+		if old := n.views[w.Pool]; old != nil {
+			maps.Copy(v.scarce, old.scarce)
+		}
+		v.scarce[w.Family] = w.scarce(n, v)
 		n.views[w.Pool] = v
 		before := len(w.missed)
-		if w.learn(n, v); before > 0 && len(w.missed) == before {
+		if w.learn(n, v); before > 0 && len(w.missed) == before && w.misses >= patientMisses {
 			w.pause(n) // it lags behind
 		}
 	})
@@ -411,24 +412,19 @@ func (w *want) list(n *Node) {
 
 // learn forgets the misses that v knows of, and old ones.
 func (w *want) learn(n *Node, v *view) {
-	maps.DeleteFunc(w.missed, func(p netip.Prefix, m missed) bool {
-		st, there := v.stored[p]
-		changed := st.Version != m.version // of a vacant one it is known
-		if m.version == "" {
-			changed = there
-		}
-		return changed || n.now.Sub(m.at) >= listLag
+	maps.DeleteFunc(w.missed, func(p netip.Prefix, at time.Time) bool {
+		return v.stored[p].Node != "" || n.now.Sub(at) >= listLag
 	})
 }
 
 // miss notes that somebody else was first. Where one more try is not all there is
 // to come it takes that for a sign that the view is out of date.
 func (w *want) miss(n *Node) {
-	w.missed[w.block.Prefix] = missed{n.now, w.block.Version}
+	w.missed[w.block.Prefix] = n.now
 	switch w.misses++; {
 	case w.nth > 0:
 		delete(n.views, w.Pool)
-	case w.misses%3 == 0, w.ahead, n.lacksMany(w):
+	case w.misses%patientMisses == 0, w.ahead, n.lacksMany(w):
 		w.listed, w.anew, w.since = false, true, n.now
 	}
 	w.lose()
@@ -581,7 +577,7 @@ func (w *want) read(n *Node) {
 // ask makes the request.
 func (w *want) ask(n *Node) {
 	if v := n.views[w.Pool]; v != nil {
-		w.holders = v.holders()
+		w.holders = v.holders(w.Family)
 	}
 	w.asks = max(n.short(w.Lack, w, false), 1)
 	r := Request{

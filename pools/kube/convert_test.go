@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/fairway-network/fairway/api/v1alpha1"
+	"github.com/fairway-network/fairway/pools"
+	"github.com/fairway-network/fairway/pools/exchange"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 )
@@ -74,43 +76,61 @@ func FuzzBlock(f *testing.F) {
 
 const tableColumns = `{"kind":"Table","columnDefinitions":[{"name":"Name"},{"name":"Pool"},{"name":"Prefix"},{"name":"Node"},{"name":"Lender"}],"rows":[{"cells":%s}]}`
 
-// A table is enough for blocks that somebody holds. Where it is not, whole ones are
-// listed; what is no list is an error.
+// A table says of a block what a node has to know. A row that can't be read is left out.
+// Where there is no table whole blocks are listed; what is no list is an error.
 func TestTable(t *testing.T) {
-	blocks, err := blocksOf(fmt.Appendf(nil, tableColumns, `["10-1-0-0-32","web","10.1.0.0/32","n1","n2"]`))
-	if want := webBlock("n1", "10.1.0.0/32"); err != nil || len(blocks) != 1 || blocks[0].Prefix != want.Prefix || blocks[0].Pool != "web" || blocks[0].Node != "n1" || blocks[0].Lender != "n2" {
-		t.Errorf("a block: %+v, %v", blocks, err)
+	for cells, want := range map[string]pools.Block{
+		`["10-1-0-0-32","web","10.1.0.0/32","n1","n2"]`: {Prefix: netip.MustParsePrefix("10.1.0.0/32"), Pool: "web", Node: "n1", Lender: "n2"},
+		`["10-1-0-0-26","web","10.1.0.0/26","",null]`:   {Prefix: netip.MustParsePrefix("10.1.0.0/26"), Pool: "web"},
+		`["10-1-0-0-26","web","10.1.0.1/26","n1",""]`:   {},
+		`["10-1-0-0-26","web","10.1.0.0/26"]`:           {},
+	} {
+		blocks, unread, err := blocksOf(fmt.Appendf(nil, tableColumns, cells))
+		if good := want.Prefix.IsValid(); err != nil || (unread == nil) != good || (len(blocks) == 1) != good || good && blocks[0].Block != want {
+			t.Errorf("%s: %+v, %v, %v", cells, blocks, unread, err)
+		}
 	}
-	if blocks, err := blocksOf([]byte(`{"kind":"Table","rows":[]}`)); err != nil || len(blocks) > 0 {
-		t.Errorf("no blocks: %+v, %v", blocks, err)
+	if blocks, unread, err := blocksOf([]byte(`{"kind":"Table","rows":[]}`)); err != nil || unread != nil || len(blocks) > 0 {
+		t.Errorf("no blocks: %+v, %v, %v", blocks, unread, err)
 	}
 	for text, whole := range map[string]bool{
-		fmt.Sprintf(tableColumns, `["10-1-0-0-26","web","10.1.0.0/26","",""]`):            true, // vacant
-		fmt.Sprintf(tableColumns, `["10-1-0-0-26","web","10.1.0.1/26","n1",""]`):          true,
-		fmt.Sprintf(tableColumns, `["10-1-0-0-26","web","10.1.0.0/26"]`):                  true,
 		`{"kind":"Table","columnDefinitions":[{"name":"Name"}],"rows":[{"cells":["a"]}]}`: true,
 		`{"kind":"AddressBlockList","items":[]}`:                                          true,
 		`{"kind":"Status"}`:                                                               false,
 		`{}`:                                                                              false,
 		`hello`:                                                                           false,
 	} {
-		if blocks, err := blocksOf([]byte(text)); err == nil || errors.Is(err, errNoTable) != whole || blocks != nil {
+		if blocks, _, err := blocksOf([]byte(text)); err == nil || errors.Is(err, errNoTable) != whole || blocks != nil {
 			t.Errorf("%s: %+v, %v", text, blocks, err)
 		}
 	}
 }
 
-// FuzzTable: what is read off a table are blocks that somebody holds, or nothing.
+// Of a block that was vacant when the rows were read, and is not any more, it is known
+// that somebody has it.
+func TestVacantRows(t *testing.T) {
+	row := func(p, node string) exchange.Stored {
+		return exchange.Stored{Block: pools.Block{Prefix: netip.MustParsePrefix(p), Pool: "web", Node: node}}
+	}
+	whole := row("10.1.0.64/26", "")
+	whole.UID, whole.Version = "u", "7"
+	got := withVacant([]exchange.Stored{row("10.1.0.0/26", "n1"), row("10.1.0.64/26", ""), row("10.1.0.128/26", "")}, []exchange.Stored{whole})
+	if got[0].Node != "n1" || got[1] != whole || got[2].Vacant() || got[2].Node == "n1" {
+		t.Errorf("rows and vacant blocks together: %+v", got)
+	}
+}
+
+// FuzzTable: what is read off a table are blocks, or nothing.
 func FuzzTable(f *testing.F) {
 	f.Add(fmt.Appendf(nil, tableColumns, `["10-1-0-0-26","web","10.1.0.0/26","n1",""]`))
 	f.Add(fmt.Appendf(nil, tableColumns, `[1,2,3,4,null]`))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		blocks, err := blocksOf(text)
-		if err != nil && blocks != nil {
-			t.Errorf("refused with %+v, %v", blocks, err)
+		blocks, unread, err := blocksOf(text)
+		if err != nil && (blocks != nil || unread != nil) {
+			t.Errorf("refused with %+v, %v, %v", blocks, unread, err)
 		}
 		for _, b := range blocks {
-			if !b.Prefix.IsValid() || b.Prefix != b.Prefix.Masked() || b.Pool == "" || b.Node == "" || b.Version != "" || b.UID != "" {
+			if !b.Prefix.IsValid() || b.Prefix != b.Prefix.Masked() || b.Version != "" || b.UID != "" {
 				t.Errorf("read: %+v", b)
 			}
 		}

@@ -34,16 +34,61 @@ func (s *Store) List(ctx context.Context, pool string) ([]exchange.Stored, error
 	what := "list the blocks of pool " + pool
 	o := metav1.ListOptions{LabelSelector: equals(v1alpha1.LabelPool, pool), ResourceVersion: "0"}
 	stored, err := s.tableOfBlocks(ctx, what, o)
-	if errors.Is(err, errNoTable) {
-		var blocks []v1alpha1.AddressBlock
-		if blocks, err = s.listBlocks(ctx, what, o); err == nil {
-			var unread error
-			if stored, unread = allOf(blocks, storedOf); unread != nil {
-				s.log.Warn("blocks that can't be read", "pool", pool, "err", unread)
-			}
+	switch {
+	case errors.Is(err, errNoTable):
+		stored, err = s.wholeBlocks(ctx, what, o)
+	case slices.ContainsFunc(stored, exchange.Stored.Vacant):
+		o.LabelSelector += "," + equals(v1alpha1.LabelNode, v1alpha1.NodeLabel(""))
+		var vacant []exchange.Stored
+		if vacant, err = s.wholeBlocks(ctx, what, o); err == nil {
+			stored = withVacant(stored, vacant)
 		}
 	}
-	return slices.DeleteFunc(stored, func(b exchange.Stored) bool { return b.Pool != pool }), err
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(stored, func(b exchange.Stored) bool { return b.Pool != pool }), nil
+}
+
+// withVacant has what whole says of the blocks that are vacant. Of one that it does not
+// have a node has taken it meanwhile.
+func withVacant(stored, whole []exchange.Stored) []exchange.Stored {
+	known := make(map[netip.Prefix]exchange.Stored, len(whole))
+	for _, b := range whole {
+		known[b.Prefix] = b
+	}
+	for i, b := range stored {
+		if !b.Vacant() {
+			continue
+		}
+		stored[i].Node = somebody
+		if b, is := known[b.Prefix]; is {
+			stored[i] = b
+		}
+	}
+	return stored
+}
+
+// somebody holds a block of which it is not known who. It is no name of a node.
+const somebody = "?"
+
+// wholeBlocks lists blocks with all that there is to know. It leaves out those that
+// can't be read.
+func (s *Store) wholeBlocks(ctx context.Context, what string, o metav1.ListOptions) ([]exchange.Stored, error) {
+	blocks, err := s.listBlocks(ctx, what, o)
+	if err != nil {
+		return nil, err
+	}
+	stored, unread := allOf(blocks, storedOf)
+	s.leaveOut(what, unread)
+	return stored, nil
+}
+
+// leaveOut says which blocks a list lacks, if any.
+func (s *Store) leaveOut(what string, unread error) {
+	if unread != nil {
+		s.log.Warn("blocks that can't be read", "request", what, "err", unread)
+	}
 }
 
 // Own makes one request.

@@ -240,7 +240,7 @@ func listOfSeveral(t *testing.T, c Shared) {
 			wantSame(t, "the vacant block, listed", got[i], st)
 			return
 		}
-		if wantListed(t, got[i], st); time.Now().After(deadline) {
+		if wantListed(t, got[i], st); t.Failed() || time.Now().After(deadline) {
 			t.Fatalf("the list does not show that a block is vacant: %+v", got[i])
 		}
 	}
