@@ -1,6 +1,7 @@
 package exchange_test
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
@@ -138,5 +139,34 @@ func TestACellStaysAroundALostBlock(t *testing.T) {
 	a.CloseEmpty(s.now)
 	if parting := a.Parting(); len(parting) != 1 {
 		t.Errorf("a parts with %v", parting)
+	}
+}
+
+// What others have in a vacant block that a node takes is in its journal before the
+// block is: a life that has nothing but the journal leases none of it.
+func TestWhatOthersHaveIsInTheJournalFirst(t *testing.T) {
+	s := newScene(t)
+	s.enter(t, "b", "b.1").holds("10.0.0.0/30", 0)
+	s.enter(t, "d", "d.1").holds("10.0.0.4/30", 4)
+	lent := pools.Block{Prefix: netip.MustParsePrefix("10.0.0.1/32"), Pool: "a", Node: "c", Lender: "b"}
+	if r := s.store.do("c", &Op{Kind: Create, Block: Stored{Block: lent}}); r.Err != nil {
+		t.Fatal(r.Err)
+	}
+	s.vacate(t, "10.0.0.0/30")
+	a := s.enter(t, "a", "a.1")
+	var kept []string
+	a.Keep = func(r pools.Record) error {
+		kept = append(kept, fmt.Sprint(r.Op, " ", r.Block.Prefix, " of ", r.Block.Node))
+		return nil
+	}
+	a.needs(1)
+	for range 10 {
+		a.calls, _ = a.Advance(s.now)
+		a.answered()
+	}
+	a.has("10.0.0.0/30")
+	want := []string{fmt.Sprint(pools.Lent, " 10.0.0.1/32 of c"), fmt.Sprint(pools.Claimed, " 10.0.0.0/30 of a")}
+	if !slices.Equal(kept, want) {
+		t.Errorf("the journal has %q, not %q", kept, want)
 	}
 }
