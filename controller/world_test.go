@@ -190,7 +190,7 @@ func (w *world) awaitBlock(prefix, what string, is func(*exchange.Stored) bool) 
 }
 
 func absent(b *exchange.Stored) bool { return b == nil }
-func vacant(b *exchange.Stored) bool { return b != nil && b.Node == "" }
+func vacant(b *exchange.Stored) bool { return b != nil && b.Vacant() }
 
 // stays looks at a block for as long as the controller would need several times
 // to free one, which it shows by freeing another one.

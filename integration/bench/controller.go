@@ -57,15 +57,11 @@ func kubeController(ctx context.Context, b *bench, out io.Writer) error {
 
 // firstBlock is the one that the others are copied from.
 func firstBlock(ctx context.Context, c *kube.Cluster) error {
-	config, err := c.NodeAgentConfig(ctx, kube.AgentAccount(), "node-0")
+	s, err := storeOf(ctx, c, "node-0")
 	if err != nil {
 		return err
 	}
-	client, err := store.NewClient(config, store.Options{})
-	if err != nil {
-		return err
-	}
-	_, err = client.Store("node-0").Create(ctx, pools.Block{Prefix: cellOf(0), Pool: "many", Node: "node-0", Machine: "01234567-89ab-cdef-0123-456789abcdef"})
+	_, err = s.Create(ctx, pools.Block{Prefix: cellOf(0), Pool: "many", Node: "node-0", Machine: "01234567-89ab-cdef-0123-456789abcdef"})
 	return err
 }
 

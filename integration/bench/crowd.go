@@ -184,16 +184,10 @@ func (m *meter) claim(ctx context.Context, turn int) (time.Duration, error) {
 	const writers = 4
 	stores := make([]*store.Store, writers)
 	for w := range stores {
-		node := fmt.Sprintf("claimer-%d", w)
-		config, err := m.c.NodeAgentConfig(ctx, kube.AgentAccount(), node)
-		if err != nil {
+		var err error
+		if stores[w], err = storeOf(ctx, m.c, fmt.Sprintf("claimer-%d", w)); err != nil {
 			return 0, err
 		}
-		client, err := store.NewClient(config, store.Options{})
-		if err != nil {
-			return 0, err
-		}
-		stores[w] = client.Store(node)
 	}
 	return m.each(claims, func() error {
 		errs := make([]error, writers)

@@ -39,20 +39,28 @@ func ground(ctx context.Context, use func(c *kube.Cluster) error) error {
 // warmUp makes a block and removes it. The API server keeps a POST of an object waiting
 // for two seconds while its definition is younger than that.
 func warmUp(ctx context.Context, c *kube.Cluster) error {
-	config, err := c.NodeAgentConfig(ctx, kube.AgentAccount(), "warm")
+	s, err := storeOf(ctx, c, "warm")
 	if err != nil {
 		return err
 	}
-	client, err := store.NewClient(config, store.Options{})
-	if err != nil {
-		return err
-	}
-	s := client.Store("warm")
 	made, err := s.Create(ctx, pools.Block{Prefix: netip.MustParsePrefix("192.0.2.0/32"), Pool: "warm", Node: "warm"})
 	if err != nil {
 		return err
 	}
 	return s.Delete(ctx, made)
+}
+
+// storeOf is the exchange of a node, with its own token.
+func storeOf(ctx context.Context, c *kube.Cluster, node string) (*store.Store, error) {
+	config, err := c.NodeAgentConfig(ctx, kube.AgentAccount(), node)
+	if err != nil {
+		return nil, err
+	}
+	client, err := store.NewClient(config, store.Options{})
+	if err != nil {
+		return nil, err
+	}
+	return client.Store(node), nil
 }
 
 // withFleet runs a fleet for as long as use takes. It has the name of its first

@@ -10,7 +10,6 @@ import (
 	"github.com/fairway-network/fairway/integration/kube"
 	"github.com/fairway-network/fairway/pools"
 	"github.com/fairway-network/fairway/pools/exchange"
-	store "github.com/fairway-network/fairway/pools/kube"
 )
 
 // typical objects of which nobody makes one here.
@@ -34,15 +33,10 @@ func kubeSizes(ctx context.Context, _ *bench, out io.Writer) error {
 		if err := c.Apply(ctx, typical); err != nil {
 			return err
 		}
-		config, err := c.NodeAgentConfig(ctx, kube.AgentAccount(), "node-1")
+		s, err := storeOf(ctx, c, "node-1")
 		if err != nil {
 			return err
 		}
-		client, err := store.NewClient(config, store.Options{})
-		if err != nil {
-			return err
-		}
-		s := client.Store("node-1")
 		block := pools.Block{Prefix: netip.MustParsePrefix("10.244.120.64/26"), Pool: "web", Node: "node-1", Machine: "01234567-89ab-cdef-0123-456789abcdef"}
 		if _, err := s.Create(ctx, block); err != nil {
 			return err

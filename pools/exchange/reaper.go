@@ -149,7 +149,7 @@ func (r *Reaper) Advance(now time.Time) (ops []*Op, next time.Time) {
 	r.unfence()
 	next = r.nextFence()
 	for _, b := range r.blocks {
-		if !b.busy && b.current && !(b.stored.Node == "" && b.stored.Lender == "" && b.inside) && (next.IsZero() || b.due.Before(next)) {
+		if !b.busy && b.current && !(b.stored.Vacant() && b.stored.Lender == "" && b.inside) && (next.IsZero() || b.due.Before(next)) {
 			next = b.due
 		}
 	}
@@ -201,11 +201,11 @@ func (r *Reaper) Stale() bool { return r.stale }
 
 func (r *Reaper) step(b *reaping) {
 	switch {
-	case b.stored.Node == "" && b.stored.Lender != "":
+	case b.stored.Vacant() && b.stored.Lender != "":
 		r.remove(b, b.stored) // its lender finds what stands in it
-	case b.stored.Node == "" && b.inside:
+	case b.stored.Vacant() && b.inside:
 		// It waits: for those inside, or for somebody who takes it.
-	case b.stored.Node == "":
+	case b.stored.Vacant():
 		r.discard(b)
 	case !b.sure && r.now.Before(r.proof(identityOf(b.stored))):
 		b.due = r.proof(identityOf(b.stored))

@@ -305,7 +305,7 @@ func (w *world) stranded() string {
 }
 
 func (w *world) strandedBlock(b Stored) string {
-	if b.Node == "" {
+	if b.Vacant() {
 		if !slices.ContainsFunc(w.store.inside(b.Prefix), w.real) {
 			return "it is vacant, and nothing is in it"
 		}

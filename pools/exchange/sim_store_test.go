@@ -140,7 +140,7 @@ func (m *model) ofPool(blocks []Stored, pool string) (out []Stored) {
 	for _, b := range blocks {
 		switch {
 		case b.Pool != pool:
-		case b.Node == "":
+		case b.Vacant():
 			out = append(out, b)
 		default:
 			out = append(out, Stored{Block: pools.Block{Prefix: b.Prefix, Pool: b.Pool, Node: b.Node, Lender: b.Lender}})

@@ -74,7 +74,7 @@ func (v *view) blocks(n *Node, missed map[netip.Prefix]time.Time) (out []pools.B
 // vacant cells, by prefix. What was lent falls to the space around it.
 func (v *view) vacant() (out []Stored) {
 	for _, p := range slices.SortedFunc(maps.Keys(v.stored), netipx.ComparePrefix) {
-		if st := v.stored[p]; st.Node == "" && st.Lender == "" {
+		if st := v.stored[p]; st.Vacant() && st.Lender == "" {
 			out = append(out, st)
 		}
 	}
@@ -84,7 +84,7 @@ func (v *view) vacant() (out []Stored) {
 // held counts the cells that nodes hold.
 func (v *view) held(pool *pools.Pool, f pools.Family) (n int) {
 	for p, st := range v.stored {
-		if pools.FamilyOf(p.Addr()) == f && p.Bits() == pool.BlockBits(f) && st.Node != "" {
+		if pools.FamilyOf(p.Addr()) == f && p.Bits() == pool.BlockBits(f) && !st.Vacant() {
 			n++
 		}
 	}
@@ -95,7 +95,7 @@ func (v *view) held(pool *pools.Pool, f pools.Family) (n int) {
 func (v *view) holders(f pools.Family) int {
 	nodes := map[string]bool{}
 	for p, st := range v.stored {
-		if pools.FamilyOf(p.Addr()) == f && st.Node != "" {
+		if pools.FamilyOf(p.Addr()) == f && !st.Vacant() {
 			nodes[st.Node] = true
 		}
 	}

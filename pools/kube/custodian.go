@@ -62,7 +62,7 @@ func (c *Custodian) presence(ctx context.Context, node, machine string) (p excha
 // Vacate makes b, at its Version, vacant.
 func (c *Custodian) Vacate(ctx context.Context, b exchange.Stored) (exchange.Stored, error) {
 	what := "make block " + b.Prefix.String() + " vacant"
-	if b.Node == "" {
+	if b.Vacant() {
 		return exchange.Stored{}, fmt.Errorf("%s: it is", what)
 	}
 	b.Node, b.Machine = "", ""

@@ -167,7 +167,7 @@ func (s *Store) Create(ctx context.Context, b pools.Block) (exchange.Stored, err
 // Take makes b the block of this node's machine b.Machine.
 func (s *Store) Take(ctx context.Context, b exchange.Stored) (exchange.Stored, error) {
 	what := "take block " + b.Prefix.String()
-	if b.Node == "" {
+	if b.Vacant() {
 		b.Node = s.node
 	}
 	if err := s.mine(b.Block); err != nil {

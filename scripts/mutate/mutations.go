@@ -64,7 +64,7 @@ func claims() []mutation {
 		},
 		{
 			"take-over: of what was lent", "pools/exchange/view.go",
-			`st.Node == "" && st.Lender == "" {`, `st.Node == "" {`,
+			`st.Vacant() && st.Lender == "" {`, `st.Vacant() {`,
 		},
 		{
 			"return: before the network knows", holding,
