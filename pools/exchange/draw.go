@@ -241,7 +241,5 @@ func (n *Node) holdLent(d *draw) bool {
 // undraw returns a lent block of which nothing was used.
 func (n *Node) undraw(d *draw) {
 	n.addStray(d.block, true)
-	if !d.doubt.IsZero() {
-		n.auditAt(d.doubt) // should it be made once more after it is gone
-	}
+	n.auditAt(d.doubt)
 }

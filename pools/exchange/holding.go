@@ -597,8 +597,13 @@ func (n *Node) Audit() int {
 // was its own at some time after the audit was asked for.
 func (n *Node) Audited(number int) bool { return number <= n.audit.done }
 
-// auditAt is Audit at a later time.
+// auditAt is Audit at t, until when calls to make a block may come to count: should the
+// block go before that, one of them makes it once more, and nobody knows of it. After t,
+// or with the zero t, there are no such calls, and no audit.
 func (n *Node) auditAt(t time.Time) {
+	if !n.now.Before(t) {
+		return
+	}
 	a := &n.audit
 	if a.next.IsZero() || t.Before(a.next) {
 		a.next = t
@@ -738,6 +743,7 @@ func (n *Node) forfeit(h *holding) error {
 	}
 	n.ledger.Forfeit(h.Prefix)
 	delete(n.held, h.Prefix)
+	n.auditAt(h.stays)
 	n.forfeits++
 	n.changes++
 	// It may stand still, vacant or another's: a cell of this node around it stays as long.

@@ -230,3 +230,33 @@ func TestTakeOverAroundOwnBlock(t *testing.T) {
 		t.Errorf("it leases %v, %v; holds %v", a, err, describe(g.node.Held()))
 	}
 }
+
+// A call that nobody answered makes a block once more that its node has removed since,
+// for want of its pool: the node looks for it when no such call can come any more.
+func TestLateCreationInAPoolThatIsGone(t *testing.T) {
+	l := newLab(t)
+	g := l.joins("n", 8, "10.0.0.0/29")
+	var late *Op
+	g.instead = func(o *Op) (Result, bool) {
+		if o.Kind != Create || late != nil {
+			return Result{}, false
+		}
+		late = o
+		if err := g.ledger.SetPools(nil); err != nil {
+			t.Fatal(err)
+		}
+		return Result{Err: ErrUnknown}, true
+	}
+	g.node.Need(anyOf(pools.IPv4), 1, l.now)
+	l.pass(5 * time.Second)
+	if late == nil || g.calls[Delete] != 1 || len(l.store.blocks) > 0 {
+		t.Fatalf("it made the calls %v, and there are blocks %v", g.calls, l.store.blocks)
+	}
+	if r := l.store.do("n", late); r.Err != nil {
+		t.Fatal(r.Err)
+	}
+	l.pass(2 * Settle)
+	if len(l.store.blocks) > 0 {
+		t.Errorf("%v stands there, and nobody holds it", l.store.blocks)
+	}
+}

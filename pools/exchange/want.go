@@ -482,7 +482,7 @@ func (w *want) claimed(n *Node) {
 			w.block.Machine = n.Machine
 			w.to(taking)
 		case r.Err == nil:
-			n.auditAt(w.doubt) // should that one go and the call come to count
+			n.auditAt(w.doubt)
 			w.miss(n)
 		default:
 			w.again(n)
@@ -500,7 +500,8 @@ func (w *want) hold(n *Node, st Stored, inside []Stored) {
 	if err := n.take(st, inside); err != nil {
 		w.err = err
 		if _, err := n.ledger.Pool(w.Pool); err != nil {
-			n.strays[st.Prefix] = &stray{Stored: st}
+			n.addStray(st, false)
+			n.auditAt(w.doubt)
 			w.finish(n)
 			return
 		}

@@ -58,6 +58,10 @@ func claims() []mutation {
 			"\t\tcase errors.Is(r.Err, ErrExists) && w.unsure:\n\t\t\tw.claimed(n)", "\t\tcase false:",
 		},
 		{
+			"claim: what may be made once more is forgotten with its pool", want,
+			"\t\t\tn.auditAt(w.doubt)\n\t\t\tw.finish(n)", "\t\t\tw.finish(n)",
+		},
+		{
 			"take-over: nobody looks inside", want,
 			"\t\tcase r.Err == nil:\n\t\t\tw.block = r.Block\n\t\t\tw.to(reading)\n\t\tcase errors.Is(r.Err, ErrUnknown) ||",
 			"\t\tcase r.Err == nil:\n\t\t\tw.hold(n, r.Block, nil)\n\t\tcase errors.Is(r.Err, ErrUnknown) ||",
