@@ -124,13 +124,13 @@ func locked[T any](c *fakeCluster, read func() T) T {
 }
 
 // startIn runs an agent that is part of a cluster.
-func (h *host) startIn(c *fakeCluster, every cadence) running {
+func (h *host) startIn(c Cluster, every cadence) running {
 	h.t.Helper()
 	return h.startInWith(c, every, settings(h.t))
 }
 
 // startInWith is startIn with other settings.
-func (h *host) startInWith(c *fakeCluster, every cadence, s Settings) running {
+func (h *host) startInWith(c Cluster, every cadence, s Settings) running {
 	h.t.Helper()
 	parts, store := h.parts()
 	parts.Cluster = c
@@ -442,5 +442,44 @@ func TestMemory(t *testing.T) {
 		if got, err := newMemory(dir, "boot-1").recall(); err == nil {
 			t.Errorf("%q is taken for %+v", damaged, got)
 		}
+	}
+}
+
+// slowCluster says where a pod belongs when it is let, or nobody waits any more.
+type slowCluster struct {
+	*fakeCluster
+	asked, answer chan struct{}
+}
+
+func (c slowCluster) Place(ctx context.Context, o pools.Owner, named string) (Placement, error) {
+	close(c.asked)
+	select {
+	case <-c.answer:
+	case <-ctx.Done():
+	}
+	return c.fakeCluster.Place(ctx, o, named)
+}
+
+// A runtime gives an ADD up and sends the DEL while the cluster is still asked about the
+// pod. No other DEL comes, so nothing must be leased after this one.
+func TestReleaseWhileTheClusterIsAsked(t *testing.T) {
+	c := slowCluster{newCluster(pool(t, "web", 4, "10.2.0.0/24")), make(chan struct{}), make(chan struct{})}
+	c.placed["web-1"] = Placement{Pool: "web"}
+	leases, r := newHost(t).startIn(c, never()).leases(), podRequest(1)
+	added := make(chan error, 1)
+	go func() {
+		_, err := leases.Lease(t.Context(), r)
+		added <- err
+	}()
+	<-c.asked
+	if err := leases.Release(t.Context(), r.Owner); err != nil {
+		t.Errorf("the DEL ends with %v", err)
+	}
+	close(c.answer)
+	if err := <-added; !errors.Is(err, ErrOvertaken) {
+		t.Errorf("the ADD ends with %v", err)
+	}
+	if left := leases.Held(r.Owner.Attachment); len(left) > 0 {
+		t.Errorf("%v is leased, and nothing will end it", left)
 	}
 }

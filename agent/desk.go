@@ -90,12 +90,23 @@ func (d *desk) note(change func(*trouble)) {
 // Lease implements cni.Leases. It returns when the pod can be reached at its
 // addresses, and leases nothing when it returns an error.
 func (d *desk) Lease(ctx context.Context, r pools.Request) (cni.Grant, error) {
-	if r.Netns.Namespace == (pools.FileID{}) {
-		r.Netns = pools.Netns{} // nobody looked, or it could not be seen
+	d.mu.Lock()
+	if d.turns[r.Owner.Attachment] != nil {
+		d.mu.Unlock()
+		return d.leaseAfterOthers(ctx, r)
 	}
 	if grant, done, err := d.leaseAtOnce(r); done {
+		d.mu.Unlock()
 		return grant, err
 	}
+	ctx, end := d.begin(ctx, r.Owner)
+	d.mu.Unlock()
+	defer end()
+	return d.leaseInTurn(ctx, r)
+}
+
+// leaseAfterOthers serves r when its turn has come.
+func (d *desk) leaseAfterOthers(ctx context.Context, r pools.Request) (cni.Grant, error) {
 	ctx, end, err := d.take(ctx, r.Owner, false)
 	if err != nil {
 		return cni.Grant{}, err
@@ -104,13 +115,9 @@ func (d *desk) Lease(ctx context.Context, r pools.Request) (cni.Grant, error) {
 	return d.leaseInTurn(ctx, r)
 }
 
-// leaseAtOnce serves what needs no wait; done is false if r has to wait.
+// leaseAtOnce serves what needs no wait; done is false if r has to wait. The lock is
+// held.
 func (d *desk) leaseAtOnce(r pools.Request) (grant cni.Grant, done bool, err error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.turns[r.Owner.Attachment] != nil {
-		return grant, false, nil
-	}
 	rec, fresh, err := d.propose(r)
 	if err != nil {
 		return grant, !errors.Is(err, pools.ErrNoFree) && !errors.Is(err, errUnheeded), err
@@ -184,6 +191,9 @@ func (d *desk) leaseNow(r pools.Request, waited *waiter) (rec pools.Record, fres
 // propose is the ledger's, but for pools that lease nothing new, and for orders that
 // are to be heeded first. The lock is held.
 func (d *desk) propose(r pools.Request) (rec pools.Record, fresh bool, err error) {
+	if r.Netns.Namespace == (pools.FileID{}) {
+		r.Netns = pools.Netns{} // nobody looked, or it could not be seen
+	}
 	rec, fresh, err = d.ledger.ProposeLease(r, d.now())
 	if d.leaving > 0 && (fresh || errors.Is(err, pools.ErrNoFree)) {
 		return pools.Record{}, false, fmt.Errorf("this node is being drained and serves no new pods: %w", cni.ErrTryAgain)
@@ -290,6 +300,9 @@ func (d *desk) awaitReach(ctx context.Context, rec pools.Record) error {
 	d.mu.Lock()
 	ready, grown, patience := d.reachable(rec), d.reach.grown, d.patience
 	d.mu.Unlock()
+	if ready {
+		return nil
+	}
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	for !ready {
@@ -364,13 +377,7 @@ func (d *desk) release(owner pools.Owner) error {
 	if err != nil || !held {
 		return err
 	}
-	if err := d.keep(rec); err != nil {
-		return err
-	}
-	if (d.draining[rec.Pool] || d.node.Awaited(rec.Pool)) && d.calling.Err() == nil {
-		d.advance() // the block may go, or somebody waits for an address
-	}
-	return nil
+	return d.endLease(rec)
 }
 
 // takeBack ends a lease that nobody was told of, so that its addresses need
@@ -385,7 +392,19 @@ func (d *desk) takeBack(owner pools.Owner) error {
 		return err
 	}
 	rec.At = rec.At.Add(-pool.ReuseAfter())
-	return d.keep(rec)
+	return d.endLease(rec)
+}
+
+// endLease keeps rec, and has the node go on where somebody waits for that. The lock
+// is held.
+func (d *desk) endLease(rec pools.Record) error {
+	if err := d.keep(rec); err != nil {
+		return err
+	}
+	if (d.draining[rec.Pool] || d.node.Awaited(rec.Pool)) && d.calling.Err() == nil {
+		d.advance() // the block may go, or somebody waits for an address
+	}
+	return nil
 }
 
 // Held implements cni.Leases.

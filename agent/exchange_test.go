@@ -99,25 +99,31 @@ func TestAddressThatIsLeftWakesTheNext(t *testing.T) {
 // However many wait, one address that comes free has one of them look, and no more
 // the next time that the node goes on.
 func TestFreeAddressWakesOne(t *testing.T) {
-	a := sharing(t, "10.1.0.0/30")
-	for n := range 4 {
-		lease(t, a, request("web", n))
-	}
-	for n := range 8 {
-		a.ask(t.Context(), request("web", 10+n))
-	}
-	a.awaitWaiters(t, 8)
-	a.desk.mu.Lock()
-	defer a.desk.mu.Unlock()
-	if err := a.desk.release(request("web", 0).Owner); err != nil {
-		t.Error(err)
-	}
-	if got := a.desk.woken(); got != 1 {
-		t.Errorf("%d of those who wait are to look at one address, before the lock is given up", got)
-	}
-	a.desk.advance()
-	if got := a.desk.woken(); got != 1 {
-		t.Errorf("%d of those who wait are to look at one address, once the node has gone on", got)
+	for how, free := range map[string]func(*desk, pools.Owner) error{
+		"released": (*desk).release, "taken back": (*desk).takeBack,
+	} {
+		t.Run(how, func(t *testing.T) {
+			a := sharing(t, "10.1.0.0/30")
+			for n := range 4 {
+				lease(t, a, request("web", n))
+			}
+			for n := range 8 {
+				a.ask(t.Context(), request("web", 10+n))
+			}
+			a.awaitWaiters(t, 8)
+			a.desk.mu.Lock()
+			defer a.desk.mu.Unlock()
+			if err := free(a.desk, request("web", 0).Owner); err != nil {
+				t.Error(err)
+			}
+			if got := a.desk.woken(); got != 1 {
+				t.Errorf("%d of those who wait are to look at one address, before the lock is given up", got)
+			}
+			a.desk.advance()
+			if got := a.desk.woken(); got != 1 {
+				t.Errorf("%d of those who wait are to look at one address, once the node has gone on", got)
+			}
+		})
 	}
 }
 

@@ -45,23 +45,38 @@ func (a *Agent) leases() cni.Leases {
 
 // Lease implements cni.Leases.
 func (c *counter) Lease(ctx context.Context, r pools.Request) (cni.Grant, error) {
-	r, err := c.place(ctx, r)
-	var grant cni.Grant
-	if err == nil {
-		grant, err = c.lease(ctx, r)
-	}
+	grant, err := c.serve(ctx, r)
 	if err != nil {
 		c.warn(ctx, r.Owner, err)
 	}
 	return grant, err
 }
 
-// lease serves from a pool that the cluster has, which may be news to the desk.
+// serve has its turn before it asks the cluster: a release that comes meanwhile would
+// find nothing to end, and no other one ends what is leased after it.
+func (c *counter) serve(ctx context.Context, r pools.Request) (cni.Grant, error) {
+	ctx, end, err := c.desk.take(ctx, r.Owner, false)
+	if err != nil {
+		return cni.Grant{}, err
+	}
+	defer end()
+	r, err = c.place(ctx, r)
+	if cause := context.Cause(ctx); errors.Is(cause, ErrOvertaken) {
+		return cni.Grant{}, cause
+	}
+	if err != nil {
+		return cni.Grant{}, err
+	}
+	return c.lease(ctx, r)
+}
+
+// lease serves r, whose turn it is, from a pool that the cluster has, which may be news
+// to the desk.
 func (c *counter) lease(ctx context.Context, r pools.Request) (cni.Grant, error) {
-	grant, err := c.desk.Lease(ctx, r)
+	grant, err := c.desk.leaseInTurn(ctx, r)
 	if errors.Is(err, pools.ErrUnknownPool) {
 		c.agent.follow()
-		grant, err = c.desk.Lease(ctx, r)
+		grant, err = c.desk.leaseInTurn(ctx, r)
 	}
 	// One that the cluster has otherwise than what is held of it drains here.
 	if errors.Is(err, pools.ErrUnknownPool) || errors.Is(err, exchange.ErrDraining) {
