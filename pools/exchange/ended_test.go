@@ -1,6 +1,7 @@
 package exchange_test
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -175,6 +176,42 @@ func TestACrashWhileABlockInACellIsReturned(t *testing.T) {
 						t.Errorf("after record %d of %d (-1 is a shortened journal) it takes %v for its own, want %v", at, points, is, want)
 					}
 				}
+			}
+		})
+	}
+}
+
+// A block that is being returned is set aside in the cell around it. When the cell goes
+// before the block does, and is had again, nothing of it is set aside any more: neither
+// for this life nor for the next one, in which a pod has an address there.
+func TestACellThatIsHadAgainIsHadWhole(t *testing.T) {
+	for name, failing := range map[string]bool{"journal works": false, "journal fails as the block goes": true} {
+		t.Run(name, func(t *testing.T) {
+			w := newWriter(t)
+			keep := w.Keep
+			w.releaseLent()
+			w.closes()
+			w.does("Delete " + inIt.String())
+			removal := w.calls
+			i, _ := w.scene.store.find(aroundIt)
+			w.scene.store.blocks = slices.Delete(w.scene.store.blocks, i, i+1)
+			w.Keep = func(rec pools.Record) error {
+				if failing && rec.Op == pools.Regained {
+					return errors.New("the journal is full")
+				}
+				return keep(rec)
+			}
+			w.Audit()
+			w.completes("Own")
+			w.calls = removal
+			w.answered()
+			w.has()
+			w.Keep = keep
+			w.holds(aroundIt.String(), 0)
+			w.serves(inIt.Addr())
+			next := w.reborn(t, w.journal)
+			if is := next.owns(); !slices.Equal(is, []netip.Prefix{aroundIt}) {
+				t.Errorf("the next life takes %v for its own, want %v", is, aroundIt)
 			}
 		})
 	}

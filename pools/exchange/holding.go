@@ -27,6 +27,7 @@ type holding struct {
 	parted  bool      // the network does not lead here any more
 	yielded string    // to this request of somebody else: this node asks, too, should it need it again
 	final   bool      // its removal was begun: it is not this node's any more
+	aside   bool      // since then the journal has it set aside in a block of this node around it
 	stays   time.Time // until another call to make it can't come to count any more
 	renewal int       // the last one that it was made or taken after
 }
@@ -301,7 +302,7 @@ func (h *holding) step(n *Node) {
 			n.again(&h.pace)
 			return
 		}
-		h.final = true
+		h.final, h.aside = true, n.inner(h)
 	}
 	n.erase(&h.pace, &h.Stored, func(now Stored) {
 		if err := n.ledger.Drop(h.Prefix); err != nil {
@@ -376,11 +377,25 @@ func (n *Node) lookAt(p *pace, st *Stored, over func(now Stored)) {
 // known.
 func (n *Node) leaveBehind(h *holding, now Stored) {
 	if !n.inner(h) {
+		n.forgetAside(h)
 		return
 	}
 	if err := n.setAside(Stored{Block: pools.Block{Prefix: h.Prefix, Pool: h.Pool, Node: now.Node}}); err != nil {
 		n.Log.Error("another node's block can't be set aside", "block", h.Prefix, "node", now.Node, "err", err)
 		n.Audit()
+	}
+}
+
+// forgetAside has the journal forget that h is set aside in a block that went before h
+// did: one that comes to be held there later has the whole of that place.
+func (n *Node) forgetAside(h *holding) {
+	if !h.aside {
+		return
+	}
+	rec := pools.Record{Op: pools.Regained, Pool: h.Pool, At: n.now, Block: &pools.Block{Prefix: h.Prefix, Pool: h.Pool}}
+	if n.Keep(rec) != nil {
+		rec.Op = pools.Lent
+		n.asleep[h.Prefix] = rec
 	}
 }
 
@@ -613,6 +628,22 @@ func (n *Node) auditAt(t time.Time) {
 	}
 	if a.asked == a.done {
 		a.due = a.next
+	}
+}
+
+// wonder has an audit look for blocks that v shows as this node's and that it does not
+// know: an earlier life was made to end while it claimed them. A block that was returned
+// a moment ago is shown, too, by a list that lags; so there is one in a while.
+func (n *Node) wonder(v *view) {
+	if n.audit.wanted() || n.now.Before(n.born.Add(Settle)) || n.now.Sub(n.wondered) < wonderAgain {
+		return
+	}
+	for p, st := range v.stored {
+		if st.Node == n.Name && !n.has(p) && !n.drawing(p) {
+			n.wondered = n.now
+			n.Audit()
+			return
+		}
 	}
 }
 

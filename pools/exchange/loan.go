@@ -261,7 +261,7 @@ func (n *Node) lend(r Request, idle []pools.Block) lends {
 	if _, err := n.ledger.Pool(r.Pool); err != nil {
 		return lendsNothing
 	}
-	if n.needsBoth(r) {
+	if n.needsBoth(r) || n.keepsChosen(r) {
 		return lendsLater
 	}
 	room := n.room(r)
@@ -342,6 +342,22 @@ func (n *Node) needsBoth(r Request) bool {
 		}
 	}
 	return n.Name < r.Node && waiting > 0 && n.ledger.Free(r.Pool, r.Family, n.now) <= waiting
+}
+
+// keepsChosen says whether a pod here waits for a chosen address, or did until a moment
+// ago, that has come and that r could be given: what was claimed for it is not lent
+// before it is leased.
+func (n *Node) keepsChosen(r Request) bool {
+	for lack, e := range n.expected {
+		switch {
+		case !lack.Want.IsValid() || lack.Pool != r.Pool || lack.Family != r.Family || r.Want.IsValid() && r.Want != lack.Want:
+		case e.waiting > 0 || n.now.Before(e.until):
+			if n.ledger.Offers(n.ledger.BlockOf(lack.Pool, lack.Want), lack.Want) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // returnIdle begins the return of empty blocks that have what r asks for, as many

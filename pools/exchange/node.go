@@ -85,6 +85,7 @@ type Node struct {
 	poor     map[Lack]time.Time // until when no claim ahead of need is tried, since there was no cell
 	failed   map[Lack]error     // why the want of somebody who waits was given up
 	audit    audit
+	wondered time.Time // when an unknown block of this node's name made for an audit last
 	duty     duty
 	born     time.Time // Began, or as if
 	now      time.Time

@@ -27,6 +27,8 @@ const (
 	// was before somebody else was first does not count. After that it may have come
 	// free again. A wrong choice costs one call.
 	listLag = 500 * time.Millisecond
+	// wonderAgain is how soon an unknown block of this node's name is looked into again.
+	wonderAgain = time.Minute
 	// patientMisses are so many misses that another list is worth it where little is
 	// lacking, and that a list which does not show them is not the one to go on from.
 	patientMisses = 3
@@ -365,6 +367,7 @@ func (w *want) nothing(n *Node, pool *pools.Pool) {
 func (w *want) rest(n *Node) {
 	w.listed, w.since = false, n.now
 	w.pause(n)
+	n.recheck(w.Lack)
 }
 
 // pause waits, the longer the longer there has been nothing to be had, and the
@@ -403,6 +406,7 @@ func (w *want) list(n *Node) {
 		}
 		v.scarce[w.Family] = w.scarce(n, v)
 		n.views[w.Pool] = v
+		n.wonder(v)
 		before := len(w.missed)
 		if w.learn(n, v); before > 0 && len(w.missed) == before && w.misses >= patientMisses {
 			w.pause(n) // it lags behind
