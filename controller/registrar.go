@@ -57,8 +57,10 @@ type registrar struct {
 	// the watch shows them, too.
 	written  map[types.UID]written
 	deplored time.Time // when it was said last that an acceptance is not kept
-	// doubtful is an acceptance of which nobody knows whether it was written.
+	// doubtful is an acceptance of which nobody knows whether it was written, and
+	// doubted when nobody answered it last.
 	doubtful *v1alpha1.AddressPool
+	doubted  time.Time
 }
 
 // written is a pool as it was at a time.
@@ -94,18 +96,25 @@ func (r *registrar) pass(ctx context.Context) error {
 }
 
 // settle finds out what became of a doubtful acceptance, by making the very
-// same write again: at most one of the two can have an effect.
+// same write again: at most one of the two can have an effect. Where that is refused
+// for good the pool is read once none can come to count any more.
 func (r *registrar) settle(ctx context.Context) error {
 	if r.doubtful == nil {
 		return nil
 	}
 	o := r.doubtful
 	err := r.write(ctx, o)
-	if errors.Is(err, exchange.ErrConflict) {
-		// It was written, or something else was and it never will be.
-		err = r.read(ctx, o)
-	}
-	if err != nil && !errors.Is(err, exchange.ErrGone) {
+	switch {
+	case err == nil, errors.Is(err, exchange.ErrGone):
+	case errors.Is(err, exchange.ErrUnknown):
+		r.doubted = r.now()
+		return err
+	case errors.Is(err, exchange.ErrConflict), r.now().Sub(r.doubted) > exchange.Settle:
+		// It was written, or it never will be.
+		if e := r.read(ctx, o); e != nil && !errors.Is(e, exchange.ErrGone) {
+			return e
+		}
+	default:
 		return err
 	}
 	r.doubtful = nil
@@ -131,43 +140,53 @@ func (r *registrar) objects() []*v1alpha1.AddressPool {
 	return objects
 }
 
-// rule writes the verdicts that are new, one at a time. One that was not written
-// harms none of the others, which took it for written; but nothing is decided
-// anew before it is known.
+// rule writes the verdicts that are new, one at a time; refusals first. One that was not
+// written harms none of the others, which took it for written. But nothing is accepted
+// before a refusal that came too late is understood: a leader before this one may have
+// accepted that pool meanwhile. And nothing is decided anew before it is known what became
+// of an acceptance.
 func (r *registrar) rule(ctx context.Context, objects []*v1alpha1.AddressPool, verdicts map[string]verdict, addresses func() []netip.Addr) error {
 	var errs []error
-	for _, o := range objects {
-		v := verdicts[string(o.UID)]
-		if ruled(o, v) {
-			continue
-		}
-		if v.accepted {
-			is, err := r.protect(ctx, o)
-			if err != nil {
-				errs = append(errs, err)
+	for _, accepting := range []bool{false, true} {
+		for _, o := range objects {
+			v := verdicts[string(o.UID)]
+			if v.accepted != accepting || ruled(o, v) {
 				continue
 			}
-			o = is
-		}
-		out := o.DeepCopy()
-		out.Status = report(o, r.find(v, addresses), r.now())
-		err := r.write(ctx, out)
-		if errors.Is(err, exchange.ErrUnknown) && v.accepted {
-			r.doubtful = out
-			return errors.Join(append(errs, err)...)
-		}
-		errs = append(errs, err)
-		switch {
-		case err != nil:
-		case v.accepted && v.standing == changed:
-			r.log.Info("changed pool accepted", "pool", o.Name, "generation", o.Generation)
-		case v.accepted:
-			r.log.Info("pool accepted", "pool", o.Name, "blockSize", v.pool.BlockSize())
-		default:
-			r.log.Warn("pool refused", "pool", o.Name, "reason", v.reason, "message", v.message)
+			err := r.tell(ctx, o, v, addresses)
+			errs = append(errs, err)
+			if r.doubtful != nil || !accepting && errors.Is(err, exchange.ErrConflict) {
+				return errors.Join(errs...)
+			}
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// tell writes a verdict.
+func (r *registrar) tell(ctx context.Context, o *v1alpha1.AddressPool, v verdict, addresses func() []netip.Addr) error {
+	if v.accepted {
+		is, err := r.protect(ctx, o)
+		if err != nil {
+			return err
+		}
+		o = is
+	}
+	out := o.DeepCopy()
+	out.Status = report(o, r.find(v, addresses), r.now())
+	err := r.write(ctx, out)
+	switch {
+	case errors.Is(err, exchange.ErrUnknown) && v.accepted:
+		r.doubtful, r.doubted = out, r.now()
+	case err != nil:
+	case v.accepted && v.standing == changed:
+		r.log.Info("changed pool accepted", "pool", o.Name, "generation", o.Generation)
+	case v.accepted:
+		r.log.Info("pool accepted", "pool", o.Name, "blockSize", v.pool.BlockSize())
+	default:
+		r.log.Warn("pool refused", "pool", o.Name, "reason", v.reason, "message", v.message)
+	}
+	return err
 }
 
 // ruled says whether the verdict stands in the pool's status.
