@@ -33,6 +33,7 @@ type machine struct {
 	announced    set    // what the network leads here
 	residue      set    // that it led here when the node did not know yet that it is lost
 	astray       int    // revision at which its fence was forgotten; zero is none that it has not found out about
+	forgotten    []int  // revisions at which there was no place for its orders any more
 	heeded       string // the orders in the file beside the journal
 	leaving      []netip.Prefix
 }

@@ -31,10 +31,17 @@ type speakerObject struct {
 	set time.Time // when the fence was, last
 }
 
-// orders are what an agent makes of the object.
-func (s *speakerObject) orders() Orders {
+// orders are what an agent makes of the object, nil if it was shown that there is none:
+// anew each time that there was one meanwhile.
+func (a *agent) orders(s *speakerObject) Orders {
 	if s == nil {
-		return Orders{Number: NoOrders}
+		gone := 0
+		for _, revision := range a.machine.forgotten {
+			if revision <= a.ordered {
+				gone++
+			}
+		}
+		return Orders{Number: fmt.Sprintf("%s/%d", NoOrders, gone)}
 	}
 	o := Orders{Number: fmt.Sprintf("%s/%d", s.uid, s.Generation), Lifting: s.Lifting}
 	if s.Stands {
@@ -120,6 +127,7 @@ func (w *world) forget() bool {
 		if w.wronged(m) {
 			m.astray = w.store.revision + 1
 		}
+		m.forgotten = append(m.forgotten, w.store.revision+1)
 		w.say("%s is forgotten", s.Node)
 		return true
 	})
@@ -202,7 +210,7 @@ func (a *agent) hear(i int) {
 	} else {
 		a.speaker = nil
 	}
-	now := s.orders()
+	now := a.orders(s)
 	if now == a.told {
 		return
 	}
@@ -240,7 +248,9 @@ func (a *agent) confirm() {
 		return
 	}
 	if !a.diskFull {
-		a.heeded = strings.TrimPrefix(a.confirmed, NoOrders)
+		if a.heeded = a.confirmed; strings.HasPrefix(a.heeded, NoOrders) {
+			a.heeded = ""
+		}
 	}
 	o := &Op{Kind: report}
 	o.Block.Node = a.name
