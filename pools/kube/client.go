@@ -52,8 +52,7 @@ type Client struct {
 	told recounts
 	// reached is whether a connection was there when one was needed last.
 	reached atomic.Bool
-	// losses is how many connections have ended.
-	losses atomic.Int64
+	lines
 }
 
 // NewClient returns a client with the rights and the server of config, which it
@@ -76,7 +75,7 @@ func NewClient(config *rest.Config, o Options) (*Client, error) {
 	}
 	c := &Client{log: o.Log}
 	// Clients with dialers of their own share no connections, nor how these are made.
-	config.Dial = countingLosses(config.Dial, &c.losses)
+	config.Dial = c.counting(config.Dial)
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return newDoor(next, &c.reached) })
 	if c.log == nil {
 		c.log = slog.Default()

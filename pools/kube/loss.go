@@ -10,14 +10,27 @@ import (
 // dialer makes connections.
 type dialer func(ctx context.Context, network, address string) (net.Conn, error)
 
-// countingLosses counts the ends of connections, before whoever uses them hears of it.
-func countingLosses(dial dialer, ends *atomic.Int64) dialer {
+// lines are the connections of one client.
+type lines struct {
+	// open is how many there are, losses how many have ended. An end is a loss before it
+	// is not open any more: who sees fewer open than before, and then looks at losses,
+	// sees that, too.
+	open, losses atomic.Int64
+}
+
+// counting counts a connection before whoever asked for it has it, and its end before
+// whoever uses it hears of that.
+func (l *lines) counting(dial dialer) dialer {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		conn, err := dial(ctx, network, address)
 		if err != nil {
 			return nil, err
 		}
-		return &mortal{Conn: conn, end: sync.OnceFunc(func() { ends.Add(1) })}, nil
+		l.open.Add(1)
+		return &mortal{Conn: conn, end: sync.OnceFunc(func() {
+			l.losses.Add(1)
+			l.open.Add(-1)
+		})}, nil
 	}
 }
 

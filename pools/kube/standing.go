@@ -22,7 +22,10 @@ const blindTime = 10 * time.Second
 // but one that has no connection sees nothing. When it has one again, its claims are
 // not to be quicker than its watch: a claim in a pool that is gone could overlap the
 // blocks of another one that has got the addresses since. Nor are they where the watch
-// alone is not answered: a busy API server may have claims before watches.
+// alone is not answered: a busy API server may have claims before watches; nor where
+// the watch has a connection to itself. An API server that asks for another connection
+// (--goaway-chance, or it shuts down) keeps the watches that it has on the old one, and
+// if that dies without a word, it is noticed later than a deleted pool is gone.
 type standing struct {
 	*Client
 	shown *mirror[v1alpha1.AddressPool]
@@ -82,7 +85,7 @@ func (s *standing) opened(more int) {
 }
 
 // listed notes that all pools were listed, which began after so many losses. What has
-// become of them since, the watch over the same connection shows.
+// become of them since, the watch shows, over the same connection while there is one.
 func (s *standing) listed(began int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -91,15 +94,18 @@ func (s *standing) listed(began int64) {
 	}
 }
 
-// knows says whether a pool is there for certain at now, after so many losses.
-func (s *standing) knows(pool string, losses int64, now time.Time) bool {
+// knows says whether a pool is there for certain at now.
+func (s *standing) knows(pool string, now time.Time) bool {
+	// In this order: were one of two lost in between, it would be among the losses.
+	open, losses := s.open.Load(), s.losses.Load()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	read, was := s.each[pool]
 	if s.all != losses && (!was || read.losses != losses) {
 		return false
 	}
-	return s.watches > 0 || now.Sub(s.blind) < blindTime || now.Sub(read.at) < blindTime
+	watched := s.watches > 0 && open < 2
+	return watched || now.Sub(s.blind) < blindTime || now.Sub(read.at) < blindTime
 }
 
 // note keeps that a pool was read, and forgets pools that are not shown any more.
@@ -115,10 +121,11 @@ func (s *standing) note(pool string, read poolRead) {
 
 // check is an error if a pool of which a block is to be claimed may be gone, and its
 // watch has not shown it yet. It makes one request for each pool after the connection
-// was lost, one in a while where no watch of pools is open, and none otherwise.
+// was lost, one in a while where no watch of pools is open or the client has several
+// connections, and none otherwise.
 func (s *standing) check(ctx context.Context, pool string) error {
 	began := time.Now()
-	if s.knows(pool, s.losses.Load(), began) {
+	if s.knows(pool, began) {
 		return nil
 	}
 	what := "look whether pool " + pool + " is still there"

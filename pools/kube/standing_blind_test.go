@@ -29,7 +29,7 @@ func TestPoolsAreKnownForAsLongAsTheyAreWatched(t *testing.T) {
 		known := func(want bool, when string) {
 			t.Helper()
 			synctest.Wait()
-			if is := s.knows("web", 0, time.Now()); is != want {
+			if is := s.knows("web", time.Now()); is != want {
 				t.Errorf("known %s: %t", when, is)
 			}
 		}
