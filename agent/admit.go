@@ -19,14 +19,8 @@ func (a *Agent) admit(wanted []Pool) {
 	a.admitted, a.admittedAt = a.desk.ended(), a.desk.time()
 	s := *a.settings.Load()
 	now := s.Pools
-	held := a.desk.poolsHeld()
-	s.Pools = beside(wanted, drained(now, held))
+	s.Pools = a.admitEach(a.desk, s, wanted, now)
 	if samePools(now, s.Pools) {
-		return
-	}
-	if err := a.desk.admitPools(&s); err == nil {
-		clear(a.misfits)
-	} else if s.Pools = a.admitEach(a.desk, s, wanted, drained(now, held)); samePools(now, s.Pools) {
 		return
 	}
 	a.weave(&s)
@@ -35,44 +29,68 @@ func (a *Agent) admit(wanted []Pool) {
 	a.call()
 }
 
-// admitEach makes the wanted pools those of d, as many as can be, beside those
-// that it has to keep, and returns what it has then. Of a wanted one that it has
-// and that can't be as it is wanted, it leases nothing new. Of two that clash the
-// first one counts.
-func (a *Agent) admitEach(d *desk, s Settings, wanted, keep []Pool) []Pool {
-	misfits := map[string]string{}
-	in := d.admitSome(s, wanted, keep, func(p Pool, err error) {
-		misfits[p.Name()] = err.Error()
-		if a.misfits[p.Name()] != err.Error() {
-			a.Log.Error("a pool can't be used as it is now; what is held of it stays as it was", "pool", p.Name(), "err", err)
+// admitEach is the desk's, and tells of the misfits and remembers them.
+func (a *Agent) admitEach(d *desk, s Settings, wanted, now []Pool) []Pool {
+	in, misfits, err := d.admitEach(s, wanted, now)
+	known := a.misfits
+	a.misfits = make(map[string]string, len(misfits))
+	for _, p := range wanted {
+		why := misfits[p.Name()]
+		if why == nil {
+			continue
 		}
-	})
-	a.misfits = misfits
-	s.Pools = in
-	if err := d.admitPools(&s); err != nil {
+		a.misfits[p.Name()] = why.Error()
+		if known[p.Name()] != why.Error() {
+			a.Log.Error("a pool can't be used as it is now; what is held of it stays as it was", "pool", p.Name(), "err", why)
+		}
+	}
+	if err != nil {
 		a.Log.Error("the pools stay as they were", "err", err)
 	}
 	return in
 }
 
-// admitSome adds to in what of wanted can be, in its order, and calls misfit for
-// each other one. It tries many at once: most of them fit.
-func (d *desk) admitSome(s Settings, wanted, in []Pool, misfit func(Pool, error)) []Pool {
+// admitEach makes the wanted pools those of d, as many as can be, beside those of
+// now, which it has, of which something is held. It returns what it has then, and
+// why each misfit can't be as it is wanted: of such a one that it has, it leases
+// nothing new. Of two that clash the first one counts. Nobody sees what is tried on
+// the way, where pools that were not tried yet drain.
+func (d *desk) admitEach(s Settings, wanted, now []Pool) (in []Pool, misfits map[string]error, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	keep := drained(now, d.poolsHeld())
+	if samePools(now, beside(wanted, keep)) {
+		return now, nil, nil
+	}
+	misfits = d.losing(wanted)
+	rest := slices.DeleteFunc(slices.Clone(wanted), func(p Pool) bool { return misfits[p.Name()] != nil })
+	s.Pools = d.fitting(rest, keep, misfits)
+	if err := d.becomePools(&s); err != nil {
+		return now, misfits, err
+	}
+	return s.Pools, misfits, nil
+}
+
+// fitting adds to in what of wanted can be, in its order, and to misfits why each
+// other one can't. It tries many at once: most of them fit. It leaves the ledger
+// alone with what it found, so that becomePools has to follow before the lock, which
+// is held, is let go.
+func (d *desk) fitting(wanted, in []Pool, misfits map[string]error) []Pool {
 	if len(wanted) == 0 {
 		return in
 	}
-	s.Pools = beside(wanted, in)
-	err := d.admitPools(&s)
+	try := Settings{Pools: beside(wanted, in)}
+	err := d.ledger.SetPools(try.cores())
 	switch {
 	case err == nil:
-		return s.Pools
+		return try.Pools
 	case len(wanted) == 1:
-		misfit(wanted[0], err)
+		misfits[wanted[0].Name()] = err
 		return in
 	}
 	half := len(wanted) / 2
-	in = d.admitSome(s, wanted[:half], in, misfit)
-	return d.admitSome(s, wanted[half:], in, misfit)
+	in = d.fitting(wanted[:half], in, misfits)
+	return d.fitting(wanted[half:], in, misfits)
 }
 
 // whyUnusable is what keeps a pool that the cluster has from being used here,
@@ -116,36 +134,27 @@ func (a *Agent) dropUnheld() {
 	}
 }
 
-// admitPools makes the pools of s the desk's, or changes nothing.
-func (d *desk) admitPools(s *Settings) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if err := d.keepsBlocks(s.cores()); err != nil {
-		return err
+// losing says which of the wanted pools would lose addresses of a block that is held
+// of them: they would leave the kernel before the network knows. The block is returned
+// first, as one of a pool that leases nothing new. The lock is held.
+func (d *desk) losing(wanted []Pool) map[string]error {
+	byName := make(map[string]*pools.Pool, len(wanted))
+	for _, p := range wanted {
+		byName[p.Name()] = p.Pool
 	}
-	return d.becomePools(s)
-}
-
-// keepsBlocks names a block held some addresses of which are not to be its
-// pool's any more: they would leave the kernel before the network knows. It is
-// returned first, as one of a pool that leases nothing new. The lock is held.
-func (d *desk) keepsBlocks(next []*pools.Pool) error {
-	byName := make(map[string]*pools.Pool, len(next))
-	for _, p := range next {
-		byName[p.Name()] = p
-	}
+	out := map[string]error{}
 	for _, b := range d.ledger.Blocks() {
 		is, err := d.ledger.Pool(b.Pool)
 		will := byName[b.Pool]
-		if err != nil || will == nil || will == is {
+		if err != nil || will == nil || will == is || out[b.Pool] != nil {
 			continue
 		}
 		held := common(setOf([]netip.Prefix{b.Prefix}), is.Addresses())
 		if !common(held, will.Addresses()).Equal(held) {
-			return fmt.Errorf("pool %q does not have all of block %s any more, which this node still holds%s", b.Pool, b.Prefix, d.endOf(b.Prefix))
+			out[b.Pool] = fmt.Errorf("pool %q does not have all of block %s any more, which this node still holds%s", b.Pool, b.Prefix, d.endOf(b.Prefix))
 		}
 	}
-	return nil
+	return out
 }
 
 // endOf says when a block that is not to be leased from any more will be
@@ -225,10 +234,8 @@ func poolNames(ps []Pool) []string {
 }
 
 // poolsHeld are the names of the pools of which blocks are held or addresses
-// leased.
+// leased. The lock is held.
 func (d *desk) poolsHeld() map[string]bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	held := map[string]bool{}
 	for _, name := range poolsOf(d.ledger.Blocks()) {
 		held[name] = true
