@@ -635,7 +635,7 @@ func (n *Node) auditAt(t time.Time) {
 // know: an earlier life was made to end while it claimed them. A block that was returned
 // a moment ago is shown, too, by a list that lags; so there is one in a while.
 func (n *Node) wonder(v *view) {
-	if n.audit.wanted() || n.now.Before(n.born.Add(Settle)) || n.now.Sub(n.wondered) < wonderAgain {
+	if !n.Shared || n.audit.wanted() || n.now.Before(n.born.Add(Settle)) || n.now.Sub(n.wondered) < wonderAgain {
 		return
 	}
 	for p, st := range v.stored {
