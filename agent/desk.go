@@ -340,8 +340,11 @@ func (d *desk) lacks(r pools.Request) []pools.NoFreeError {
 // exhausted says how full the pool is, for a person.
 // The lock is held.
 func (d *desk) exhausted(pool *pools.Pool, lack pools.NoFreeError, cause error) error {
-	if lack.Want.IsValid() {
+	switch {
+	case lack.Want.IsValid() && errors.Is(cause, exchange.ErrUnasked):
 		return fmt.Errorf("pool %q: %s is not free: %w", pool.Name(), lack.Want, cause)
+	case lack.Want.IsValid():
+		return fmt.Errorf("pool %q: %w: %s is in use on another node, or rests there", pool.Name(), pools.ErrTaken, lack.Want)
 	}
 	leased := d.ledger.Leases(pool.Name(), lack.Family)
 	cooling := ""

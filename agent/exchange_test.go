@@ -2,10 +2,13 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/netip"
 	"testing"
 
 	"github.com/fairway-network/fairway/pools"
+	"github.com/fairway-network/fairway/pools/exchange"
 )
 
 // sharing is an agent whose pool web has four addresses, and which could ask others
@@ -166,5 +169,31 @@ func TestAddressThatIsNotTakenWakesTheNext(t *testing.T) {
 	a.desk.mu.Unlock()
 	if got := <-second; got.err != nil {
 		t.Error(got.err)
+	}
+}
+
+// A chosen address that another node has says nothing of how full the pool is.
+func TestAChosenAddressOfAnotherNodeIsTaken(t *testing.T) {
+	a := sharing(t, "10.1.0.0/30")
+	a.desk.mu.Lock()
+	defer a.desk.mu.Unlock()
+	pool, err := a.desk.ledger.Pool("web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	chosen := pools.NoFreeError{Pool: "web", Family: pools.IPv4, Want: netip.MustParseAddr("10.1.0.2")}
+	for name, c := range map[string]struct {
+		lack       pools.NoFreeError
+		cause      error
+		taken, out bool
+	}{
+		"chosen":             {chosen, pools.ErrExhausted, true, false},
+		"chosen, none asked": {chosen, fmt.Errorf("%w, and %w", pools.ErrExhausted, exchange.ErrUnasked), false, true},
+		"any":                {pools.NoFreeError{Pool: "web", Family: pools.IPv4}, pools.ErrExhausted, false, true},
+	} {
+		err := a.desk.exhausted(pool, c.lack, c.cause)
+		if errors.Is(err, pools.ErrTaken) != c.taken || errors.Is(err, pools.ErrExhausted) != c.out {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

@@ -164,9 +164,10 @@ func (q *question) named(name string, by Rule) (Decision, error) {
 	return q.take(&q.pools[i], by)
 }
 
-// take decides for p if p agrees.
+// take decides for p if p agrees. Whom a refused pool would serve does not matter, and
+// may not be known.
 func (q *question) take(p *Pool, by Rule) (Decision, error) {
-	if !q.serves(p) {
+	if p.State != Refused && !q.serves(p) {
 		return Decision{}, q.notServed(p, by)
 	}
 	if p.State != Active {

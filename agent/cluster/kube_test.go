@@ -314,7 +314,7 @@ func (s *stage) fenced(t *testing.T) {
 	}
 	await(t, "the agent has read its blocks", func() bool { return n.calls.Load() > calls })
 	block, name := s.resource("addressblocks"), blockName(t, n)
-	_, err = block.Patch(t.Context(), name, types.MergePatchType, []byte(`{"metadata":{"annotations":{"fairway.network/force-delete":"test"}}}`), metav1.PatchOptions{})
+	_, err = block.Patch(t.Context(), name, types.MergePatchType, []byte(`{"metadata":{"annotations":{"fairway.network/force-delete":"yes"}}}`), metav1.PatchOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -43,7 +43,7 @@ const aFence = `{"since":"2026-01-01T00:00:00Z","reason":"test"}`
 func (s *stage) seize(t *testing.T, name string) {
 	t.Helper()
 	blocks := s.resource("addressblocks")
-	if _, err := blocks.Patch(t.Context(), name, types.MergePatchType, []byte(`{"metadata":{"annotations":{"fairway.network/force-delete":"test"}}}`), metav1.PatchOptions{}); err != nil {
+	if _, err := blocks.Patch(t.Context(), name, types.MergePatchType, []byte(`{"metadata":{"annotations":{"fairway.network/force-delete":"yes"}}}`), metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := blocks.Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {

@@ -20,6 +20,8 @@ var (
 	ErrCordoned = errors.New("the node is cordoned")
 	// ErrDraining: the pool leases nothing new.
 	ErrDraining = errors.New("the pool is draining")
+	// ErrUnasked: what other nodes have to spare is not known.
+	ErrUnasked = errors.New("no node can be asked")
 )
 
 // Config is what a Node is made with.

@@ -598,7 +598,7 @@ func (w *want) ask(n *Node) {
 		case errors.Is(res.Err, ErrExists):
 			w.find(n, r)
 		default:
-			w.err = fmt.Errorf("%w, and no node can be asked: %w", pools.ErrExhausted, res.Err)
+			w.err = fmt.Errorf("%w, and %w: %w", pools.ErrExhausted, ErrUnasked, res.Err)
 			w.again(n)
 		}
 	})
