@@ -67,6 +67,9 @@ func (p *Pool) check(s *source, key string) {
 		d.Name = "pool"
 	}
 	checked, err := pools.New(d)
+	if err == nil {
+		err = checked.CheckGateways()
+	}
 	for _, err := range parts(err) {
 		word, text := inPool(err)
 		if s.bad[key+".addresses"] && word != "name" {

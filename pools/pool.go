@@ -30,8 +30,9 @@ type Definition struct {
 	// DefaultBlockSize. It counts the same in both families.
 	BlockSize int
 	// Gateways are the next hops that pods are given, at most one for each
-	// family, each with the prefix length of the pods' interfaces. See
-	// Pool.Gateway for what holds without one.
+	// family, each with the prefix length of the pods' interfaces. The prefix
+	// holds the pool's addresses of the family, but that of a link-local IPv6
+	// gateway need not. See Pool.Gateway for what holds without one.
 	Gateways []netip.Prefix
 	// ReuseAfter is how long an address rests between two leases.
 	ReuseAfter time.Duration
@@ -45,7 +46,8 @@ type Pool struct {
 	gateways map[Family]netip.Prefix
 }
 
-// New checks d. The error joins all that is wrong with it.
+// New checks d. The error joins all that is wrong with it. It takes gateways
+// that earlier versions took: see CheckGateways.
 func New(d Definition) (*Pool, error) {
 	p := &Pool{def: d}
 	if d.BlockSize == 0 {
@@ -169,10 +171,56 @@ func (p *Pool) checkGateway(g netip.Prefix) error {
 	case len(p.ranges(f)) == 0:
 		return fmt.Errorf("%s is for no address, the pool has no %v address: remove it", g, f)
 	}
+	if linkLocal6(g.Addr()) {
+		return nil // it is on the link whatever the prefix holds
+	}
 	for _, r := range p.ranges(f) {
-		if !g.Masked().Contains(r.From()) || !g.Masked().Contains(r.To()) {
+		switch {
+		case g.Masked().Contains(r.From()) && g.Masked().Contains(r.To()):
+		case f == IPv6:
+			return fmt.Errorf("%s does not hold %v: shorten its prefix, or write fe80::1/128", g, r)
+		default:
 			return fmt.Errorf("%s does not hold %v: shorten its prefix", g, r)
 		}
+	}
+	return nil
+}
+
+func linkLocal6(a netip.Addr) bool { return a.Is6() && a.IsLinkLocalUnicast() }
+
+// CheckGateways says why pods would not start with the gateways of p, given or
+// not. It is for pools that are to be made: New takes those that were in use
+// before anybody asked, so that they stay in use.
+func (p *Pool) CheckGateways() error {
+	var errs []error
+	if rs := p.ranges(IPv4); len(rs) > 0 && p.defaultGateway().Bits() == 0 {
+		errs = append(errs, fmt.Errorf("addresses: %s and %s have no prefix in common that the pods' interfaces could have: make a pool of the IPv4 addresses below 128.0.0.0, and one of the others",
+			words(rs[0]), words(rs[len(rs)-1])))
+	} else {
+		for _, g := range p.def.Gateways {
+			errs = append(errs, checkNextHop(g))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("pool %q: %w", p.Name(), err)
+	}
+	return nil
+}
+
+func checkNextHop(g netip.Prefix) error {
+	a, all := g.Addr(), netipx.RangeOfPrefix(g)
+	ends := a.Is4() && g.Bits() < 31
+	switch what := special(netipx.IPRangeFrom(a, a)); {
+	case what != "" && !linkLocal6(a):
+		return fmt.Errorf("gateways: %s: no gateway can have %s: write the address of the pods' next hop", g, what)
+	case g.Bits() == 0 && linkLocal6(a):
+		return fmt.Errorf("gateways: %s has prefix length 0, with which ptp can't start a pod: write %s/128", g, a)
+	case g.Bits() == 0:
+		return fmt.Errorf("gateways: %s has prefix length 0, with which ptp can't start a pod: write the longest one that holds the pool's addresses", g)
+	case ends && a == all.From():
+		return fmt.Errorf("gateways: %s is the network address of its own prefix: write another address of it, such as %s/%d", g, a.Next(), g.Bits())
+	case ends && a == all.To():
+		return fmt.Errorf("gateways: %s is the broadcast address of its own prefix: write another address of it, such as %s/%d", g, all.From().Next(), g.Bits())
 	}
 	return nil
 }

@@ -42,6 +42,7 @@ func TestNewRefuses(t *testing.T) {
 		{"two gateways of a family", Definition{Name: "web", Ranges: some, Gateways: prefixes("10.0.0.1/24", "10.0.0.2/24")}, []string{"10.0.0.2/24", "second one of IPv4"}},
 		{"gateway too long", Definition{Name: "web", Ranges: some, Gateways: prefixes("10.0.0.1/25")}, []string{"10.0.0.1/25 does not hold 10.0.0.0-10.0.0.255"}},
 		{"gateway elsewhere", Definition{Name: "web", Ranges: some, Gateways: prefixes("10.1.0.1/24")}, []string{"does not hold"}},
+		{"IPv6 gateway elsewhere", Definition{Name: "web", Ranges: ranges(t, "fd00::/64"), Gateways: prefixes("fd01::1/64")}, []string{"fd01::1/64 does not hold fd00::", "fe80::1/128"}},
 		{"zero gateway", Definition{Name: "web", Ranges: some, Gateways: []netip.Prefix{{}}}, []string{"gateways", "invalid"}},
 		{"gateway of no family", Definition{Name: "web", Ranges: some, Gateways: prefixes("fd00::1/64")}, []string{"fd00::1/64", "has no IPv6 address"}},
 		{"all at once", Definition{Name: "-", BlockSize: 5, Ranges: some, Exclude: ranges(t, "fd00::1")}, []string{`name "-"`, "blockSize 5", "exclude"}},
@@ -86,6 +87,48 @@ func TestGateway(t *testing.T) {
 	v6 := mustNew(t, Definition{Name: "web", Ranges: ranges(t, "fd00::7")})
 	if got := v6.Gateway(IPv6); got.String() != "fe80::1/128" || v6.Size(IPv6) != 1 || v6.Gateway(IPv4).IsValid() {
 		t.Errorf("gateway of a single IPv6 address: %v, size %d", got, v6.Size(IPv6))
+	}
+}
+
+func TestCheckGateways(t *testing.T) {
+	far := []string{"10.111.0.0/28", "192.168.111.0/28"}
+	for _, c := range []struct {
+		ranges   []string
+		gateways string
+		want     string // part of the error
+	}{
+		{[]string{"10.0.0.0/24", "fd00::/64"}, "", ""},
+		{[]string{"10.0.0.0/24", "fd00::/64"}, "fe80::1/128", ""},
+		{[]string{"fd00::/64"}, "fe80::1/64", ""},
+		{[]string{"fd00::/64", "2001:db8::/64"}, "fe80::2/10", ""},
+		{[]string{"fd00::/64"}, "fe80::1/0", "gateways: fe80::1/0 has prefix length 0, with which ptp can't start a pod: write fe80::1/128"},
+		{[]string{"fd00::/64"}, "fd00::1/0", "fd00::1/0 has prefix length 0"},
+		{[]string{"fd00::/64"}, "::1/0", "::1/0: no gateway can have the unspecified or the loopback address"},
+		{[]string{"fd00::/64"}, "ff02::1/0", "multicast"},
+		{[]string{"10.0.0.0/24"}, "10.0.0.1/0", "10.0.0.1/0 has prefix length 0"},
+		{[]string{"10.0.0.0/24"}, "127.0.0.1/0", "127.0.0.1/0: no gateway can have loopback addresses"},
+		{[]string{"10.0.0.0/24"}, "224.0.0.1/0", "multicast"},
+		{[]string{"10.0.0.0/24"}, "0.0.0.0/0", "this network"},
+		{[]string{"169.253.0.0/24"}, "169.254.0.1/8", "link-local"},
+		{[]string{"10.93.0.0/24"}, "10.93.0.255/24", "10.93.0.255/24 is the broadcast address of its own prefix: write another address of it, such as 10.93.0.1/24"},
+		{[]string{"10.93.0.0/24"}, "10.93.0.0/24", "10.93.0.0/24 is the network address of its own prefix: write another address of it, such as 10.93.0.1/24"},
+		{[]string{"10.93.0.0/24"}, "10.93.0.255/23", ""},
+		{[]string{"10.93.0.1"}, "10.93.0.0/31", ""},
+		{[]string{"10.93.0.0"}, "10.93.0.1/31", ""},
+		{[]string{"10.93.0.0/24", "10.9.0.0", "100.64.0.1"}, "", ""},
+		{far, "", "addresses: 10.111.0.0/28 and 192.168.111.0/28 have no prefix in common"},
+		{far, "10.111.0.1/0", "make a pool of the IPv4 addresses below 128.0.0.0"},
+		{append(far, "fd00::/64"), "fe80::1/128", "have no prefix in common"},
+	} {
+		d := Definition{Name: "web", Ranges: ranges(t, c.ranges...)}
+		if c.gateways != "" {
+			d.Gateways = []netip.Prefix{netip.MustParsePrefix(c.gateways)}
+		}
+		// New takes all of them, so that pools stay in use that were accepted.
+		err := mustNew(t, d).CheckGateways()
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("gateway %s of %v: %v, want %q", c.gateways, c.ranges, err, c.want)
+		}
 	}
 }
 

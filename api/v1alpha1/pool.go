@@ -6,6 +6,11 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // look at the status as it was before the change: the API server keeps it while
 // the spec is written. Where the status says that the pool was accepted but not
 // what, as older controllers left it, that is all of the spec as it was.
+//
+// What else must hold is asked of a field when it changes, and of that alone
+// (validation ratcheting): so a rule can come that accepted pools do not keep.
+// That is why the rules of single gateways stand at the field of the spec, not at
+// the type, which the status has as well.
 
 // AddressPool is a fixed set of routable addresses, IPv4, IPv6 or both, that
 // the pods of one application, namespace or tenant draw from. Nodes take the
@@ -111,7 +116,7 @@ const (
 // +kubebuilder:validation:XValidation:rule="!has(self.exclude) || self.exclude.all(e, self.addresses.exists(a, a.contains(':') == e.contains(':')))",message="has an entry of a family (IPv4, IPv6) that the pool has no addresses of: remove it",fieldPath=.exclude
 // +kubebuilder:validation:XValidation:rule="!has(self.gateways) || self.gateways.filter(g, g.contains(':')).size() <= 1 && self.gateways.filter(g, !g.contains(':')).size() <= 1",message="has two gateways of one family (IPv4, IPv6): give at most one for each",fieldPath=.gateways
 // +kubebuilder:validation:XValidation:rule="!has(self.gateways) || self.gateways.all(g, self.addresses.exists(a, a.contains(':') == g.contains(':')))",message="has a gateway of a family (IPv4, IPv6) that the pool has no addresses of: remove it",fieldPath=.gateways
-// +kubebuilder:validation:XValidation:rule="!has(self.gateways) || self.gateways.all(g, !isCIDR(g) || self.addresses.all(a, a.contains(':') != g.contains(':') || (a.contains('/') ? !isCIDR(a) || cidr(g).containsCIDR(a) : a.split('-').all(e, !isIP(e) || cidr(g).containsIP(e)))))",message="has a gateway whose prefix does not hold all of the pool's addresses of its family: shorten its prefix length",fieldPath=.gateways
+// +kubebuilder:validation:XValidation:rule="!has(self.gateways) || self.gateways.all(g, !isCIDR(g) || cidr('fe80::/10').containsIP(cidr(g).ip()) || self.addresses.all(a, a.contains(':') != g.contains(':') || (a.contains('/') ? !isCIDR(a) || cidr(g).containsCIDR(a) : a.split('-').all(e, !isIP(e) || cidr(g).containsIP(e)))))",message="has a gateway whose prefix does not hold all of the pool's addresses of its family: shorten its prefix length, or write fe80::1/128 for IPv6",fieldPath=.gateways
 // +kubebuilder:validation:XValidation:rule="!has(self.namespaceSelector) || !has(self.namespaceSelector.matchExpressions) || self.namespaceSelector.matchExpressions.all(e, e.operator in ['In', 'NotIn'] ? has(e.values) && e.values.size() > 0 : e.operator in ['Exists', 'DoesNotExist'] && (!has(e.values) || e.values.size() == 0))",message="has a wrong entry in matchExpressions: operator is In or NotIn with values, or Exists or DoesNotExist without",fieldPath=.namespaceSelector
 // +kubebuilder:validation:XValidation:rule="!has(self.podSelector) || !has(self.podSelector.matchExpressions) || self.podSelector.matchExpressions.all(e, e.operator in ['In', 'NotIn'] ? has(e.values) && e.values.size() > 0 : e.operator in ['Exists', 'DoesNotExist'] && (!has(e.values) || e.values.size() == 0))",message="has a wrong entry in matchExpressions: operator is In or NotIn with values, or Exists or DoesNotExist without",fieldPath=.podSelector
 // +kubebuilder:validation:XValidation:rule="!has(self.nodeSelector) || !has(self.nodeSelector.matchExpressions) || self.nodeSelector.matchExpressions.all(e, e.operator in ['In', 'NotIn'] ? has(e.values) && e.values.size() > 0 : e.operator in ['Exists', 'DoesNotExist'] && (!has(e.values) || e.values.size() == 0))",message="has a wrong entry in matchExpressions: operator is In or NotIn with values, or Exists or DoesNotExist without",fieldPath=.nodeSelector
@@ -126,6 +131,7 @@ type AddressPoolSpec struct {
 	// +listType=set
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=48
+	// +kubebuilder:validation:XValidation:rule="!self.exists(a, isIP(a.split('/')[0].split('-')[0]) && cidr('0.0.0.0/1').containsIP(a.split('/')[0].split('-')[0])) || !self.exists(a, isIP(a.split('/')[0].split('-')[0]) && cidr('128.0.0.0/1').containsIP(a.split('/')[0].split('-')[0]))",message="has IPv4 addresses that have no prefix in common which the pods' interfaces could have: make a pool of those below 128.0.0.0, and one of the others",messageExpression="'has ' + self.filter(a, isIP(a.split('/')[0].split('-')[0]) && cidr('0.0.0.0/1').containsIP(a.split('/')[0].split('-')[0]))[0] + ' and ' + self.filter(a, isIP(a.split('/')[0].split('-')[0]) && cidr('128.0.0.0/1').containsIP(a.split('/')[0].split('-')[0]))[0] + ', which have no prefix in common that the pods\\' interfaces could have: make a pool of the IPv4 addresses below 128.0.0.0, and one of the others'"
 	Addresses []AddressRange `json:"addresses"`
 
 	// Addresses that no pod gets, written in the same ways. Entries can be
@@ -151,8 +157,9 @@ type AddressPoolSpec struct {
 
 	// The next hops that pods are given, at most one for each family, each
 	// with the prefix length of the pods' interfaces: "10.244.120.1/24". The
-	// prefix must hold all addresses of the family. A gateway that is an
-	// address of the pool is given to no pod. Without one, IPv4 pods use an
+	// prefix must hold all addresses of the family, but that of a link-local
+	// IPv6 gateway ("fe80::1/128") need not. A gateway that is an address of
+	// the pool is given to no pod. Without one, IPv4 pods use an
 	// address of the pool, which stands in status.gateways, and IPv6 pods use
 	// fe80::1. Once a family's addresses are accepted, its gateway can't be
 	// changed but for the prefix length, which may have to hold more addresses.
@@ -160,6 +167,9 @@ type AddressPoolSpec struct {
 	// +optional
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=2
+	// +kubebuilder:validation:items:XValidation:rule="!isCIDR(self) || ['0.0.0.0/8', '127.0.0.0/8', '169.254.0.0/16', '224.0.0.0/4', '255.255.255.255/32', '::/127', 'ff00::/8'].all(s, !cidr(s).containsIP(cidr(self).ip()))",message="has an address that no gateway can have: write the one of the pods' next hop, outside of 0.0.0.0/8, 127.0.0.0/8, 169.254.0.0/16, 224.0.0.0/4, 255.255.255.255, ::, ::1 and ff00::/8"
+	// +kubebuilder:validation:items:XValidation:rule="!isCIDR(self) || cidr(self).prefixLength() > 0",message="has prefix length 0, with which ptp can't start a pod: write the longest one that holds the pool's addresses, or 128 for an address of fe80::/10"
+	// +kubebuilder:validation:items:XValidation:rule="!isCIDR(self) || self.contains(':') || cidr(self).prefixLength() == 0 || cidr(self).prefixLength() > 30 || [self.split('/')[0].split('.')].all(o, (int(o[0]) * 16777216 + int(o[1]) * 65536 + int(o[2]) * 256 + int(o[3]) + 1) % [2147483648, 1073741824, 536870912, 268435456, 134217728, 67108864, 33554432, 16777216, 8388608, 4194304, 2097152, 1048576, 524288, 262144, 131072, 65536, 32768, 16384, 8192, 4096, 2048, 1024, 512, 256, 128, 64, 32, 16, 8, 4][cidr(self).prefixLength() - 1] > 1)",message="is the network or the broadcast address of its own prefix: write another address of it, such as its second one"
 	Gateways []Gateway `json:"gateways,omitempty"`
 
 	// How long an address rests between two pods, such as "90s" or "10m"; at

@@ -338,10 +338,12 @@ func TestScripts(t *testing.T) {
 		})
 	}
 	t.Run("ranges", func(t *testing.T) { ranges(t, s) })
+	t.Run("gateways", func(t *testing.T) { gateways(t, s) })
 	t.Run("a full pool", func(t *testing.T) { fullPool(t, s) })
 	t.Run("every field", func(t *testing.T) { everyField(t, s) })
 	t.Run("queues", func(t *testing.T) { claimsHaveAQueueOfTheirOwn(t, s) })
 	t.Run("columns", func(t *testing.T) { columns(t, s) })
 	t.Run("agents of the version before", func(t *testing.T) { upgrade(t, s) })
 	t.Run("examples of the manual", func(t *testing.T) { examples(t, s) })
+	t.Run("pools of the version before", func(t *testing.T) { olderPools(t, s) })
 }

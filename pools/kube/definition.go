@@ -94,9 +94,9 @@ func AcceptedDefinition(o *v1alpha1.AddressPool, a Acceptance) (pools.Definition
 		return d, err
 	}
 	for _, g := range given {
-		// Pods of IPv6 pools without a gateway have a link-local one, which is
-		// in no pool's prefix.
-		if !g.IsSingleIP() || !g.Addr().IsLinkLocalUnicast() {
+		// pools.New chooses this one itself, and earlier versions refuse it in
+		// what an agent remembers.
+		if g.String() != "fe80::1/128" {
 			d.Gateways = append(d.Gateways, g)
 		}
 	}

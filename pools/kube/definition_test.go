@@ -65,6 +65,7 @@ func TestTheAcceptedPoolIsTheOneThatWasTaken(t *testing.T) {
 		"both families":        poolNamed("10.0.5.0/28", "fd00::/124"),
 		"a gateway outside":    poolNamed("10.0.5.7"),
 		"gateways of its own":  poolNamed("10.0.5.0/28", "fd00::/124"),
+		"link-local ones":      poolNamed("10.0.5.0/28", "fd00::/124"),
 		"some are left out":    poolNamed("10.0.5.0/24", "fd00::/64"),
 		"of one IPv6 address":  poolNamed("fd00::7"),
 		"in several entries":   poolNamed("10.0.5.0-10.0.5.9", "10.0.7.1", "10.0.6.0/25"),
@@ -76,6 +77,8 @@ func TestTheAcceptedPoolIsTheOneThatWasTaken(t *testing.T) {
 			o.Spec.Gateways = []v1alpha1.Gateway{"10.0.5.1/24"}
 		case "gateways of its own":
 			o.Spec.Gateways = []v1alpha1.Gateway{"10.0.5.3/24", "fd00::1/64"}
+		case "link-local ones":
+			o.Spec.Gateways = []v1alpha1.Gateway{"fe80::2/128"}
 		case "some are left out":
 			o.Spec.Exclude = []v1alpha1.AddressRange{"10.0.5.1", "fd00::/80"}
 		case "of a chosen block":
