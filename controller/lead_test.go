@@ -334,18 +334,18 @@ func (l *loneLease) call(ctx context.Context, do func() error) (*coordinationv1.
 	if err := underWay(ctx, there); err != nil {
 		return nil, err
 	}
-	answer, err, back := l.serve(do)
-	if err := underWay(ctx, back); err != nil {
-		return nil, err
+	answer, back, err := l.serve(do)
+	if late := underWay(ctx, back); late != nil {
+		return nil, late
 	}
 	return answer, err
 }
 
-func (l *loneLease) serve(do func() error) (*coordinationv1.Lease, error, time.Duration) {
+func (l *loneLease) serve(do func() error) (*coordinationv1.Lease, time.Duration, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	err := do()
-	return l.lease.DeepCopy(), err, l.back
+	return l.lease.DeepCopy(), l.back, err
 }
 
 func underWay(ctx context.Context, d time.Duration) error {
