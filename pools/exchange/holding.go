@@ -613,10 +613,10 @@ func (n *Node) Audit() int {
 func (n *Node) Audited(number int) bool { return number <= n.audit.done }
 
 // auditAt is Audit at t, until when calls to make a block may come to count: should the
-// block go before that, one of them makes it once more, and nobody knows of it. After t,
-// or with the zero t, there are no such calls, and no audit.
+// block go before that, one of them makes it once more, and nobody knows of it. The zero t
+// is for a block that no such call was made for.
 func (n *Node) auditAt(t time.Time) {
-	if !n.now.Before(t) {
+	if t.IsZero() {
 		return
 	}
 	a := &n.audit
@@ -774,7 +774,9 @@ func (n *Node) forfeit(h *holding) error {
 	}
 	n.ledger.Forfeit(h.Prefix)
 	delete(n.held, h.Prefix)
-	n.auditAt(h.stays)
+	if n.now.Before(h.stays) {
+		n.auditAt(h.stays)
+	}
 	n.forfeits++
 	n.changes++
 	// It may stand still, vacant or another's: a cell of this node around it stays as long.

@@ -1,6 +1,7 @@
 package exchange_test
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"testing"
@@ -142,5 +143,31 @@ func TestAClaimUnderWayAtARestart(t *testing.T) {
 	a.needs(1)
 	if took := s.goesOn(time.Minute, func() bool { return a.ledger.Free("a", pools.IPv4, s.now) > 0 }, a); took > time.Second {
 		t.Errorf("the pod has one of the free addresses after %v", took)
+	}
+}
+
+// A block that a call without an answer has made is the node's, also if it can't be taken
+// anew at once and nobody waits for it any more.
+func TestABlockMadeWithoutAnAnswerIsNotForgotten(t *testing.T) {
+	l := newLab(t)
+	g := l.joins("n", 8, "10.0.0.0/29")
+	refused := errors.New("not now")
+	g.instead = func(o *Op) (Result, bool) {
+		switch {
+		case o.Kind == Create && g.calls[Create] == 1:
+			l.store.do("n", o)
+			return Result{Err: ErrUnknown}, true
+		case o.Kind == Look && l.now.Sub(epoch()) < 2*Settle:
+			return Result{Err: refused}, true
+		case o.Kind == Take && g.calls[Take] == 1:
+			g.node.Need(anyOf(pools.IPv4), 0, l.now)
+			return Result{Err: refused}, true
+		}
+		return Result{}, false
+	}
+	g.node.Need(anyOf(pools.IPv4), 1, l.now)
+	l.pass(2 * time.Minute)
+	if len(l.store.blocks) != len(g.node.Held()) {
+		t.Errorf("the store has %v, and the node holds %s; it made the calls %v", l.store.blocks, describe(g.node.Held()), g.calls)
 	}
 }
