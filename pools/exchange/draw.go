@@ -36,6 +36,7 @@ type draw struct {
 	progress progress
 	block    Stored
 	renewal  int       // the last one that this was begun after
+	news     int       // the last ones that this was begun after
 	unsure   bool      // an earlier try may have worked
 	doubt    time.Time // until a call to make the block may come to count
 }
@@ -49,7 +50,7 @@ func (g Grant) around() Grant {
 // drawNews begins to draw the grants that have come.
 func (w *want) drawNews(n *Node) {
 	for _, g := range w.request.Grants[len(w.draws):] {
-		d := &draw{Grant: g, want: w, progress: void, renewal: n.renewals}
+		d := &draw{Grant: g, want: w, progress: void, renewal: n.renewals, news: n.news}
 		switch {
 		case !w.sound(g) || n.has(g.Prefix) || n.drawing(g.Prefix):
 		case n.takesForOwn(w.Pool, g.Prefix):
@@ -202,7 +203,7 @@ func (w *want) confirm(n *Node) {
 	for _, d := range w.draws {
 		switch {
 		case d.progress != made:
-		case w.ended == byUs && w.stands[d.around()] && d.renewal == n.renewals && n.holdLent(d):
+		case w.ended == byUs && w.stands[d.around()] && d.renewal == n.renewals && d.news == n.news && n.holdLent(d):
 			held = true
 		default:
 			n.undraw(d)

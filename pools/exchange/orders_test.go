@@ -132,3 +132,30 @@ func TestOrdersAreHeededWhenAllIsDone(t *testing.T) {
 		}
 	}
 }
+
+// A node is cut off between the call that took a block and the one that reads what is in
+// it. Its orders say that it may have been taken for gone meanwhile: the block is not held
+// as it was, for it may be another's by now.
+func TestABlockTakenBeforeNewsIsTakenAnew(t *testing.T) {
+	s := newScene(t)
+	p := s.enter(t, "a", "a.1")
+	p.Obey(Orders{Number: "none/0"}, s.now)
+	p.settles()
+	s.store.do("gone", &Op{Kind: Create, Block: Stored{Block: pools.Block{Prefix: netip.MustParsePrefix("10.0.0.0/30"), Pool: "a", Node: "gone"}}})
+	s.store.do("full", &Op{Kind: Create, Block: Stored{Block: pools.Block{Prefix: netip.MustParsePrefix("10.0.0.4/30"), Pool: "a", Node: "full"}}})
+	s.vacate(t, "10.0.0.0/30")
+	p.needs(1)
+	p.comesTo("Take 10.0.0.0/30")
+	p.answered()
+	p.does("Inside 10.0.0.0/30")
+	reading := p.calls
+	s.vacate(t, "10.0.0.0/30")
+	p.Obey(Orders{Number: "none/1"}, s.now)
+	p.completes("Own")
+	p.calls = reading
+	p.answered()
+	p.has()
+	p.comesTo("Take 10.0.0.0/30")
+	p.answered()
+	p.has()
+}
