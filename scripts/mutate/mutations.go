@@ -261,7 +261,7 @@ func orders() []mutation {
 		},
 		{
 			"renewal: not of what is being claimed", want,
-			"\tif w.renewal < n.renewals {", "\tif false {",
+			"if w.renewal < n.renewals || w.news < n.news {", "if w.news < n.news {",
 		},
 		{
 			"renewal: not of what is found in this node's name", holding,
