@@ -35,8 +35,7 @@ type draw struct {
 	want     *want
 	progress progress
 	block    Stored
-	renewal  int       // the last one that this was begun after
-	news     int       // the last ones that this was begun after
+	outdated int       // the node's, when this was begun
 	unsure   bool      // an earlier try may have worked
 	doubt    time.Time // until a call to make the block may come to count
 }
@@ -50,7 +49,7 @@ func (g Grant) around() Grant {
 // drawNews begins to draw the grants that have come.
 func (w *want) drawNews(n *Node) {
 	for _, g := range w.request.Grants[len(w.draws):] {
-		d := &draw{Grant: g, want: w, progress: void, renewal: n.renewals, news: n.news}
+		d := &draw{Grant: g, want: w, progress: void, outdated: n.outdated}
 		switch {
 		case !w.sound(g) || n.has(g.Prefix) || n.drawing(g.Prefix):
 		case n.takesForOwn(w.Pool, g.Prefix):
@@ -203,7 +202,7 @@ func (w *want) confirm(n *Node) {
 	for _, d := range w.draws {
 		switch {
 		case d.progress != made:
-		case w.ended == byUs && w.stands[d.around()] && d.renewal == n.renewals && d.news == n.news && n.holdLent(d):
+		case w.ended == byUs && w.stands[d.around()] && d.outdated == n.outdated && n.holdLent(d):
 			held = true
 		default:
 			n.undraw(d)

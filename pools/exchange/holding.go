@@ -526,14 +526,14 @@ func (s *stray) look(n *Node) {
 func (s *stray) take(n *Node) {
 	b := s.Stored
 	b.Machine = n.Machine
-	renewal := n.renewals
+	outdated := n.outdated
 	n.call(&s.pace, Op{Kind: Take, Block: b}, func(r Result) {
 		if r.Err != nil {
 			s.current = false // it may have been taken all the same
 			n.again(&s.pace)
 			return
 		}
-		s.Stored, s.taken = r.Block, renewal == n.renewals
+		s.Stored, s.taken = r.Block, outdated == n.outdated
 	})
 }
 
@@ -567,10 +567,17 @@ func (n *Node) Renew() int {
 			h.goOn()
 		}
 	}
+	n.outdate()
+	return n.renewals
+}
+
+// outdate has what was made or taken until now, and is not held yet, taken anew before it
+// is held: it may be lost. An audit knows of what is held alone.
+func (n *Node) outdate() {
+	n.outdated++
 	for _, s := range n.strays {
 		s.taken = false
 	}
-	return n.renewals
 }
 
 // Renewed says whether the renewal of that number is over: nothing is held, or will

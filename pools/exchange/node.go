@@ -61,7 +61,7 @@ type Node struct {
 	cordoned bool
 	quitting bool
 	renewals int // so often everything was to be taken anew
-	news     int // so often orders were news: what was made or taken before may be lost
+	outdated int // so often what was made or taken before was to be taken anew to be held
 	forfeits int // so many blocks were lost
 	changes  int
 	held     map[netip.Prefix]*holding

@@ -63,10 +63,7 @@ func (n *Node) Obey(o Orders, now time.Time) (news bool) {
 	news = o.Number != d.heeded || o.Fence != ""
 	if news {
 		d.doubt = true
-		n.news++
-		for _, s := range n.strays {
-			s.taken = false
-		}
+		n.outdate()
 		d.audit = n.Audit()
 		n.audit.goOn() // though it has failed until now: the store has just spoken
 	}

@@ -75,8 +75,7 @@ type want struct {
 	asks      int  // how many addresses its request is for
 	last      time.Time
 	block     Stored                     // that is being made or taken
-	renewal   int                        // the last one that this was begun after
-	news      int                        // the last ones that this was begun after
+	outdated  int                        // the node's, when block was chosen
 	request   Request                    // that was made; UID "" if none was
 	draws     []*draw                    // of its grants, in their order
 	ended     ending                     // of the request
@@ -307,7 +306,7 @@ func (w *want) from(n *Node, pool *pools.Pool) {
 func (w *want) target(n *Node, pool *pools.Pool, v *view) bool {
 	if cell, ok := w.cell(n, pool, v); ok {
 		w.block = Stored{Block: pools.Block{Prefix: cell, Pool: w.Pool, Node: n.Name, Machine: n.Machine, Created: n.now}}
-		w.renewal, w.news = n.renewals, n.news
+		w.outdated = n.outdated
 		w.to(creating)
 		w.step(n)
 		return true
@@ -319,7 +318,7 @@ func (w *want) target(n *Node, pool *pools.Pool, v *view) bool {
 		if _, missed := w.missed[st.Prefix]; !missed && w.fits(st.Block) && !n.has(st.Prefix) && !n.drawing(st.Prefix) {
 			w.block = st
 			w.block.Node, w.block.Machine = n.Name, n.Machine
-			w.renewal, w.news = n.renewals, n.news
+			w.outdated = n.outdated
 			w.to(taking)
 			w.step(n)
 			return true
@@ -498,7 +497,7 @@ func (w *want) claimed(n *Node) {
 // hold ends the want with a block.
 func (w *want) hold(n *Node, st Stored, inside []Stored) {
 	w.block = st
-	if w.renewal < n.renewals || w.news < n.news {
+	if w.outdated < n.outdated {
 		w.renew(n)
 		return
 	}
@@ -524,10 +523,9 @@ func (w *want) hold(n *Node, st Stored, inside []Stored) {
 }
 
 // renew does not hold a block that it has come by at a version from before a
-// renewal, or before orders by which it may be lost: it takes it anew. An audit that
-// the orders made for knows of what is held alone.
+// renewal, or before orders by which it may be lost: it takes it anew.
 func (w *want) renew(n *Node) {
-	w.renewal, w.news = n.renewals, n.news
+	w.outdated = n.outdated
 	w.block.Machine = n.Machine
 	w.to(taking)
 }

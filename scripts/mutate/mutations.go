@@ -62,10 +62,6 @@ func claims() []mutation {
 			"\t\t\tn.auditAt(w.doubt)\n\t\t\tw.finish(n)", "\t\t\tw.finish(n)",
 		},
 		{
-			"claim: what was taken before news is held", want,
-			"if w.renewal < n.renewals || w.news < n.news {", "if w.renewal < n.renewals {",
-		},
-		{
 			"take-over: nobody looks inside", want,
 			"\t\tcase r.Err == nil:\n\t\t\tw.block = r.Block\n\t\t\tw.to(reading)\n\t\tcase errors.Is(r.Err, ErrUnknown) ||",
 			"\t\tcase r.Err == nil:\n\t\t\tw.hold(n, r.Block, nil)\n\t\tcase errors.Is(r.Err, ErrUnknown) ||",
@@ -261,7 +257,7 @@ func orders() []mutation {
 		},
 		{
 			"renewal: not of what is being claimed", want,
-			"if w.renewal < n.renewals || w.news < n.news {", "if w.news < n.news {",
+			"if w.outdated < n.outdated {", "if false {",
 		},
 		{
 			"renewal: not of what is found in this node's name", holding,
