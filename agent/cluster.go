@@ -20,6 +20,9 @@ type Cluster interface {
 	Watch(ctx context.Context, changed func()) error
 	// State is what is known now. It makes no call.
 	State() ClusterState
+	// Refresh has this node looked at anew, soon: what State says of it may be minutes
+	// old. It makes no call itself.
+	Refresh()
 	// Place says from which pool the pod of o is served. named is the pool that
 	// the network configuration names, "" for none. It makes no call for a pod
 	// that is known and new, and a few, bounded, for one that is not or that it

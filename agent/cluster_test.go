@@ -106,6 +106,8 @@ func (c *fakeCluster) Report(_ context.Context, r Report) error {
 	return err
 }
 
+func (c *fakeCluster) Refresh() {}
+
 func (c *fakeCluster) WatchMesh(ctx context.Context, changed func([]MeshNode)) error {
 	var last []MeshNode
 	return c.Watch(ctx, func() {

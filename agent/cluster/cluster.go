@@ -171,6 +171,9 @@ func (c *Cluster) Watch(ctx context.Context, changed func()) error {
 	}
 }
 
+// Refresh implements agent.Cluster.
+func (c *Cluster) Refresh() { c.watcher.Refresh() }
+
 // State implements agent.Cluster.
 func (c *Cluster) State() agent.ClusterState {
 	c.mu.Lock()

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"reflect"
+	"time"
 
 	"github.com/fairway-network/fairway/agent"
 	"github.com/fairway-network/fairway/config"
@@ -81,6 +82,13 @@ func (w *where) resolve(c *config.Config) inForce {
 	return inForce{here, err, awaited}
 }
 
+// refresh has the node looked at anew, if there is one and it is needed.
+func (w *where) refresh(needed bool) {
+	if w.cluster != nil && needed {
+		w.cluster.Refresh()
+	}
+}
+
 // begin gives the settings to start with.
 func (r *reloader) begin() (agent.Settings, error) {
 	host, err := hostAddresses()
@@ -90,6 +98,10 @@ func (r *reloader) begin() (agent.Settings, error) {
 	r.now = r.where.resolve(r.running)
 	return r.now.settings(host), nil
 }
+
+// lookAgain is how often the node is looked at while it lacks what the configuration
+// needs: somebody is about to label it.
+const lookAgain = 30 * time.Second
 
 // watch reloads when the file or the node changes or hup says so, until ctx ends.
 func (r *reloader) watch(ctx context.Context, hup <-chan os.Signal) {
@@ -102,6 +114,8 @@ func (r *reloader) watch(ctx context.Context, hup <-chan os.Signal) {
 	if r.where.cluster != nil {
 		go func() { _ = r.where.cluster.Watch(ctx, ring(node)) }()
 	}
+	again := time.NewTicker(lookAgain)
+	defer again.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -109,7 +123,11 @@ func (r *reloader) watch(ctx context.Context, hup <-chan os.Signal) {
 		case <-node:
 			r.follow()
 			continue
+		case <-again.C:
+			r.where.refresh(r.now.unmet != nil)
+			continue
 		case <-hup:
+			r.where.refresh(true)
 		case <-file:
 		}
 		if err := r.reload(ctx); err != nil {

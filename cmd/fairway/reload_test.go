@@ -11,8 +11,11 @@ import (
 // shown is a cluster that shows a node.
 type shown struct {
 	agent.Cluster
-	state agent.ClusterState
+	state     agent.ClusterState
+	refreshed bool
 }
+
+func (s *shown) Refresh() { s.refreshed = true }
 
 func (s *shown) State() agent.ClusterState { return s.state }
 
@@ -22,6 +25,18 @@ func names(c *config.Config) string {
 		out = append(out, p.Name)
 	}
 	return strings.Join(out, " ")
+}
+
+// A node is looked at again while the configuration waits for something of it.
+func TestNodeIsRefreshed(t *testing.T) {
+	cluster := &shown{}
+	w := &where{cluster: cluster}
+	for _, needed := range []bool{false, true} {
+		if w.refresh(needed); cluster.refreshed != needed {
+			t.Errorf("needed %t: refreshed %t", needed, cluster.refreshed)
+		}
+	}
+	(&where{}).refresh(true) // without a cluster
 }
 
 func TestPeersFollowTheNode(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -58,6 +59,16 @@ func newKey() (*ecdsa.PrivateKey, []byte, error) {
 	return key, pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der}), nil
 }
 
+// newAccountKey returns a new private key for the tokens of service accounts as PEM, of
+// the kind that kubeadm makes.
+func newAccountKey() ([]byte, error) {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		return nil, fmt.Errorf("make a key for tokens: %w", err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)}), nil
+}
+
 // certificate returns what all certificates of the cluster have.
 func certificate(subject pkix.Name) *x509.Certificate {
 	now := time.Now()
@@ -95,7 +106,7 @@ func (a *authority) client(user string, groups ...string) ([]byte, error) {
 // writeSecrets writes what the components and kubectl read.
 func (c *Cluster) writeSecrets() error {
 	serving, errS := c.authority.serving()
-	_, accounts, errA := newKey()
+	accounts, errA := newAccountKey()
 	admin, errK := c.kubeconfig("admin", "system:masters")
 	controllers, errC := c.kubeconfig("system:kube-controller-manager")
 	return errors.Join(errS, errA, errK, errC,

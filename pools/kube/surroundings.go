@@ -17,8 +17,10 @@ import (
 )
 
 const (
-	// nodeAge is how old what is known of the Node gets, about.
-	nodeAge = time.Minute
+	// nodeAge is how old what is known of the Node gets, about: half as old again at
+	// most, and well below TakeOverTime. The reads of thousands of agents are most of what
+	// they cost the API server while nothing happens.
+	nodeAge = 4 * time.Minute
 	// lookAgain is about when a first read that failed is tried again.
 	lookAgain = 2 * time.Second
 )

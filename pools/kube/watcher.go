@@ -77,7 +77,7 @@ type Sight struct {
 
 // Watcher keeps what a node's agent has to know of the cluster, beside the
 // requests that its Store watches. It watches the pods of its node, all pools and
-// its NodeSpeaker; it reads its Node about once a minute, and with the pod's
+// its NodeSpeaker; it reads its Node every few minutes, and with the pod's
 // namespace whenever a pod comes or they are doubted. What it saw last stays while the API server is
 // away. It is safe for concurrent use.
 type Watcher struct {
@@ -277,6 +277,9 @@ func (w *Watcher) Around(ctx context.Context, namespace string) (Namespace, Node
 // Doubt says that what Around returns may have changed: what of it was read longer
 // ago than age does not count any more. It makes no call itself.
 func (w *Watcher) Doubt(namespace string, age time.Duration) { w.around.doubt(namespace, age) }
+
+// Refresh has the Node read anew, soon. It makes no call itself.
+func (w *Watcher) Refresh() { w.around.stir() }
 
 func (w *Watcher) podsMeta(namespace string) metadata.ResourceInterface {
 	return w.meta.Resource(core.SchemeGroupVersion.WithResource("pods")).Namespace(namespace)
