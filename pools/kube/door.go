@@ -55,16 +55,6 @@ func newDoor(next http.RoundTripper, reached *atomic.Bool) http.RoundTripper {
 // RoundTrip waits for a connection no longer than the request's context lasts. Its
 // error is an absence if there was none before that.
 func (d *door) RoundTrip(r *http.Request) (*http.Response, error) {
-	passWatch, err := enter(r, d.watches, r.URL.Query().Has("watch"), watchDoorTime)
-	if err != nil {
-		return nil, err
-	}
-	defer passWatch()
-	pass, err := enter(r, d.open, true, doorTime)
-	if err != nil {
-		return nil, err
-	}
-	defer pass() // also without a connection
 	var connected atomic.Bool
 	alone := func() {
 		if !connected.Load() && r.Context().Err() == nil {
@@ -74,7 +64,17 @@ func (d *door) RoundTrip(r *http.Request) (*http.Response, error) {
 			}
 		}
 	}
-	defer time.AfterFunc(doorTime, alone).Stop()
+	passWatch, err := enter(r, d.watches, r.URL.Query().Has("watch"), watchDoorTime, func() {})
+	if err != nil {
+		return nil, err
+	}
+	defer passWatch()
+	// The next one may find somebody there: this one has its say before.
+	pass, err := enter(r, d.open, true, doorTime, alone)
+	if err != nil {
+		return nil, err
+	}
+	defer pass() // also without a connection
 	back := d.awaited()
 	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
 		connected.Store(true)
@@ -94,8 +94,9 @@ func (d *door) RoundTrip(r *http.Request) (*http.Response, error) {
 	return answer, err
 }
 
-// enter takes the token, if it has to. It is given back by pass, or after a while.
-func enter(r *http.Request, token chan struct{}, has bool, while time.Duration) (pass func(), err error) {
+// enter takes the token, if it has to. It is given back by pass, or after a while, when
+// late is called before.
+func enter(r *http.Request, token chan struct{}, has bool, while time.Duration, late func()) (pass func(), err error) {
 	if !has {
 		return func() {}, nil
 	}
@@ -105,7 +106,7 @@ func enter(r *http.Request, token chan struct{}, has bool, while time.Duration) 
 		return nil, r.Context().Err()
 	}
 	once := sync.OnceFunc(func() { token <- struct{}{} })
-	timer := time.AfterFunc(while, once)
+	timer := time.AfterFunc(while, func() { late(); once() })
 	return func() { timer.Stop(); once() }, nil
 }
 

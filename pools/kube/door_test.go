@@ -126,9 +126,8 @@ func TestADeadConnectionHoldsUpOne(t *testing.T) {
 		return answer.Body.Close()
 	}
 	var unlucky sync.WaitGroup
-	defer unlucky.Wait()
 	watching, end := context.WithCancel(t.Context())
-	defer end()
+	defer func() { end(); unlucky.Wait() }()
 	unlucky.Go(func() { _ = call(watching) }) // it may get the next one's connection
 	<-dialing
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -139,6 +138,8 @@ func TestADeadConnectionHoldsUpOne(t *testing.T) {
 	if !reached.Load() {
 		t.Error("a server that has answered counts as away")
 	}
+	end()
+	unlucky.Wait() // or it might get a connection after the next one did not
 	server.Close()
 	transport.CloseIdleConnections()
 	if err := call(ctx); err == nil || reached.Load() {

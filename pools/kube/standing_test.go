@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/fairway-network/fairway/api/v1alpha1"
 	"k8s.io/client-go/rest"
@@ -110,7 +111,7 @@ func (c real) deletedUnseen(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := c.outpost(t)
-	await(t, "the pool is shown", o.shown)
+	await(t, "the pool is watched", func() bool { return o.shown() && o.watcher.standing.knows("fleeting", time.Now()) })
 	if err := o.claim(t.Context(), "10.77.0.0/26"); err != nil {
 		t.Errorf("while the watch is open: %v", err)
 	}
