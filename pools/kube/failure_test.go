@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -197,7 +198,7 @@ func TestAWriteTellsTheAPIServerItsBound(t *testing.T) {
 	})
 	for name, call := range writes(client(t, config).Store("n1")) {
 		_ = call(t.Context())
-		if query.Load() != "timeout=5s" {
+		if q, _ := url.ParseQuery(query.Load().(string)); q.Get("timeout") != "5s" {
 			t.Errorf("%s asks with %q", name, query.Load())
 		}
 	}

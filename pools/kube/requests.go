@@ -40,7 +40,7 @@ func (s *Store) Ask(ctx context.Context, r exchange.Request) (exchange.Request, 
 		return exchange.Request{}, fmt.Errorf("%s: node %q can't ask for node %q", what, s.node, r.Node)
 	}
 	r.UID, r.Version, r.Grants = "", "", nil
-	return s.writeRequest(ctx, what, s.own.Post().Resource(v1alpha1.AddressRequests).Body(requestOf(r)))
+	return s.writeRequest(ctx, what, s.own.Post().Resource(v1alpha1.AddressRequests), requestOf(r))
 }
 
 // Grant writes the status of the request, in which the answers are kept. The last
@@ -56,13 +56,13 @@ func (s *Store) Grant(ctx context.Context, r exchange.Request) (exchange.Request
 		return exchange.Request{}, fmt.Errorf("%s: node %q can't lend for node %q", what, s.node, last.Lender)
 	}
 	o := requestOf(r)
-	return s.writeRequest(ctx, what, s.own.Put().Resource(v1alpha1.AddressRequests).Name(o.Name).SubResource("status").Body(o))
+	return s.writeRequest(ctx, what, s.own.Put().Resource(v1alpha1.AddressRequests).Name(o.Name).SubResource("status"), o)
 }
 
 // writeRequest writes a request and returns what became of it.
-func (s *Store) writeRequest(ctx context.Context, what string, r *rest.Request) (exchange.Request, error) {
+func (s *Store) writeRequest(ctx context.Context, what string, r *rest.Request, sent *v1alpha1.AddressRequest) (exchange.Request, error) {
 	var o v1alpha1.AddressRequest
-	if err := write(ctx, what, r, &o); err != nil {
+	if err := write(ctx, what, unsearched(r).Body(sent), &o); err != nil {
 		return exchange.Request{}, err
 	}
 	asked, err := askedOf(&o)
