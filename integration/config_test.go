@@ -251,7 +251,7 @@ func (n *agentOfNode) await(what, peers, text string) {
 	ctx, cancel := context.WithTimeout(n.t.Context(), 30*time.Second)
 	defer cancel()
 	if err := lab.Await(ctx, what, func() error {
-		out, err := exec.CommandContext(ctx, filepath.Join(n.dir, "fairway"), "status", "--json", "--run-dir", n.dir).Output()
+		out, err := exec.CommandContext(ctx, filepath.Join(n.dir, "fairway"), "status", "-o", "json", "--run-dir", n.dir).Output()
 		if err != nil {
 			return err
 		}

@@ -17,7 +17,7 @@ func checkCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check FILE",
 		Short: "Say what is wrong with an agent's configuration, and which peers it gives a node, without starting an agent",
-		Args:  cobra.ExactArgs(1),
+		Args:  one("the file to check"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := config.Load(args[0])
 			if err != nil {

@@ -36,7 +36,7 @@ func getPeersCommand() *cobra.Command {
 RECEIVED ones came from it, and ACCEPTED ones pass this node's filter. FLAPS are
 sessions that were lost. LAST ERROR is why the last session ended or none comes
 about, and stays until another takes its place.`,
-		Args: cobra.NoArgs,
+		Args: none,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			print, ok := peerFormats()[output]
 			if !ok {

@@ -68,3 +68,23 @@ func TestUnknownCommandsOfAGroup(t *testing.T) {
 		}
 	}
 }
+
+// Arguments that are missing, or too many, are named.
+func TestArguments(t *testing.T) {
+	for line, want := range map[string]string{
+		"check":                        "fairway check needs the file to check",
+		"check a b":                    "fairway check takes one argument, the file to check, and was given 2",
+		"peer disable":                 "fairway peer disable needs the name of a peer",
+		"agent maintenance":            "fairway agent maintenance needs on or off",
+		"status now":                   `fairway status takes no arguments, and was given "now"`,
+		"get peers tor-a":              `fairway get peers takes no arguments, and was given "tor-a"`,
+		"status -o yaml --run-dir /no": "-o yaml: write json, or leave it out for people",
+	} {
+		cmd := command()
+		cmd.SetArgs(strings.Fields(line))
+		cmd.SetOut(io.Discard)
+		if err := cmd.ExecuteContext(t.Context()); err == nil || err.Error() != want {
+			t.Errorf("fairway %s: %v, want %s", line, err, want)
+		}
+	}
+}

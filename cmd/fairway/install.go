@@ -20,7 +20,7 @@ func installCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "install-cni",
 		Short: "Put the CNI plugin, and a network configuration, where this node's container runtime looks for them",
-		Args:  cobra.NoArgs,
+		Args:  none,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return installCNI(cmd.OutOrStdout(), pluginDir, network, networkDir)
 		},

@@ -23,7 +23,7 @@ peers, with local preference 0, to all peers or to one. Traffic moves to other
 ways where there are some, while this node still delivers what arrives. It
 returns when the routers have been told. It lasts until it is taken back or the
 machine boots, also for an agent that is started anew; "fairway status" shows it.`,
-		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),
+		Args:      cobra.MatchAll(one("on or off"), cobra.OnlyValidArgs),
 		ValidArgs: []string{"on", "off"},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ask := agent.UpkeepRequest{Peer: peer, On: args[0] == "on"}
@@ -69,7 +69,7 @@ knows RFC 8538, as a hard reset: it forgets this node's routes at once. Let
 moved by then. It lasts until "fairway peer enable" or until the machine boots,
 also for an agent that is started anew. For longer, write it into the
 configuration.`,
-		Args: cobra.ExactArgs(1),
+		Args: one("the name of a peer"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ask := agent.UpkeepRequest{Peer: args[0], Message: message}
 			if _, err := call(cmd.Context(), runDir, http.MethodPost, "/v1/peer", ask); err != nil {
@@ -89,7 +89,7 @@ func enableCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "enable NAME",
 		Short: "Open a session again that was disabled",
-		Args:  cobra.ExactArgs(1),
+		Args:  one("the name of a peer"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ask := agent.UpkeepRequest{Peer: args[0], On: true}
 			if _, err := call(cmd.Context(), runDir, http.MethodPost, "/v1/peer", ask); err != nil {

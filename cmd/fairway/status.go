@@ -20,18 +20,20 @@ import (
 const defaultRunDir = "/run/fairway"
 
 func statusCommand() *cobra.Command {
-	var runDir string
-	var asJSON bool
+	var runDir, output string
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show what the agent of this node holds, leases and announces",
-		Args:  cobra.NoArgs,
+		Args:  none,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if output != "" && output != "json" {
+				return fmt.Errorf("-o %s: write json, or leave it out for people", output)
+			}
 			body, err := call(cmd.Context(), runDir, http.MethodGet, "/v1/status", nil)
 			if err != nil {
 				return err
 			}
-			if asJSON {
+			if output != "" {
 				_, err := cmd.OutOrStdout().Write(body)
 				return err
 			}
@@ -43,7 +45,7 @@ func statusCommand() *cobra.Command {
 		},
 	}
 	runDirFlag(cmd, &runDir)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().StringVarP(&output, "output", "o", "", "json for programs")
 	return cmd
 }
 

@@ -112,7 +112,7 @@ func (n *Node) Status() (agent.Status, error) { return n.StatusIn(n.File("run"))
 
 // StatusIn is Status of an agent with that runDir.
 func (n *Node) StatusIn(runDir string) (s agent.Status, err error) {
-	cmd := exec.Command(filepath.Join(n.Built, "fairway"), "status", "--json", "--run-dir", runDir)
+	cmd := exec.Command(filepath.Join(n.Built, "fairway"), "status", "-o", "json", "--run-dir", runDir)
 	var said bytes.Buffer
 	cmd.Stderr = &said
 	out, err := cmd.Output()

@@ -183,7 +183,7 @@ func (f *Fairway) Run(t testing.TB, args ...string) string {
 
 // Status is what the agent says of itself.
 func (f *Fairway) Status(t testing.TB) (s agent.Status, err error) {
-	out, err := f.Node.Exec(t.Context(), "fairway", "status", "--json")
+	out, err := f.Node.Exec(t.Context(), "fairway", "status", "-o", "json")
 	if err == nil {
 		err = json.Unmarshal([]byte(out), &s)
 	}
