@@ -9,6 +9,9 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/fairway-network/fairway/pools"
+	"github.com/fairway-network/fairway/pools/exchange"
 )
 
 // worries are concerns that come and go.
@@ -116,5 +119,62 @@ func TestRefusedWatchesBackOff(t *testing.T) {
 	}
 	if wait, news := f.count(errors.New("not found"), mostRewatch); !news || wait != retry {
 		t.Errorf("after a watch that lasted: news %t, again in %v; want true, %v", news, wait, retry)
+	}
+}
+
+// unshown is a store whose watches show nothing, and which has a request of this node.
+type unshown struct {
+	exchange.Exchange
+	watched chan []string
+	has     exchange.Request
+	away    int // so many times nobody answers
+}
+
+func (u *unshown) Watch(ctx context.Context, pools []string, _ func([]exchange.Request)) error {
+	select {
+	case u.watched <- pools:
+	case <-ctx.Done():
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (u *unshown) Requests(context.Context) ([]exchange.Request, error) {
+	if u.away--; u.away >= 0 {
+		return nil, errors.New("no answer")
+	}
+	return []exchange.Request{u.has}, nil
+}
+
+// A request that an earlier life has made late, and that no watch has shown, is found
+// before requests are watched no more; as long as nobody answers they are.
+func TestALastLookBeforeNothingIsWatched(t *testing.T) {
+	parts, store := newHost(t).parts()
+	a, err := New(t.Context(), parts, settings(t))
+	if err != nil {
+		t.Fatal(errors.Join(err, store.Close()))
+	}
+	lack := exchange.Lack{Pool: "web", Family: pools.IPv4}
+	u := &unshown{watched: make(chan []string), away: 1, has: exchange.Request{
+		Name: exchange.RequestName(a.Node, lack), UID: "u", Version: "1", Node: a.Node, Pool: "web", Family: pools.IPv4, Count: 1,
+	}}
+	a.Store, a.every.peace = u, 10*time.Millisecond
+	ctx, cancel := context.WithCancel(t.Context())
+	var watching sync.WaitGroup
+	watching.Go(func() { a.watchRequests(ctx) })
+	for _, want := range [][]string{nil, nil, {"web"}} { // at first, without an answer, after it
+		select {
+		case got := <-u.watched:
+			if !slices.Equal(got, want) {
+				t.Errorf("a watch of the requests of pools %q, want %q", got, want)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("no watch of the requests of pools %q", want)
+		}
+	}
+	cancel()
+	watching.Wait()
+	if err := store.Close(); err != nil {
+		t.Error(err)
 	}
 }

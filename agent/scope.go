@@ -37,7 +37,9 @@ type scope struct {
 
 // newScope is of everything for as long as peace.
 func newScope(ask concerns, peace time.Duration, now time.Time) *scope {
-	return &scope{ask: ask, peace: peace, all: now.Add(peace), until: map[string]time.Time{}}
+	s := &scope{ask: ask, peace: peace, until: map[string]time.Time{}}
+	s.stay(now)
+	return s
 }
 
 // look is what is to be watched now, and when to look again.
@@ -60,6 +62,9 @@ func (s *scope) look(now time.Time) (e extent, next time.Time, turned <-chan str
 	}
 	return e, next, turned
 }
+
+// stay has everything be watched for as long as peace from now on.
+func (s *scope) stay(now time.Time) { s.all = now.Add(s.peace) }
 
 // outgrow returns when another extent than e is to be watched, or ctx ends.
 func (s *scope) outgrow(ctx context.Context, e extent) {

@@ -13,18 +13,30 @@ import (
 // watchRequests tells the desk what nodes ask for, until ctx ends: at the start all of
 // them, then of those pools only that concern this node. Of what nodes ask for in other
 // pools, and for as long as it has no concern of any, it hears nothing: there may be
-// thousands of such nodes.
+// thousands of such nodes. Before it hears nothing it reads all of them once: a watch may
+// have been cut off all the time in which a request of an earlier life came to count,
+// which the others would answer for ever.
 func (a *Agent) watchRequests(ctx context.Context) {
 	shared, ok := a.Store.(exchange.Exchange)
 	if !ok {
 		return
 	}
 	s := newScope(a.desk.concerns, a.every.peace, time.Now())
+	s.all = time.Now().Add(around(a.every.peace)) // the agents of a cluster start at one time
 	var failed setbacks
 	for ctx.Err() == nil {
 		began := time.Now()
 		e, _, _ := s.look(began)
 		if e.none() {
+			requests, err := shared.Requests(ctx)
+			if err != nil {
+				s.stay(time.Now())
+				continue
+			}
+			a.desk.seen(requests)
+			if e, _, _ = s.look(time.Now()); !e.none() {
+				continue
+			}
 			a.desk.seen(nil) // what was seen gets old
 			s.outgrow(ctx, e)
 			continue

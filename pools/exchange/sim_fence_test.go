@@ -329,12 +329,26 @@ func (a *agent) watches(r Request) bool {
 func (a *agent) chores() {
 	if a.w.past(a.calm) && !a.deaf && !a.concerned() {
 		a.w.say("%s watches requests no more", a.name)
-		a.deaf, a.shown = true, nil
-		a.node.Seen(nil, a.w.now)
+		a.deaf = true
+		a.ask(Op{Kind: Requests}, a.lastLook)
 	}
 	if a.told.Fence != "" && !a.w.now.Before(a.fenceRead) {
 		a.fenceRead = a.w.now.Add(fencedAgain)
 		a.node.Audit()
+	}
+}
+
+// lastLook is what a node sees of the requests that watches them no more.
+func (a *agent) lastLook(r Result) {
+	if !a.deaf {
+		return
+	}
+	a.shown = nil
+	a.node.Seen(r.Requests, a.w.now)
+	a.pump()
+	if a.deaf {
+		a.node.Seen(nil, a.w.now)
+		a.pump()
 	}
 }
 
