@@ -23,11 +23,23 @@ func (b *neighbour) trip() (kinds []Kind) {
 // Where many pods wait the first claim of a node goes alone, and the others, once
 // it is known where others have theirs, side by side.
 func TestManyBlocksAreClaimedSideBySide(t *testing.T) {
+	manyBlocks(t, time.Second, [][]Kind{{List}, {Create}, {List}, {Create, Create, Create, Create}, nil})
+}
+
+// A list that is as young is not made again.
+func TestManyBlocksAreClaimedFromOneList(t *testing.T) {
+	manyBlocks(t, 0, [][]Kind{{List}, {Create}, {Create, Create, Create, Create}, nil})
+}
+
+// manyBlocks has a node claim several blocks, the first one for so long.
+func manyBlocks(t *testing.T, first time.Duration, trips [][]Kind) {
+	t.Helper()
 	w := newTown(t, 4, "10.0.0.0/26")
 	a := w.join("a", time.Hour)
 	a.Need(w.lack(), 20, w.now)
-	for i, want := range [][]Kind{{List}, {Create}, {List}, {Create, Create, Create, Create}, nil} {
+	for i, want := range trips {
 		if i == 2 {
+			w.now = w.now.Add(first)
 			a.run("p", 4)
 			a.Need(w.lack(), 16, w.now)
 		}

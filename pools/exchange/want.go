@@ -13,6 +13,8 @@ import (
 )
 
 const (
+	// rushTime is how long a list is good enough to choose several cells from.
+	rushTime = 100 * time.Millisecond
 	// viewLife is how long a list of a pool's blocks is good enough to choose
 	// a cell from. A wrong choice costs one call.
 	viewLife = 30 * time.Second
@@ -287,7 +289,7 @@ func (w *want) from(n *Node, pool *pools.Pool) {
 		return
 	}
 	known := v != nil && (w.listed || v.at.After(w.since))
-	if v == nil || n.now.Sub(v.at) > viewLife || (w.anew || v.scarce[w.Family] && !w.ahead || n.needsMany(w)) && !known {
+	if v == nil || n.now.Sub(v.at) > viewLife || (w.anew || v.scarce[w.Family] && !w.ahead || n.needsMany(w) && n.now.Sub(v.at) > rushTime) && !known {
 		w.list(n)
 		return
 	}
