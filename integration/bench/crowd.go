@@ -61,7 +61,7 @@ func kubeWatches(ctx context.Context, _ *bench, out io.Writer) error {
 
 // visits is how often the agents are there and away, in turns, while claims are
 // measured.
-const visits = 4
+const visits = 8
 
 // beside measures claims and loans with the agents there and away in turns, on
 // the same API server: what else has become of it meanwhile hits both.

@@ -129,13 +129,13 @@ func (m thousand) total() int { return m.applications * m.pods }
 // kubePods measures a thousand pods at once, with plenty of addresses and with
 // exactly as many.
 func kubePods(ctx context.Context, _ *bench, out io.Writer) error {
-	m := thousand{nodes: 10, applications: 100, pods: 10, rounds: 15}
+	m := thousand{nodes: 10, applications: 100, pods: 10, rounds: 31}
 	all := waves{}
 	err := ground(ctx, func(c *kube.Cluster) error {
 		random := rand.New(rand.NewPCG(1, 2))
 		for round := range m.rounds {
 			for _, kind := range []struct{ name, ranges string }{{"plenty", "10.%d.0.0/16"}, {"exact", "10.%d.0.0-10.%[1]d.3.231"}} {
-				net := 10*(round+1) + len(kind.name) // no two alike
+				net := 4*(round+1) + len(kind.name) // no two alike
 				p, err := fleet.Pool(fmt.Sprintf("%s-%d", kind.name, round), 0, fmt.Sprintf(kind.ranges, net))
 				if err != nil {
 					return err
