@@ -24,8 +24,9 @@ const (
 
 // rush is many pods that come to many nodes at once, event by event.
 type rush struct {
-	*testing.T
+	testing.TB
 	store  model
+	took   time.Duration // by the store for one call
 	now    time.Time
 	free   time.Time // when the store has done all that it was asked
 	agenda agenda
@@ -71,13 +72,13 @@ type runner struct {
 }
 
 // newRush has nodes of a pool "a" of these addresses.
-func newRush(t *testing.T, nodes, blockSize int, addresses string) *rush {
+func newRush(t testing.TB, nodes, blockSize int, addresses string) *rush {
 	t.Helper()
 	pool, err := pools.New(pools.Definition{Name: "a", BlockSize: blockSize, Ranges: ranges(addresses), Gateways: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/0")}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rush{T: t, now: epoch()}
+	r := &rush{TB: t, took: storeTime, now: epoch()}
 	r.store.removed = func(Stored) {}
 	r.store.changed()
 	for i := range nodes {
@@ -217,7 +218,7 @@ func (n *runner) serve() bool {
 // call has the store do what a node asks, in turn, and answer.
 func (r *rush) call(n *runner, o *Op) {
 	r.in(wireTime, func() {
-		r.free = later(r.free, r.now).Add(storeTime)
+		r.free = later(r.free, r.now).Add(r.took)
 		r.in(r.free.Sub(r.now), func() {
 			before := slices.Clone(r.store.requests)
 			res := r.store.do(n.Name, o)
@@ -269,6 +270,38 @@ func TestAThousandPodsTakeFewCalls(t *testing.T) {
 					t.Errorf("seed %d: %d calls, %d answers too late, %v; want at most %d, %d, %v", seed, r.calls, r.late, took, c.calls, c.late, c.took)
 				}
 			}
+		})
+	}
+}
+
+// The same figures for changes of the protocol to be judged by: medians of many seeds, which
+// are the same each time, with a store that is quick, as usual, or busy. The second half is
+// of as many pods that come when these have gone.
+func BenchmarkAsManyAddressesAsPods(b *testing.B) {
+	for _, took := range []time.Duration{storeTime / 2, storeTime, 2 * storeTime} {
+		b.Run(took.String(), func(b *testing.B) {
+			figures := map[string][]float64{}
+			for b.Loop() {
+				for seed := range uint64(50) {
+					r := newRush(b, 10, 32, "10.2.0.0-10.2.3.231")
+					r.took = took
+					note := func(when string, all time.Duration) {
+						figures["ms-"+when] = append(figures["ms-"+when], all.Seconds()*1e3)
+						figures["calls-"+when] = append(figures["calls-"+when], float64(r.calls))
+						figures["late-"+when] = append(figures["late-"+when], float64(r.late))
+						r.calls, r.late = 0, 0
+					}
+					note("at-first", r.run(1000, seed))
+					r.rest(3 * time.Second)
+					r.calls, r.late = 0, 0
+					note("again", r.move(seed))
+				}
+			}
+			for name, all := range figures {
+				slices.Sort(all)
+				b.ReportMetric(all[len(all)/2], name)
+			}
+			b.ReportMetric(0, "ns/op")
 		})
 	}
 }
