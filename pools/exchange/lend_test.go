@@ -2,6 +2,7 @@ package exchange_test
 
 import (
 	"fmt"
+	"net/netip"
 	"strconv"
 	"testing"
 	"time"
@@ -89,5 +90,32 @@ func TestHopelessRequestsAreCheap(t *testing.T) {
 	g.node.Advance(l.now)
 	if n := testing.AllocsPerRun(10, func() { g.node.Advance(l.now) }); n > 200 {
 		t.Errorf("%.0f allocations each time", n)
+	}
+}
+
+// A pod that has come by one family of its addresses, and waits for a certain one of the
+// other family, keeps what it has: returned to who comes later by name it would be asked
+// for again, to and fro.
+func TestWhatWaitsForAChosenAddressStays(t *testing.T) {
+	l := newLab(t)
+	g := l.joins("a", 1, "10.0.0.0/32", "fd00::/128")
+	chosen := Lack{Pool: "a", Family: pools.IPv6, Want: netip.MustParseAddr("fd00::")}
+	if _, err := l.store.create("z", pools.Block{Prefix: netip.MustParsePrefix("fd00::/128"), Pool: "a", Node: "z", Machine: "z-machine", Created: l.now}); err != nil {
+		t.Fatal(err)
+	}
+	g.node.Need(chosen, 1, l.now)
+	g.node.Need(anyOf(pools.IPv4), 1, l.now)
+	l.pass(time.Second)
+	g.node.Need(anyOf(pools.IPv4), 0, l.now)
+	l.pass(time.Second)
+	l.store.requests = append(l.store.requests, asks("r", 1))
+	l.pass(10 * time.Second)
+	if g.calls[Delete] != 0 || len(g.node.Held()) != 1 {
+		t.Fatalf("it holds %v after %v", describe(g.node.Held()), g.calls)
+	}
+	g.node.Need(chosen, 0, l.now)
+	l.pass(10 * time.Second)
+	if g.calls[Delete] != 1 || len(g.node.Held()) != 0 {
+		t.Errorf("nobody waits any more, and after %v it holds %v", g.calls, describe(g.node.Held()))
 	}
 }

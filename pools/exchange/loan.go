@@ -337,7 +337,7 @@ func (n *Node) kept(pool string, f pools.Family) (count int) {
 func (n *Node) needsBoth(r Request) bool {
 	waiting := 0
 	for lack, w := range n.wants {
-		if lack.Pool == r.Pool && lack.Family != r.Family && !lack.Want.IsValid() {
+		if lack.Pool == r.Pool && lack.Family != r.Family {
 			waiting += w.count
 		}
 	}
