@@ -28,17 +28,9 @@ func (a *Agent) watchRequests(ctx context.Context) {
 		began := time.Now()
 		e, _, _ := s.look(began)
 		if e.none() {
-			requests, err := shared.Requests(ctx)
-			if err != nil {
-				s.stay(time.Now())
-				continue
+			if a.lastLook(ctx, shared, s) {
+				s.outgrow(ctx, e)
 			}
-			a.desk.seen(requests)
-			if e, _, _ = s.look(time.Now()); !e.none() {
-				continue
-			}
-			a.desk.seen(nil) // what was seen gets old
-			s.outgrow(ctx, e)
 			continue
 		}
 		watching, stop := context.WithCancel(ctx)
@@ -62,6 +54,22 @@ func (a *Agent) watchRequests(ctx context.Context) {
 			pause(ctx, wait/2+rand.N(wait/2+1))
 		}
 	}
+}
+
+// lastLook reads all requests before none is watched, and says whether none concerns
+// this node. Without an answer all go on to be watched.
+func (a *Agent) lastLook(ctx context.Context, shared exchange.Exchange, s *scope) bool {
+	requests, err := shared.Requests(ctx)
+	if err != nil {
+		s.stay(time.Now())
+		return false
+	}
+	a.desk.seen(requests)
+	if e, _, _ := s.look(time.Now()); !e.none() {
+		return false
+	}
+	a.desk.seen(nil) // what was seen gets old
+	return true
 }
 
 // mostRewatch bounds the pause before requests are watched again: a refusal may last

@@ -57,13 +57,19 @@ unnumbered     eth1       65000        Active        never      0       0      0
 	}
 }
 
+// refusal is what the program says of arguments, nil if it takes them.
+func refusal(t *testing.T, args ...string) error {
+	t.Helper()
+	cmd := command()
+	cmd.SetArgs(args)
+	cmd.SetOut(io.Discard)
+	return cmd.ExecuteContext(t.Context())
+}
+
 // What a group of commands does not know is an error, not a page of help.
 func TestUnknownCommandsOfAGroup(t *testing.T) {
 	for _, args := range [][]string{{"get", "pools"}, {"peer", "shut"}} {
-		cmd := command()
-		cmd.SetArgs(args)
-		cmd.SetOut(io.Discard)
-		if err := cmd.ExecuteContext(t.Context()); err == nil || !strings.Contains(err.Error(), `unknown command "`+args[1]+`"`) {
+		if err := refusal(t, args...); err == nil || !strings.Contains(err.Error(), `unknown command "`+args[1]+`"`) {
 			t.Errorf("fairway %s: %v", strings.Join(args, " "), err)
 		}
 	}
@@ -80,10 +86,7 @@ func TestArguments(t *testing.T) {
 		"get peers tor-a":              `fairway get peers takes no arguments, and was given "tor-a"`,
 		"status -o yaml --run-dir /no": "-o yaml: write json, or leave it out for people",
 	} {
-		cmd := command()
-		cmd.SetArgs(strings.Fields(line))
-		cmd.SetOut(io.Discard)
-		if err := cmd.ExecuteContext(t.Context()); err == nil || err.Error() != want {
+		if err := refusal(t, strings.Fields(line)...); err == nil || err.Error() != want {
 			t.Errorf("fairway %s: %v, want %s", line, err, want)
 		}
 	}

@@ -63,15 +63,15 @@ func storeOf(ctx context.Context, c *kube.Cluster, node string) (*store.Store, e
 	return client.Store(node), nil
 }
 
-// withFleet runs a fleet for as long as use takes. It has the name of its first
-// pool, and leaves nothing of it: a list goes through the blocks of all pools.
-func withFleet(ctx context.Context, c *kube.Cluster, nodes int, use func(f *fleet.Fleet) error, ps ...agent.Pool) error {
-	f, err := fleet.Start(ctx, c, fleet.Options{Nodes: nodes, Name: ps[0].Name(), Pools: ps})
+// withFleet runs a fleet for as long as use takes. It has the name of its pool,
+// and leaves nothing of it: a list goes through the blocks of all pools.
+func withFleet(ctx context.Context, c *kube.Cluster, nodes int, use func(f *fleet.Fleet) error, p agent.Pool) error {
+	f, err := fleet.Start(ctx, c, fleet.Options{Nodes: nodes, Name: p.Name(), Pools: []agent.Pool{p}})
 	if err == nil {
 		f.Calls.Take()
 		err = use(f)
 	}
-	return errors.Join(err, f.Close(), fleet.Remove(ctx, c, ps[0].Name()))
+	return errors.Join(err, f.Close(), fleet.Remove(ctx, c, p.Name()))
 }
 
 // wave is what a thousand pods cost.

@@ -103,9 +103,9 @@ func (c *cluster) Report(context.Context, agent.Report) error { return nil }
 // Confirm tells nobody.
 func (c *cluster) Confirm(context.Context, string) error { return nil }
 
-// WatchMesh has no nodes to show.
 func (c *cluster) Refresh() {}
 
+// WatchMesh has no nodes to show.
 func (c *cluster) WatchMesh(ctx context.Context, _ func([]agent.MeshNode)) error {
 	<-ctx.Done()
 	return ctx.Err()

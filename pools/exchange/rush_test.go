@@ -289,7 +289,6 @@ func BenchmarkAsManyAddressesAsPods(b *testing.B) {
 						figures["ms-"+when] = append(figures["ms-"+when], all.Seconds()*1e3)
 						figures["calls-"+when] = append(figures["calls-"+when], float64(r.calls))
 						figures["late-"+when] = append(figures["late-"+when], float64(r.late))
-						r.calls, r.late = 0, 0
 					}
 					note("at-first", r.run(1000, seed))
 					r.rest(3 * time.Second)

@@ -289,7 +289,7 @@ func (w *want) from(n *Node, pool *pools.Pool) {
 		return
 	}
 	known := v != nil && (w.listed || v.at.After(w.since))
-	if v == nil || n.now.Sub(v.at) > viewLife || (w.anew || v.scarce[w.Family] && !w.ahead || n.needsMany(w) && n.now.Sub(v.at) > rushTime) && !known {
+	if v == nil || n.now.Sub(v.at) > viewLife || (w.anew || v.scarce[w.Family] && !w.ahead || n.needsMany(w, v)) && !known {
 		w.list(n)
 		return
 	}
