@@ -193,18 +193,20 @@ func TestUsageCountsWhatHasRestedAsFree(t *testing.T) {
 	}
 }
 
-// TestLowestAddressGoesLast leases blocks empty: all of their addresses are
-// leased, the lowest one of each after the others.
-func TestLowestAddressGoesLast(t *testing.T) {
+// TestRoundAddressesGoLast leases blocks empty: all of their addresses are leased in
+// order, but those whose last byte is zero after the others.
+func TestRoundAddressesGoLast(t *testing.T) {
 	for _, c := range []struct {
 		pool   *Pool
 		blocks []string
 		want   string
 	}{
-		{webPool(t, "10.0.0.0/24"), []string{"10.0.0.0/30", "10.0.0.4/30"}, "[10.0.0.1 10.0.0.2 10.0.0.3 10.0.0.0 10.0.0.5 10.0.0.6 10.0.0.7 10.0.0.4]"},
+		{webPool(t, "10.0.0.0/24"), []string{"10.0.0.0/30", "10.0.0.4/30"}, "[10.0.0.1 10.0.0.2 10.0.0.3 10.0.0.0 10.0.0.4 10.0.0.5 10.0.0.6 10.0.0.7]"},
 		{webPool(t, "10.0.0.2-10.0.0.9"), []string{"10.0.0.0/30"}, "[10.0.0.2 10.0.0.3]"},
 		{webPool(t, "10.0.0.0/24"), []string{"10.0.0.0/32"}, "[10.0.0.0]"},
 		{mustNew(t, Definition{Name: "web", BlockSize: 4, Ranges: ranges(t, "fd00::/64")}), []string{"fd00::/126"}, "[fd00::1 fd00::2 fd00::3 fd00::]"},
+		{mustNew(t, Definition{Name: "web", BlockSize: 4, Ranges: ranges(t, "fd00::/64")}), []string{"fd00::fc/126", "fd00::100/126"}, "[fd00::fc fd00::fd fd00::fe fd00::ff fd00::101 fd00::102 fd00::103 fd00::100]"},
+		{mustNew(t, Definition{Name: "web", BlockSize: 512, Ranges: ranges(t, "10.0.0.254-10.0.1.1")}), []string{"10.0.0.0/23"}, "[10.0.0.255 10.0.1.1 10.0.1.0]"},
 		{mustNew(t, Definition{Name: "web", BlockSize: 4, Ranges: ranges(t, "10.0.0.0/24")}), []string{"10.0.0.0/30"}, "[10.0.0.2 10.0.0.3 10.0.0.0]"},
 	} {
 		d := newDesk(t, c.pool).hold("web", c.blocks...)

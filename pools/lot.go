@@ -344,10 +344,11 @@ func (b *block) free(o uint32) {
 // line makes the queue anew.
 func (b *block) line() {
 	b.queue = slices.Grow(b.queue[:0], len(b.uses))
-	for i := range b.uses {
-		o := (i + 1) % len(b.uses) // never used ones are in order then
-		if b.uses[o] == free {
-			b.queue = append(b.queue, uint32(o))
+	for _, round := range []bool{false, true} { // never used ones are in order then
+		for o, u := range b.uses {
+			if u == free && b.round(uint32(o)) == round {
+				b.queue = append(b.queue, uint32(o))
+			}
 		}
 	}
 	if b.ended != nil {
@@ -356,12 +357,18 @@ func (b *block) line() {
 }
 
 // order of leasing: the least recently used first, never used ones before all
-// others. Where that is equal, by address, but the block's lowest one last:
-// routers of an IPv6 subnet answer for its lowest address (RFC 4291, section
-// 2.6.1), and some hosts and firewalls take an IPv4 .0 for a network's.
+// others. Where that is equal, by address, but the round ones last: routers of an
+// IPv6 subnet answer for its lowest address (RFC 4291, section 2.6.1), and some hosts
+// and firewalls take an IPv4 .0 for a network's. In order what is left is in one piece:
+// it can be lent in few.
 func (b *block) order(o, p uint32) int {
-	// Less one, the lowest address's 0 becomes the largest number.
-	return cmp.Or(b.lastEnd(o).Compare(b.lastEnd(p)), cmp.Compare(o-1, p-1))
+	return cmp.Or(b.lastEnd(o).Compare(b.lastEnd(p)), compareBool(b.round(o), b.round(p)), cmp.Compare(o, p))
+}
+
+// round says whether the last byte of an address is 0.
+func (b *block) round(o uint32) bool {
+	first := b.Prefix.Addr().As16()
+	return first[15]+byte(o) == 0
 }
 
 // lastEnd is when o was last given back; zero for never.
