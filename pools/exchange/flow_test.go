@@ -25,6 +25,7 @@ func TestFlowOfClaims(t *testing.T) {
 	for _, id := range []string{"1", "2", "3", "4"} {
 		a.lease(id)
 	}
+	a.waits(calm)
 	a.needs(1)
 	a.completes("Create 10.0.0.4/30")
 	a.has("10.0.0.0/30", "10.0.0.4/30")

@@ -41,6 +41,32 @@ func TestWhatPodsWaitForStays(t *testing.T) {
 	}
 }
 
+// A pod that waits no more has a lease or gets one soon: nothing is kept for it beside its
+// lease.
+func TestWhatPodsHaveLeasedIsKeptOnce(t *testing.T) {
+	l := newLab(t)
+	g := l.joins("n", 8, "10.0.0.0/29")
+	g.node.Need(anyOf(pools.IPv4), 7, l.now)
+	l.pass(10 * time.Second)
+	for id := range 6 {
+		if _, err := g.lease(strconv.Itoa(id)); err != nil {
+			t.Fatal(err)
+		}
+		if id > 0 {
+			g.node.Need(anyOf(pools.IPv4), 6-id, l.now)
+		}
+	}
+	g.node.Need(anyOf(pools.IPv4), 0, l.now) // one has yet to lease, and one address is left
+	l.store.requests = []Request{asks("r", 1), asks("s", 1)}
+	granted := func() int { return grantedBy(l.store.requests[0]) + grantedBy(l.store.requests[1]) }
+	if l.goOn(); granted() != 1 {
+		t.Errorf("%d addresses are granted, want 1", granted())
+	}
+	if l.pass(time.Second); granted() != 2 {
+		t.Errorf("the last pod has not leased for a second, and %d addresses are granted, want 2", granted())
+	}
+}
+
 // No more than it asks for is returned for a request, and something else for
 // another one.
 func TestReturnsWhatIsAskedFor(t *testing.T) {

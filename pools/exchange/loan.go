@@ -292,21 +292,24 @@ const leaseSoon = 100 * time.Millisecond
 // ago, for the same.
 type expected struct {
 	waiting, left int
+	leases        int       // that there were then
 	until         time.Time // those who left count
 }
 
-// expect notes how many wait for what lack says.
+// expect notes how many wait for what lack says. Who does no more has a lease, or will
+// have one soon: all leases since are taken for theirs.
 func (n *Node) expect(lack Lack, count int) {
-	e := n.expected[lack]
+	e, leases := n.expected[lack], n.ledger.Leases(lack.Pool, lack.Family)
 	if !n.now.Before(e.until) {
 		e.left = 0
 	}
-	if count < e.waiting {
-		e.left += e.waiting - count
+	gone := max(e.waiting-count, 0)
+	e.left = max(e.left+gone-max(leases-e.leases, 0), 0)
+	if gone > 0 {
 		e.until = n.now.Add(leaseSoon)
 		n.lapse = e.until
 	}
-	e.waiting = count
+	e.waiting, e.leases = count, leases
 	n.expected[lack] = e
 	maps.DeleteFunc(n.expected, func(_ Lack, e expected) bool { return e.waiting == 0 && !n.now.Before(e.until) })
 }

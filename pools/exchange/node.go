@@ -85,6 +85,7 @@ type Node struct {
 	ripe     time.Time          // when a block can be returned that was too fresh for it
 	look     time.Time          // when what is lent is to be looked at for somebody who asks
 	regained bool               // something that was set aside is free again, and was offered to nobody yet
+	rushes   map[Lack]rush      // what was claimed just now; without Want
 	poor     map[Lack]time.Time // until when no claim ahead of need is tried, since there was no cell
 	failed   map[Lack]error     // why the want of somebody who waits was given up
 	audit    audit
@@ -100,7 +101,7 @@ func NewNode(c Config, l *pools.Ledger) *Node {
 	return &Node{
 		Config: c, ledger: l, rules: map[string]Rule{}, held: map[netip.Prefix]*holding{}, wants: map[Lack]*want{},
 		loans: map[netip.Prefix]*loan{}, strays: map[netip.Prefix]*stray{}, unfit: map[netip.Prefix]bool{}, asleep: map[netip.Prefix]pools.Record{}, orphans: map[string]*orphan{}, views: map[string]*view{},
-		seen: map[string]Request{}, heard: map[string]time.Time{}, refused: map[string]string{}, expected: map[Lack]expected{}, poor: map[Lack]time.Time{}, failed: map[Lack]error{},
+		seen: map[string]Request{}, heard: map[string]time.Time{}, refused: map[string]string{}, expected: map[Lack]expected{}, rushes: map[Lack]rush{}, poor: map[Lack]time.Time{}, failed: map[Lack]error{},
 	}
 }
 
@@ -135,7 +136,7 @@ func (n *Node) Advance(now time.Time) (ops []*Op, next time.Time) {
 		}
 	}
 	next = earlier(next, earlier(n.nextAnswer(), n.nextFree()))
-	next = earlier(next, n.nextOrders())
+	next = earlier(next, earlier(n.nextOrders(), n.nextCalm()))
 	if n.regained && len(n.asked) > 0 {
 		next = now // another one may wait for it
 	}

@@ -258,8 +258,8 @@ func TestAThousandPodsTakeFewCalls(t *testing.T) {
 		took            time.Duration
 	}{
 		{"plenty", "10.0.0.0/16", 64, 35, 0, 100 * time.Millisecond},
-		{"exact", "10.2.0.0-10.2.3.231", 32, 160, 30, 450 * time.Millisecond},
-		{"exact, smaller blocks", "10.2.0.0-10.2.3.231", 16, 240, 40, 800 * time.Millisecond},
+		{"exact", "10.2.0.0-10.2.3.231", 32, 140, 25, 330 * time.Millisecond},
+		{"exact, smaller blocks", "10.2.0.0-10.2.3.231", 16, 215, 30, 550 * time.Millisecond},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for seed := range uint64(3) {

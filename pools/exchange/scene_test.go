@@ -41,7 +41,14 @@ func newScene(t *testing.T) *scene {
 // newSceneWithRest is newScene where addresses rest for so long.
 func newSceneWithRest(t *testing.T, rest time.Duration) *scene {
 	t.Helper()
-	pool, err := pools.New(pools.Definition{Name: "a", BlockSize: 4, ReuseAfter: rest, Ranges: ranges("10.0.0.0/29"), Gateways: []netip.Prefix{netip.MustParsePrefix("10.0.0.255/24")}})
+	return newSceneOf(t, pools.Definition{BlockSize: 4, ReuseAfter: rest, Ranges: ranges("10.0.0.0/29")})
+}
+
+// newSceneOf has a pool "a" as it is defined.
+func newSceneOf(t *testing.T, d pools.Definition) *scene {
+	t.Helper()
+	d.Name, d.Gateways = "a", []netip.Prefix{netip.MustParsePrefix("10.255.0.1/8")}
+	pool, err := pools.New(d)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,6 +189,12 @@ func (p *player) sees() {
 	p.scene.now = p.scene.now.Add(100 * time.Millisecond)
 }
 
+// calm is so long that what the node claimed before is no rush any more.
+const calm = time.Second
+
+// waits lets some time go by.
+func (p *player) waits(d time.Duration) { p.scene.now = p.scene.now.Add(d) }
+
 // asks has the node ask the others for so many addresses, having found no free cell.
 func (p *player) asks(n int) {
 	p.t.Helper()
@@ -197,6 +210,20 @@ func (p *player) makesRoom() {
 	p.sees()
 	p.does()
 	p.Parted(p.Parting())
+}
+
+// cell is the one that the node is to claim next, if others have none.
+func (p *player) cell(t *testing.T) string {
+	t.Helper()
+	var held []pools.Block
+	for _, st := range p.Held() {
+		held = append(held, st.Block)
+	}
+	cell, err := p.scene.pool.NextCell(pools.IPv4, p.Name, held)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cell.String()
 }
 
 // has fails the test unless these are the blocks that the node may lease of.

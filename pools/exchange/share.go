@@ -161,31 +161,6 @@ func (n *Node) spread() {
 	}
 }
 
-// bearable is how many addresses may be lacking still after a round of claims. Where
-// cells are scarce, and each node would take a last one for a few addresses, one of
-// them would get none: their number is rounded to the nearest, and what is lacking then
-// is claimed or borrowed when it is known what the others have.
-func (n *Node) bearable(lack Lack) int {
-	if v := n.views[lack.Pool]; v != nil && v.scarce[lack.Family] {
-		return (n.cellSize(lack.Pool) - 1) / 2
-	}
-	return 0
-}
-
-// scarce says whether v has fewer free cells than it takes if those who hold some, of
-// whom rushing are a rush, lack as much as w's node does.
-func (w *want) scarce(n *Node, v *view) bool {
-	pool, err := n.ledger.Pool(w.Pool)
-	if err != nil || pool.BlockSize() <= 2 || !n.lacksMany(w) {
-		return false
-	}
-	const rushing = 64
-	size := pool.BlockSize()
-	cells := func(addresses int) int { return (addresses + size - 1) / size }
-	free := cells(int(min(pool.Size(w.Family), 1<<30))) - v.held(pool, w.Family)
-	return free < min(v.holders(w.Family), rushing)*cells(n.short(w.Lack, w, false))
-}
-
 // holds says whether this node has a block of what lack says.
 func (n *Node) holds(lack Lack) bool {
 	for _, h := range n.held {

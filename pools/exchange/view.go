@@ -91,6 +91,12 @@ func (v *view) held(pool *pools.Pool, f pools.Family) (n int) {
 	return n
 }
 
+// free counts the cells that no node holds, about: a pool's last cells may be less than
+// full ones.
+func (v *view) free(pool *pools.Pool, f pools.Family) int {
+	return cellsFor(int(min(pool.Size(f), 1<<30)), pool.BlockSize()) - v.held(pool, f)
+}
+
 // holders counts the nodes that hold blocks of a family.
 func (v *view) holders(f pools.Family) int {
 	nodes := map[string]bool{}

@@ -13,8 +13,6 @@ import (
 )
 
 const (
-	// rushTime is how long a list is good enough to choose several cells from.
-	rushTime = 100 * time.Millisecond
 	// viewLife is how long a list of a pool's blocks is good enough to choose
 	// a cell from. A wrong choice costs one call.
 	viewLife = 30 * time.Second
@@ -72,11 +70,13 @@ type want struct {
 	Lack
 	nth       int // 0 is the first one of its lack; others help it, see share
 	phase     wanting
-	ahead     bool // of need: nobody waits, and it is worth a free cell only
-	count     int  // how many wait; of the first one
-	asks      int  // how many addresses its request is for
+	ahead     bool      // of need: nobody waits, and it is worth a free cell only
+	yield     time.Time // until when it leaves free cells to others
+	count     int       // how many wait; of the first one
+	asks      int       // how many addresses its request is for
 	last      time.Time
 	block     Stored                     // that is being made or taken
+	began     time.Time                  // the first call to do so
 	outdated  int                        // the node's, when block was chosen
 	request   Request                    // that was made; UID "" if none was
 	draws     []*draw                    // of its grants, in their order
@@ -118,7 +118,7 @@ func (n *Node) Need(lack Lack, count int, now time.Time) {
 		w.last, w.ahead = now, false
 	}
 	if count > w.count {
-		w.hurry()
+		w.hurry(now)
 	}
 	w.count = count
 	n.recheck(lack)
@@ -152,6 +152,7 @@ func (n *Node) claimAhead() {
 		return
 	}
 	maps.DeleteFunc(n.poor, func(_ Lack, until time.Time) bool { return !n.now.Before(until) })
+	maps.DeleteFunc(n.rushes, func(_ Lack, r rush) bool { return !n.now.Before(r.until) })
 	for name, rule := range n.rules {
 		pool, err := n.ledger.Pool(name)
 		if err != nil || rule.Draining {
@@ -160,7 +161,7 @@ func (n *Node) claimAhead() {
 		for _, f := range pool.Families() {
 			lack := Lack{Pool: name, Family: f}
 			low := pool.BlockSize() / lowShare
-			if low == 0 || n.gets(lack) || n.now.Before(n.poor[lack]) || n.ledger.Leases(name, f) == 0 || n.ledger.Free(name, f, n.now) > low {
+			if low == 0 || n.gets(lack) || n.inRush(lack) || n.now.Before(n.poor[lack]) || n.ledger.Leases(name, f) == 0 || n.ledger.Free(name, f, n.now) > low {
 				continue
 			}
 			w := n.newWant(lack, 0)
@@ -173,8 +174,9 @@ func (n *Node) claimAhead() {
 // RunsLow says whether it is time to Advance, since few addresses of a family of
 // a pool are left. It is cheap enough for every lease.
 func (n *Node) RunsLow(pool string, f pools.Family) bool {
+	lack := Lack{Pool: pool, Family: f}
 	p, err := n.ledger.Pool(pool)
-	if err != nil || p.BlockSize() < lowShare || n.cordoned || n.quitting || n.gets(Lack{Pool: pool, Family: f}) || n.now.Before(n.poor[Lack{Pool: pool, Family: f}]) {
+	if err != nil || p.BlockSize() < lowShare || n.cordoned || n.quitting || n.gets(lack) || n.inRush(lack) || n.now.Before(n.poor[lack]) {
 		return false
 	}
 	return n.ledger.Low(pool, f, p.BlockSize()/lowShare)
@@ -288,6 +290,9 @@ func (w *want) from(n *Node, pool *pools.Pool) {
 		w.help(n, pool, v)
 		return
 	}
+	if w.yields(n) {
+		return
+	}
 	known := v != nil && (w.listed || v.at.After(w.since))
 	if v == nil || n.now.Sub(v.at) > viewLife || (w.anew || v.scarce[w.Family] && !w.ahead || n.needsMany(w, v)) && !known {
 		w.list(n)
@@ -308,7 +313,7 @@ func (w *want) from(n *Node, pool *pools.Pool) {
 func (w *want) target(n *Node, pool *pools.Pool, v *view) bool {
 	if cell, ok := w.cell(n, pool, v); ok {
 		w.block = Stored{Block: pools.Block{Prefix: cell, Pool: w.Pool, Node: n.Name, Machine: n.Machine, Created: n.now}}
-		w.outdated = n.outdated
+		w.outdated, w.began = n.outdated, n.now
 		w.to(creating)
 		w.step(n)
 		return true
@@ -320,7 +325,7 @@ func (w *want) target(n *Node, pool *pools.Pool, v *view) bool {
 		if _, missed := w.missed[st.Prefix]; !missed && w.fits(st.Block) && !n.has(st.Prefix) && !n.drawing(st.Prefix) {
 			w.block = st
 			w.block.Node, w.block.Machine = n.Name, n.Machine
-			w.outdated = n.outdated
+			w.outdated, w.began = n.outdated, n.now
 			w.to(taking)
 			w.step(n)
 			return true
@@ -386,7 +391,10 @@ func (w *want) pause(n *Node) {
 }
 
 // hurry looks soon, since more wait than did.
-func (w *want) hurry() {
+func (w *want) hurry(now time.Time) {
+	if now.Before(w.yield) {
+		w.goOn() // it may lack too much now to wait
+	}
 	soon := w.since.Add(time.Second)
 	if w.phase == waiting && w.busy == 0 && w.due.After(soon) && w.failed.Before(w.since) {
 		w.due = soon
@@ -521,6 +529,7 @@ func (w *want) hold(n *Node, st Stored, inside []Stored) {
 	if v := n.views[w.Pool]; v != nil {
 		v.stored[st.Prefix] = st
 	}
+	n.rushed(w)
 	w.finish(n)
 }
 
