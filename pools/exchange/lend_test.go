@@ -145,3 +145,45 @@ func TestWhatWaitsForAChosenAddressStays(t *testing.T) {
 		t.Errorf("nobody waits any more, and after %v it holds %v", g.calls, describe(g.node.Held()))
 	}
 }
+
+// What such a pod has another one may want by choice, while any other address would do for
+// it: it is given away, though not to and fro.
+func TestWhatSomebodyChoseIsGivenAway(t *testing.T) {
+	l := newLab(t)
+	g := l.joins("a", 1, "10.0.0.0/31", "fd00::/128")
+	chosen := Lack{Pool: "a", Family: pools.IPv6, Want: netip.MustParseAddr("fd00::")}
+	if _, err := l.store.create("z", pools.Block{Prefix: netip.MustParsePrefix("fd00::/128"), Pool: "a", Node: "z", Machine: "z-machine", Created: l.now}); err != nil {
+		t.Fatal(err)
+	}
+	g.node.Need(chosen, 1, l.now)
+	g.node.Need(anyOf(pools.IPv4), 1, l.now)
+	l.pass(time.Second)
+	g.node.Need(anyOf(pools.IPv4), 0, l.now)
+	l.pass(time.Second)
+	has := g.node.Held()[0].Prefix.Addr()
+	for i, step := range []struct {
+		want    netip.Addr
+		after   time.Duration
+		deletes int
+	}{
+		{has.Next(), time.Second, 0}, // which it does not have
+		{has, time.Second, 1},
+		{has, 30 * time.Second, 1},
+		{has, 30 * time.Second, 2},
+	} {
+		if i == 2 { // it has it again
+			l.store.requests = nil
+			l.goOn()
+			g.node.Need(Lack{Pool: "a", Family: pools.IPv4, Want: has}, 1, l.now)
+			l.pass(time.Second)
+			g.node.Need(Lack{Pool: "a", Family: pools.IPv4, Want: has}, 0, l.now)
+			l.pass(time.Second)
+		}
+		r := asks(fmt.Sprint("r", i), 1)
+		r.Want = step.want
+		l.store.requests = append(l.store.requests, r)
+		if l.pass(step.after); g.calls[Delete] != step.deletes {
+			t.Fatalf("step %d: after %v it holds %v, want %d removals", i, g.calls, describe(g.node.Held()), step.deletes)
+		}
+	}
+}

@@ -261,7 +261,7 @@ func (n *Node) lend(r Request, idle []pools.Block) lends {
 	if _, err := n.ledger.Pool(r.Pool); err != nil {
 		return lendsNothing
 	}
-	if n.needsBoth(r) || n.keepsChosen(r) {
+	if n.needsBoth(r) && !n.givesChosen(r) || n.keepsChosen(r) {
 		return lendsLater
 	}
 	room := n.room(r)
@@ -345,6 +345,17 @@ func (n *Node) needsBoth(r Request) bool {
 		}
 	}
 	return n.Name < r.Node && waiting > 0 && n.ledger.Free(r.Pool, r.Family, n.now) <= waiting
+}
+
+// givesChosen says whether r gets the address that it wants all the same: no other one
+// will do there, and here most likely. Two nodes whose pods wait on would give it to and
+// fro, so it is only now and then.
+func (n *Node) givesChosen(r Request) bool {
+	if !r.Want.IsValid() || !n.ledger.Offers(n.ledger.BlockOf(r.Pool, r.Want), r.Want) || n.now.Sub(n.gave) < forgive {
+		return false
+	}
+	n.gave = n.now
+	return true
 }
 
 // keepsChosen says whether a pod here waits for a chosen address, or did until a moment

@@ -466,9 +466,12 @@ func (w *want) create(n *Node) {
 			w.miss(n)
 		case errors.Is(r.Err, ErrUnknown):
 			w.doubtful(n, r.Err)
-		case w.unsure:
+		case w.unsure && n.now.Before(w.doubt):
 			w.err = r.Err
 			w.again(n)
+		case w.unsure:
+			w.err = r.Err
+			w.claimed(n)
 		default:
 			w.err = fmt.Errorf("claim block %s: %w", w.block.Prefix, r.Err)
 			w.lose()
@@ -484,8 +487,10 @@ func (w *want) doubtful(n *Node, err error) {
 	w.again(n)
 }
 
-// claimed looks whose the block is that an unanswered call may have made.
+// claimed looks whose the block is that an unanswered call may have made. If there is
+// none once no such call can come to count any more, there will be none.
 func (w *want) claimed(n *Node) {
+	settled := !n.now.Before(w.doubt)
 	n.call(&w.pace, Op{Kind: Look, Block: w.block}, func(r Result) {
 		switch {
 		case r.Err == nil && r.Block.Node == n.Name && !n.has(r.Block.Prefix):
@@ -498,6 +503,9 @@ func (w *want) claimed(n *Node) {
 		case r.Err == nil:
 			n.auditAt(w.doubt)
 			w.miss(n)
+		case settled && errors.Is(r.Err, ErrGone):
+			w.lose()
+			w.again(n)
 		default:
 			w.again(n)
 		}

@@ -155,6 +155,54 @@ func TestRefusedClaimsBecomeRare(t *testing.T) {
 	}
 }
 
+// A claim that nobody answered, and that is refused ever after, is given up once it can't
+// come to count any more, and so is a lent block, which its lender has back.
+func TestWhatIsRefusedAfterAllIsGivenUp(t *testing.T) {
+	refuse := func(prefix string) func(o *Op) (Result, bool) {
+		err := ErrUnknown
+		return func(o *Op) (Result, bool) {
+			if o.Kind != Create || o.Block.Prefix.String() != prefix {
+				return Result{}, false
+			}
+			defer func() { err = errRefused }()
+			return Result{Err: err}, true
+		}
+	}
+	t.Run("claim", func(t *testing.T) {
+		w := newTown(t, 4, "10.0.0.0/29")
+		a := w.join("a", time.Hour)
+		cell, err := w.pool.NextCell(pools.IPv4, "a", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.answer = refuse(cell.String())
+		a.Need(w.lack(), 1, w.now)
+		w.pass(time.Second)
+		a.Need(w.lack(), 0, w.now)
+		w.pass(time.Minute)
+		a.most(1, Look)
+		tried := a.calls[Create]
+		w.pass(10 * time.Minute)
+		a.most(tried, Create)
+		if a.Wants(w.lack()) {
+			t.Errorf("nobody waits, and after %v it is still wanted", a.calls)
+		}
+	})
+	t.Run("loan", func(t *testing.T) {
+		w := newTown(t, 4, "10.0.0.0/30")
+		a, b := w.join("a", time.Hour), w.join("b", time.Hour)
+		a.run("p", 3)
+		b.answer = refuse("10.0.0.0/32")
+		b.Need(w.lack(), 1, w.now)
+		w.pass(time.Second)
+		b.Need(w.lack(), 0, w.now)
+		w.pass(2 * time.Minute)
+		if len(w.store.requests) > 0 || len(a.ledger.Asides()) > 0 {
+			t.Errorf("a has %v set aside for %+v", a.ledger.Asides(), w.store.requests)
+		}
+	})
+}
+
 func TestRefusedDrawsBecomeRare(t *testing.T) {
 	w := newTown(t, 8, "10.0.0.0/29")
 	a, b := w.join("a", time.Hour), w.join("b", time.Hour)
