@@ -24,7 +24,7 @@ type holding struct {
 	Stored
 	since   time.Time
 	closed  bool      // to be returned
-	parted  bool      // the network does not lead here any more
+	parted  bool      // the network does not lead here any more, but for a block of this node around it
 	yielded string    // to this request of somebody else: this node asks, too, should it need it again
 	final   bool      // its removal was begun: it is not this node's any more
 	aside   bool      // since then the journal has it set aside in a block of this node around it
@@ -37,7 +37,7 @@ func (h *holding) leaves() bool { return h.closed && h.parted }
 
 // ages says whether the block is to be taken anew.
 func (h *holding) ages(n *Node) bool {
-	return h.Machine != n.Machine || h.renewal < n.renewals
+	return !h.final && (h.Machine != n.Machine || h.renewal < n.renewals)
 }
 
 // holdings in the order of their prefixes.
@@ -781,6 +781,7 @@ func (n *Node) forfeit(h *holding) error {
 	}
 	n.ledger.Forfeit(h.Prefix)
 	delete(n.held, h.Prefix)
+	n.partAnew(h.Prefix)
 	if n.now.Before(h.stays) {
 		n.auditAt(h.stays)
 	}
@@ -789,6 +790,16 @@ func (n *Node) forfeit(h *holding) error {
 	// It may stand still, vacant or another's: a cell of this node around it stays as long.
 	n.leaveBehind(h, Stored{})
 	return nil
+}
+
+// partAnew waits for the network once more before what lies in a lost block is removed: it
+// may still lead here by the one around.
+func (n *Node) partAnew(lost netip.Prefix) {
+	for p, h := range n.held {
+		if h.closed && lost.Overlaps(p) {
+			h.parted = false
+		}
+	}
 }
 
 // CloseEmpty begins the return of every block that is not in use.

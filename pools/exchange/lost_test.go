@@ -170,3 +170,35 @@ func TestWhatOthersHaveIsInTheJournalFirst(t *testing.T) {
 		t.Errorf("the journal has %q, not %q", kept, want)
 	}
 }
+
+// A block that lies in a lost one, by which the network may still lead to this node, is
+// removed when it leads here no more.
+func TestWhatLiesInALostBlockIsPartedWithAnew(t *testing.T) {
+	s := newScene(t)
+	a := s.enter(t, "a", "a.1")
+	a.holds("10.0.0.0/30", 0)
+	inner, err := s.store.create("a", pools.Block{Prefix: netip.MustParsePrefix("10.0.0.1/32"), Pool: "a", Node: "a", Machine: "a.1", Lender: "b"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Adopt(inner, nil, s.now); err != nil {
+		t.Fatal(err)
+	}
+	a.waits(time.Hour)
+	a.CloseEmpty(s.now)
+	a.Parted(a.Parting())
+	a.does("Delete 10.0.0.1/32")
+	a.Done(a.calls[0], Result{Err: errRefused}, s.now)
+	s.vacate(t, "10.0.0.0/30")
+	a.Audit()
+	a.completes("Own")
+	a.has()
+	a.waits(time.Minute)
+	a.does()
+	if parting := a.Parting(); len(parting) != 1 || parting[0] != inner.Prefix {
+		t.Fatalf("it parts with %v, not %v", parting, inner.Prefix)
+	}
+	a.Parted(a.Parting())
+	a.completes("Block 10.0.0.1/32")
+	a.completes("Delete 10.0.0.1/32")
+}

@@ -213,7 +213,7 @@ func (w *world) noteHeld(a *agent) (news bool) {
 func (w *world) checkMachine(m *machine, all bool) {
 	owned := w.oracle.owned[m.name]
 	if w.wronged(m) {
-		m.residue = m.announced.less(owned)
+		m.residue = m.announced.less(owned.less(m.givenUp()))
 		return
 	}
 	m.residue = m.residue.both(m.announced)
@@ -235,6 +235,22 @@ func (w *world) checkMachine(m *machine, all bool) {
 			}
 		}
 	}
+}
+
+// givenUp are the addresses of blocks whose removal the node has begun. If it has lost the
+// one around, they are led to it by that.
+func (m *machine) givenUp() (out set) {
+	if m.agent == nil {
+		return out
+	}
+	for _, b := range m.w.store.own(m.name) {
+		if !slices.ContainsFunc(m.agent.node.Held(), func(st Stored) bool { return st.UID == b.UID }) {
+			for r, i := netipx.RangeOfPrefix(b.Prefix), index(b.Prefix.Addr()); i <= index(r.To()); i++ {
+				out.add(i)
+			}
+		}
+	}
+	return out
 }
 
 // believed is what a node takes for its own: its blocks less what is set aside.
