@@ -193,9 +193,9 @@ func TestUsageCountsWhatHasRestedAsFree(t *testing.T) {
 	}
 }
 
-// TestRoundAddressesGoLast leases blocks empty: all of their addresses are leased in
-// order, but those whose last byte is zero after the others.
-func TestRoundAddressesGoLast(t *testing.T) {
+// TestAvoidedAddressesGoLast leases blocks empty: all of their addresses are leased in
+// order, but after the others those that may be a network's.
+func TestAvoidedAddressesGoLast(t *testing.T) {
 	for _, c := range []struct {
 		pool   *Pool
 		blocks []string
@@ -207,6 +207,8 @@ func TestRoundAddressesGoLast(t *testing.T) {
 		{mustNew(t, Definition{Name: "web", BlockSize: 4, Ranges: ranges(t, "fd00::/64")}), []string{"fd00::/126"}, "[fd00::1 fd00::2 fd00::3 fd00::]"},
 		{mustNew(t, Definition{Name: "web", BlockSize: 4, Ranges: ranges(t, "fd00::/64")}), []string{"fd00::fc/126", "fd00::100/126"}, "[fd00::fc fd00::fd fd00::fe fd00::ff fd00::101 fd00::102 fd00::103 fd00::100]"},
 		{mustNew(t, Definition{Name: "web", BlockSize: 512, Ranges: ranges(t, "10.0.0.254-10.0.1.1")}), []string{"10.0.0.0/23"}, "[10.0.0.255 10.0.1.1 10.0.1.0]"},
+		{mustNew(t, Definition{Name: "web", BlockSize: 4, Ranges: ranges(t, "10.0.0.64/26"), Gateways: []netip.Prefix{netip.MustParsePrefix("10.0.0.65/26")}}), []string{"10.0.0.64/30"}, "[10.0.0.66 10.0.0.67 10.0.0.64]"},
+		{mustNew(t, Definition{Name: "web", BlockSize: 4, Ranges: ranges(t, "fd00::8/125"), Gateways: []netip.Prefix{netip.MustParsePrefix("fd00::9/125")}}), []string{"fd00::8/126", "fd00::c/126"}, "[fd00::a fd00::b fd00::8 fd00::c fd00::d fd00::e fd00::f]"},
 		{mustNew(t, Definition{Name: "web", BlockSize: 4, Ranges: ranges(t, "10.0.0.0/24")}), []string{"10.0.0.0/30"}, "[10.0.0.2 10.0.0.3 10.0.0.0]"},
 	} {
 		d := newDesk(t, c.pool).hold("web", c.blocks...)

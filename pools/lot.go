@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"maps"
+	"math"
 	"net/netip"
 	"slices"
 	"time"
@@ -51,15 +52,20 @@ const (
 	lent // set aside for another node
 )
 
+// none is an offset that no block has.
+const none = math.MaxUint32
+
 // block is one held block. Addresses are offsets from its first one.
 type block struct {
 	Block
-	lot    *lot
-	closed bool
-	uses   []use
-	queue  []uint32    // the free offsets, next one first: see order
-	ended  []time.Time // when each was last given back; nil while none was
-	inHeap int         // index in ready, or -1
+	lot     *lot
+	closed  bool
+	uses    []use
+	queue   []uint32    // the free offsets, next one first: see order
+	ended   []time.Time // when each was last given back; nil while none was
+	inHeap  int         // index in ready, or -1
+	low     byte        // the last one of the first address
+	network uint32      // the lowest address of the network of the pods' gateway, or none
 }
 
 func newLot(p *Pool, f Family) *lot {
@@ -75,7 +81,8 @@ func (l *lot) add(b Block) error {
 	if n := l.pool.BlockBits(l.family); b.Prefix.Bits() < n || b.Prefix != b.Prefix.Masked() {
 		return fmt.Errorf("block %s: %w: the pool's blocks are /%d", b.Prefix, ErrOutside, n)
 	}
-	nb := &block{Block: b, lot: l, inHeap: -1}
+	first := b.Prefix.Addr().As16()
+	nb := &block{Block: b, lot: l, inHeap: -1, low: first[15], network: none}
 	nb.uses = make([]use, 1<<(l.family.Bits()-b.Prefix.Bits()))
 	l.blocks[b.Prefix] = nb
 	l.countLength(b.Prefix.Bits(), +1)
@@ -343,32 +350,46 @@ func (b *block) free(o uint32) {
 
 // line makes the queue anew.
 func (b *block) line() {
+	b.network = none
+	if net := b.lot.pool.gateways[b.lot.family].Masked().Addr(); b.Prefix.Contains(net) {
+		b.network = b.offset(net)
+	}
 	b.queue = slices.Grow(b.queue[:0], len(b.uses))
-	for _, round := range []bool{false, true} { // never used ones are in order then
-		for o, u := range b.uses {
-			if u == free && b.round(uint32(o)) == round {
-				b.queue = append(b.queue, uint32(o))
-			}
+	var last, used []uint32
+	for i, u := range b.uses {
+		switch o := uint32(i); {
+		case u != free:
+		case !b.lastEnd(o).IsZero():
+			used = append(used, o)
+		case b.avoided(o):
+			last = append(last, o)
+		default:
+			b.queue = append(b.queue, o)
 		}
 	}
-	if b.ended != nil {
-		slices.SortFunc(b.queue, b.order)
-	}
+	slices.SortFunc(used, b.order)
+	b.queue = append(append(b.queue, last...), used...)
 }
 
 // order of leasing: the least recently used first, never used ones before all
-// others. Where that is equal, by address, but the round ones last: routers of an
-// IPv6 subnet answer for its lowest address (RFC 4291, section 2.6.1), and some hosts
-// and firewalls take an IPv4 .0 for a network's. In order what is left is in one piece:
-// it can be lent in few.
+// others. Where that is equal, by address, so that what is left is in one piece and
+// can be lent in few; but those that are avoided last.
 func (b *block) order(o, p uint32) int {
-	return cmp.Or(b.lastEnd(o).Compare(b.lastEnd(p)), compareBool(b.round(o), b.round(p)), cmp.Compare(o, p))
+	if c := b.lastEnd(o).Compare(b.lastEnd(p)); c != 0 {
+		return c
+	}
+	if c := compareBool(b.avoided(o), b.avoided(p)); c != 0 {
+		return c
+	}
+	return cmp.Compare(o, p)
 }
 
-// round says whether the last byte of an address is 0.
-func (b *block) round(o uint32) bool {
-	first := b.Prefix.Addr().As16()
-	return first[15]+byte(o) == 0
+// avoided says whether an address is the lowest of the network of the pods' gateway, or
+// its last byte is 0, as of most networks' lowest: routers of an IPv6 subnet answer for
+// that (RFC 4291, section 2.6.1), and some hosts and firewalls take an IPv4 .0 for a
+// network's.
+func (b *block) avoided(o uint32) bool {
+	return o == b.network || len(b.uses) > 1<<8 && byte(o) == 0 || o == 0 && b.low == 0
 }
 
 // lastEnd is when o was last given back; zero for never.

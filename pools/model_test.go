@@ -57,12 +57,12 @@ func (m *model) cools(p *Pool, a netip.Addr, now time.Time) bool {
 }
 
 // wantOffer is the address that anybody would get: of the longest held open
-// block, the least recently used, else the lowest address that does not end in a zero byte.
+// block, the least recently used, else the lowest address that is not avoided.
 func (m *model) wantOffer(p *Pool, f Family, now time.Time) (best netip.Addr) {
 	better := func(a, b netip.Addr) bool {
 		x, y := m.blockOf(p.Name(), a), m.blockOf(p.Name(), b)
 		return cmp.Or(x.Created.Compare(y.Created), netipx.ComparePrefix(x.Prefix, y.Prefix),
-			m.freed[a].Compare(m.freed[b]), compareBool(a.AsSlice()[a.BitLen()/8-1] == 0, b.AsSlice()[b.BitLen()/8-1] == 0), a.Compare(b)) < 0
+			m.freed[a].Compare(m.freed[b]), compareBool(avoided(p, a), avoided(p, b)), a.Compare(b)) < 0
 	}
 	for a := range universe(f) {
 		b := m.blockOf(p.Name(), a)
@@ -74,6 +74,11 @@ func (m *model) wantOffer(p *Pool, f Family, now time.Time) (best netip.Addr) {
 		}
 	}
 	return best
+}
+
+// avoided is what ends in a zero byte, or begins the network of the pods' gateway.
+func avoided(p *Pool, a netip.Addr) bool {
+	return a.AsSlice()[a.BitLen()/8-1] == 0 || a == p.gateways[FamilyOf(a)].Masked().Addr()
 }
 
 // wantLease is what ProposeLease should say.
