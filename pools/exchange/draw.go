@@ -237,7 +237,7 @@ func (n *Node) holdLent(d *draw) bool {
 	n.Log.Info("was lent a block", "pool", d.want.Pool, "block", d.Prefix, "lender", d.Lender)
 	n.held[d.Prefix].stays = d.doubt
 	if v := n.views[d.want.Pool]; v != nil {
-		v.stored[d.Prefix] = d.block
+		v.claimed(d.block)
 	}
 	return true
 }

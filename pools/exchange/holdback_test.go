@@ -121,6 +121,10 @@ func TestARushGoesOnWithoutAView(t *testing.T) {
 	a.needs(48)
 	a.completes("List a")
 	a.completes("Create 10.0.0.0/28")
+	for i := range 16 {
+		a.lease("first" + string(rune('a'+i)))
+	}
+	a.needs(32)
 	a.does("Create 10.0.0.16/28", "Create 10.0.0.32/28")
 	a.scene.enter(t, "b", "b.1").holds("10.0.0.32/28", 0)
 	a.waits(time.Millisecond)
@@ -128,8 +132,8 @@ func TestARushGoesOnWithoutAView(t *testing.T) {
 		a.Done(a.calls[i], a.scene.store.do("a", a.calls[i]), a.scene.now)
 	}
 	a.has("10.0.0.0/28", "10.0.0.16/28")
-	for i := range 32 {
-		a.lease(string(rune('a' + i)))
+	for i := range 16 {
+		a.lease("second" + string(rune('a'+i)))
 	}
 	a.needs(2)
 	a.does()

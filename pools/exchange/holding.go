@@ -85,6 +85,9 @@ func (n *Node) takeInto(st Stored, lent []Stored) error {
 	if err := n.forgetLent(st.Prefix); err != nil {
 		return err
 	}
+	if err := n.putAside(st.Prefix); err != nil {
+		return err
+	}
 	for _, b := range lent {
 		if err := n.noteLent(b); err != nil {
 			return err
@@ -108,6 +111,21 @@ func (n *Node) noteLent(b Stored) error {
 		return err
 	}
 	n.asleep[b.Prefix] = rec
+	return nil
+}
+
+// putAside has the journal know of what stands in a block that is not held yet, and whose
+// removal this node has begun.
+func (n *Node) putAside(block netip.Prefix) error {
+	for p, h := range n.held {
+		if !h.final || h.aside || !block.Overlaps(p) || block.Bits() >= p.Bits() {
+			continue
+		}
+		if err := n.Keep(h.lent(n)); err != nil {
+			return err
+		}
+		h.aside = true
+	}
 	return nil
 }
 
@@ -325,9 +343,14 @@ func (h *holding) step(n *Node) {
 // between.
 func (n *Node) ended(h *holding) pools.Record {
 	if n.inner(h) {
-		return pools.Record{Op: pools.Lent, Pool: h.Pool, At: n.now, Block: &pools.Block{Prefix: h.Prefix, Pool: h.Pool}}
+		return h.lent(n)
 	}
 	return pools.Record{Op: pools.Returned, Pool: h.Pool, At: n.now, Block: &h.Block}
+}
+
+// lent is for the journal: where h stands is set aside, for nobody knows whom.
+func (h *holding) lent(n *Node) pools.Record {
+	return pools.Record{Op: pools.Lent, Pool: h.Pool, At: n.now, Block: &pools.Block{Prefix: h.Prefix, Pool: h.Pool}}
 }
 
 // inner says whether h stands in another block of this node.

@@ -289,7 +289,7 @@ func (n *Node) room(r Request) int {
 const leaseSoon = 100 * time.Millisecond
 
 // expected are the pods of this node that wait, and those that did until a moment
-// ago, for the same.
+// ago and have no lease yet, for the same.
 type expected struct {
 	waiting, left int
 	leases        int       // that there were then

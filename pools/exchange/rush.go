@@ -1,83 +1,90 @@
 package exchange
 
-import "time"
+import (
+	"time"
+
+	"github.com/fairway-network/fairway/pools"
+)
 
 // A rush is that many pods come to many nodes at once. Each of these claims cells, and
 // nobody knows what the others need: where there are hardly enough, who is quick would
 // take a last one for a few pods, and who is not would have to borrow of many others.
-// So a node that got cells just now claims none ahead, and if it lacks little yet leaves
-// those that lack more some time to claim what is left.
+// So a node that claimed cells just now claims none ahead of need, and if it lacks little
+// yet leaves those that lack more some time to claim what is left.
 
 const (
-	// rushing is how many nodes may be in a rush together.
-	rushing = 64
-	// rushTime is how long a list is good enough to choose several cells from.
-	rushTime = 100 * time.Millisecond
-	// calmAfter a node's last claim the rush is over.
-	calmAfter = 250 * time.Millisecond
-	// yieldClaims is how many claims of others a node waits for that lacks next to
-	// nothing, and mostYield how long at most.
+	// rushing and mostRushing are how many nodes at least, and at most, are taken to be
+	// in a rush together; between them it is those that hold blocks of the pool.
+	rushing     = 16
+	mostRushing = 64
+	// rushTime after its first claim a node is in a rush no more.
+	rushTime = 250 * time.Millisecond
+	// yieldClaims is how many claims a node waits for that lacks next to nothing, and
+	// mostYield how long at most.
 	yieldClaims = 3
 	mostYield   = 100 * time.Millisecond
 )
 
-// rush is what this node claims of a pool, one cell right after the other.
+// rush is what this node claims of a pool in one.
 type rush struct {
-	cells int
-	few   bool          // are free, should others need as many and one more
-	took  time.Duration // the last claim
-	until time.Time
+	cells  int
+	took   time.Duration // the last claim
+	until  time.Time
+	scarce bool // too few cells are free for as many nodes to claim one more than this one did
 }
 
-// rushed notes that w has claimed a cell.
+// rushed notes that w has claimed a cell for pods that wait.
 func (n *Node) rushed(w *want) {
 	pool, err := n.ledger.Pool(w.Pool)
-	v := n.views[w.Pool]
-	if err != nil || v == nil {
+	if err != nil || !n.Shared || w.ahead || pool.BlockSize() <= 2 {
 		return
 	}
 	lack := Lack{Pool: w.Pool, Family: w.Family}
-	r := rush{cells: 1, took: n.now.Sub(w.began), until: n.now.Add(calmAfter)}
-	if before := n.rushes[lack]; n.now.Before(before.until) {
-		r.cells += before.cells
+	r := n.rushes[lack]
+	if !n.now.Before(r.until) {
+		r = rush{until: n.now.Add(rushTime)}
 	}
-	r.few = pool.BlockSize() > 2 && v.free(pool, w.Family) < rushing*(r.cells+1)
+	r.cells++
+	r.took = n.now.Sub(w.began)
+	if v := n.views[w.Pool]; v != nil { // else it is as it was
+		r.scarce = v.free[w.Family] < min(max(v.holders(w.Family), rushing), mostRushing)*(r.cells+1)
+	}
 	n.rushes[lack] = r
 }
 
-// inRush says whether this node got cells just now of which there are few.
+// inRush says whether this node claimed cells just now of which there are hardly enough.
 func (n *Node) inRush(lack Lack) bool {
 	r := n.rushes[lack]
-	return r.few && n.now.Before(r.until)
+	return r.scarce && n.now.Before(r.until)
 }
 
-// nextCalm is when the next rush is over.
+// nextCalm is when the next such rush is over.
 func (n *Node) nextCalm() (next time.Time) {
-	for _, r := range n.rushes {
-		if n.now.Before(r.until) {
+	for lack, r := range n.rushes {
+		if n.inRush(lack) {
 			next = earlier(next, r.until)
 		}
 	}
 	return next
 }
 
-// yields says whether w leaves what is free to others for now, since it lacks little in a
-// rush: the longer the less that is. Then it looks what they have left.
-func (w *want) yields(n *Node) bool {
+// holdsBack leaves what is free to others for now, if w lacks little in a rush: once, and
+// the longer the less it lacks. Then it looks what they have left. It says whether it does.
+func (w *want) holdsBack(n *Node) bool {
 	size := n.cellSize(w.Pool)
 	lacking := max(n.short(w.Lack, w, false), 0)
 	if w.ahead || w.Want.IsValid() || w.request.UID != "" || lacking > size/2 {
 		return false
 	}
-	if w.yield.IsZero() && n.inRush(w.Lack) {
-		wait := min(yieldClaims*n.rushes[w.Lack].took, mostYield) * time.Duration(size-lacking) / time.Duration(size)
-		w.yield = n.now.Add(wait)
-		w.listed, w.anew, w.since = false, true, w.yield
+	if w.back.IsZero() && n.inRush(w.Lack) {
+		most := min(yieldClaims*n.rushes[w.Lack].took, mostYield)
+		w.back = n.now.Add(most * time.Duration(size-lacking) / time.Duration(size))
+		w.listed, w.anew, w.since = false, true, n.now
 	}
-	if !n.now.Before(w.yield) {
+	if !n.now.Before(w.back) {
 		return false
 	}
-	w.due = w.yield
+	w.due = w.back
 	return true
 }
 
@@ -93,15 +100,22 @@ func (n *Node) bearable(lack Lack) int {
 }
 
 // scarce says whether v has fewer free cells than it takes if those who hold some, of
-// whom rushing are a rush, lack as much as w's node does.
+// whom no more than mostRushing are a rush, lack as much as w's node does.
 func (w *want) scarce(n *Node, v *view) bool {
 	pool, err := n.ledger.Pool(w.Pool)
 	if err != nil || pool.BlockSize() <= 2 || !n.lacksMany(w) {
 		return false
 	}
-	lacking := cellsFor(n.short(w.Lack, w, false), pool.BlockSize())
-	return v.free(pool, w.Family) < min(v.holders(w.Family), rushing)*lacking
+	lacking := (n.short(w.Lack, w, false) + pool.BlockSize() - 1) / pool.BlockSize()
+	return v.free[w.Family] < min(v.holders(w.Family), mostRushing)*lacking
 }
 
-// cellsFor so many addresses.
-func cellsFor(addresses, blockSize int) int { return (addresses + blockSize - 1) / blockSize }
+// cells is about how many a pool has of a family: the last ones may be less than full.
+func cells(pool *pools.Pool, f pools.Family) int {
+	size := uint64(pool.BlockSize())
+	n := pool.Size(f) / size
+	if pool.Size(f)%size > 0 {
+		n++
+	}
+	return int(min(n, 1<<30))
+}

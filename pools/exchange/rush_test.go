@@ -258,6 +258,7 @@ func TestAThousandPodsTakeFewCalls(t *testing.T) {
 		took            time.Duration
 	}{
 		{"plenty", "10.0.0.0/16", 64, 35, 0, 100 * time.Millisecond},
+		{"small, with plenty", "10.2.0.0/20", 64, 35, 0, 100 * time.Millisecond},
 		{"exact", "10.2.0.0-10.2.3.231", 32, 140, 25, 330 * time.Millisecond},
 		{"exact, smaller blocks", "10.2.0.0-10.2.3.231", 16, 215, 30, 550 * time.Millisecond},
 	} {

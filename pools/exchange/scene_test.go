@@ -17,17 +17,28 @@ import (
 // player is a node whose calls a test answers one round trip at a time.
 type player struct {
 	*Node
-	t      *testing.T
-	scene  *scene
-	ledger *pools.Ledger
-	calls  []*Op // under way
-	trips  int   // round trips made
-	writes int
+	t       *testing.T
+	scene   *scene
+	ledger  *pools.Ledger
+	calls   []*Op // under way
+	trips   int   // round trips made
+	writes  int
+	journal []pools.Record
+}
+
+func (p *player) keep(rec pools.Record) error {
+	if rec.Block != nil {
+		b := *rec.Block
+		rec.Block = &b
+	}
+	p.journal = append(p.journal, rec)
+	return nil
 }
 
 // scene is some players, the store between them, and the time.
 type scene struct {
 	store model
+	alone bool // one node has the store for itself
 	now   time.Time
 	pool  *pools.Pool
 }
@@ -64,7 +75,7 @@ func (s *scene) enter(t *testing.T, name, machine string) *player {
 	if err := p.ledger.SetPools([]*pools.Pool{s.pool}); err != nil {
 		t.Fatal(err)
 	}
-	p.Node = NewNode(Config{Name: name, Machine: machine, Shared: true, Log: slog.New(slog.DiscardHandler), Keep: func(pools.Record) error { return nil }}, p.ledger)
+	p.Node = NewNode(Config{Name: name, Machine: machine, Shared: !s.alone, Log: slog.New(slog.DiscardHandler), Keep: p.keep}, p.ledger)
 	p.SetRules(map[string]Rule{"a": {IdleAfter: time.Hour}})
 	return p
 }

@@ -134,7 +134,7 @@ func (n *Node) helped(w *want) bool {
 // needsMany says whether w is about to get several blocks, for which it is worth
 // to look where others have theirs, unless v shows that as it was a moment ago.
 func (n *Node) needsMany(w *want, v *view) bool {
-	return n.lacksMany(w) && !n.alone(w) && n.now.Sub(v.at) > rushTime
+	return n.lacksMany(w) && !n.alone(w) && n.now.Sub(v.at) > listFresh
 }
 
 // alone says whether w's claim goes alone: where the node has no block yet there may

@@ -14,15 +14,31 @@ import (
 type view struct {
 	at     time.Time
 	stored map[netip.Prefix]Stored
+	free   map[pools.Family]int  // cells, about; less those claimed since
 	scarce map[pools.Family]bool // there are too few free cells should others lack as much as this node
 }
 
-func newView(at time.Time, blocks []Stored) *view {
-	v := &view{at: at, stored: make(map[netip.Prefix]Stored, len(blocks))}
+// newView is of blocks of pool, which may be of others, too, or nil if it is gone.
+func newView(at time.Time, pool *pools.Pool, blocks []Stored) *view {
+	v := &view{at: at, stored: make(map[netip.Prefix]Stored, len(blocks)), free: map[pools.Family]int{}, scarce: map[pools.Family]bool{}}
 	for _, b := range blocks {
 		v.stored[b.Prefix] = b
 	}
+	if pool == nil {
+		return v
+	}
+	for _, f := range pool.Families() {
+		v.free[f] = cells(pool, f) - v.held(pool, f)
+	}
 	return v
+}
+
+// claimed adds a block that this node has got.
+func (v *view) claimed(st Stored) {
+	if old, known := v.stored[st.Prefix]; st.Lender == "" && (!known || old.Vacant()) {
+		v.free[pools.FamilyOf(st.Prefix.Addr())]--
+	}
+	v.stored[st.Prefix] = st
 }
 
 // blocks are those of v, what this node has for certain, and the cells that
@@ -89,12 +105,6 @@ func (v *view) held(pool *pools.Pool, f pools.Family) (n int) {
 		}
 	}
 	return n
-}
-
-// free counts the cells that no node holds, about: a pool's last cells may be less than
-// full ones.
-func (v *view) free(pool *pools.Pool, f pools.Family) int {
-	return cellsFor(int(min(pool.Size(f), 1<<30)), pool.BlockSize()) - v.held(pool, f)
 }
 
 // holders counts the nodes that hold blocks of a family.

@@ -16,6 +16,8 @@ const (
 	// viewLife is how long a list of a pool's blocks is good enough to choose
 	// a cell from. A wrong choice costs one call.
 	viewLife = 30 * time.Second
+	// listFresh is how long a list is good enough to choose several cells from.
+	listFresh = 100 * time.Millisecond
 	// lookAgain is how soon a node that waits for a grant looks for a block that
 	// was returned meanwhile, and lookSeldom how often once it has waited for
 	// long: in a pool that stays exhausted all nodes may look.
@@ -71,7 +73,7 @@ type want struct {
 	nth       int // 0 is the first one of its lack; others help it, see share
 	phase     wanting
 	ahead     bool      // of need: nobody waits, and it is worth a free cell only
-	yield     time.Time // until when it leaves free cells to others
+	back      time.Time // until when it leaves free cells to others; zero if it never did
 	count     int       // how many wait; of the first one
 	asks      int       // how many addresses its request is for
 	last      time.Time
@@ -290,7 +292,7 @@ func (w *want) from(n *Node, pool *pools.Pool) {
 		w.help(n, pool, v)
 		return
 	}
-	if w.yields(n) {
+	if w.holdsBack(n) {
 		return
 	}
 	known := v != nil && (w.listed || v.at.After(w.since))
@@ -392,8 +394,8 @@ func (w *want) pause(n *Node) {
 
 // hurry looks soon, since more wait than did.
 func (w *want) hurry(now time.Time) {
-	if now.Before(w.yield) {
-		w.goOn() // it may lack too much now to wait
+	if w.phase == choosing && now.Before(w.back) && w.due.Equal(w.back) {
+		w.goOn() // it may lack too much now to hold back
 	}
 	soon := w.since.Add(time.Second)
 	if w.phase == waiting && w.busy == 0 && w.due.After(soon) && w.failed.Before(w.since) {
@@ -409,8 +411,8 @@ func (w *want) list(n *Node) {
 			return
 		}
 		w.listed, w.anew = true, false
-		v := newView(n.now, r.Blocks)
-		v.scarce = map[pools.Family]bool{}
+		pool, _ := n.ledger.Pool(w.Pool)
+		v := newView(n.now, pool, r.Blocks)
 		if old := n.views[w.Pool]; old != nil {
 			maps.Copy(v.scarce, old.scarce)
 		}
@@ -535,7 +537,7 @@ func (w *want) hold(n *Node, st Stored, inside []Stored) {
 	n.held[st.Prefix].stays, w.doubt = w.doubt, time.Time{}
 	w.failures, w.dry = 0, time.Time{}
 	if v := n.views[w.Pool]; v != nil {
-		v.stored[st.Prefix] = st
+		v.claimed(st)
 	}
 	n.rushed(w)
 	w.finish(n)

@@ -171,3 +171,56 @@ func TestABlockMadeWithoutAnAnswerIsNotForgotten(t *testing.T) {
 		t.Errorf("the store has %v, and the node holds %s; it made the calls %v", l.store.blocks, describe(g.node.Held()), g.calls)
 	}
 }
+
+// A cell that the node comes by while it removes what it was lent of it is not removed
+// before that is gone, after a crash neither.
+func TestACellOutlivesWhatIsRemovedInIt(t *testing.T) {
+	s := newScene(t)
+	s.enter(t, "b", "b.1").holds("10.0.0.4/30", 4)
+	cell := netip.MustParsePrefix("10.0.0.0/30")
+	if _, err := s.store.create("z", pools.Block{Prefix: cell, Pool: "a", Node: "z"}); err != nil {
+		t.Fatal(err)
+	}
+	inner, err := s.store.create("a", pools.Block{Prefix: netip.MustParsePrefix("10.0.0.1/32"), Pool: "a", Node: "a", Machine: "a.1", Lender: "z"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := s.enter(t, "a", "a.1")
+	if err := a.Adopt(inner, nil, s.now); err != nil {
+		t.Fatal(err)
+	}
+	a.waits(time.Hour)
+	a.CloseEmpty(s.now)
+	a.Parted(a.Parting())
+	a.does("Delete 10.0.0.1/32")
+	a.Done(a.calls[0], Result{Err: errRefused}, s.now)
+	s.vacate(t, cell.String())
+	a.needs(1)
+	for range 20 { // what stands in the cell can't be removed meanwhile
+		a.calls, _ = a.Advance(s.now)
+		for _, o := range a.calls {
+			res := Result{Err: errRefused}
+			if o.Block.Prefix != inner.Prefix {
+				res = s.store.do("a", o)
+			}
+			a.Done(o, res, s.now)
+		}
+		a.waits(10 * time.Millisecond)
+	}
+	a.has(cell.String())
+
+	history, err := pools.Fold(a.journal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := s.enter(t, "a", "a.1")
+	if _, err := next.Restore(history); err != nil {
+		t.Fatal(err)
+	}
+	next.has(cell.String())
+	next.waits(time.Hour)
+	next.CloseEmpty(s.now)
+	if parting := next.Parting(); len(parting) > 0 {
+		t.Errorf("the next life is about to return %v, in which %v stands", parting, inner.Prefix)
+	}
+}
