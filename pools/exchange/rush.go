@@ -47,9 +47,22 @@ func (n *Node) rushed(w *want) {
 	r.cells++
 	r.took = n.now.Sub(w.began)
 	if v := n.views[w.Pool]; v != nil { // else it is as it was
-		r.scarce = v.free[w.Family] < min(max(v.holders(w.Family), rushing), mostRushing)*(r.cells+1)
+		r.scarce = v.few(w.Family, r.cells+1)
 	}
 	n.rushes[lack] = r
+}
+
+// few says whether v has too few free cells for all who may be in a rush to claim so many
+// each.
+func (v *view) few(f pools.Family, each int) bool {
+	switch free := v.free[f]; {
+	case free < rushing*each:
+		return true
+	case free >= mostRushing*each:
+		return false
+	default:
+		return free < v.holders(f)*each
+	}
 }
 
 // inRush says whether this node claimed cells just now of which there are hardly enough.

@@ -18,7 +18,7 @@ type view struct {
 	scarce map[pools.Family]bool // there are too few free cells should others lack as much as this node
 }
 
-// newView is of blocks of pool, which may be of others, too, or nil if it is gone.
+// newView is of the blocks of pool, which is nil if it is gone.
 func newView(at time.Time, pool *pools.Pool, blocks []Stored) *view {
 	v := &view{at: at, stored: make(map[netip.Prefix]Stored, len(blocks)), free: map[pools.Family]int{}, scarce: map[pools.Family]bool{}}
 	for _, b := range blocks {
@@ -28,7 +28,12 @@ func newView(at time.Time, pool *pools.Pool, blocks []Stored) *view {
 		return v
 	}
 	for _, f := range pool.Families() {
-		v.free[f] = cells(pool, f) - v.held(pool, f)
+		v.free[f] = cells(pool, f)
+	}
+	for _, b := range blocks {
+		if f := pools.FamilyOf(b.Prefix.Addr()); b.Prefix.Bits() == pool.BlockBits(f) && !b.Vacant() {
+			v.free[f]--
+		}
 	}
 	return v
 }
@@ -95,16 +100,6 @@ func (v *view) vacant() (out []Stored) {
 		}
 	}
 	return out
-}
-
-// held counts the cells that nodes hold.
-func (v *view) held(pool *pools.Pool, f pools.Family) (n int) {
-	for p, st := range v.stored {
-		if pools.FamilyOf(p.Addr()) == f && p.Bits() == pool.BlockBits(f) && !st.Vacant() {
-			n++
-		}
-	}
-	return n
 }
 
 // holders counts the nodes that hold blocks of a family.
