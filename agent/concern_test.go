@@ -178,3 +178,17 @@ func TestALastLookBeforeNothingIsWatched(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Who watches less than before may have missed something.
+func TestWhatAnExtentCovers(t *testing.T) {
+	all, none := extent{all: true}, extent{}
+	a, b, ab := extent{pools: []string{"a"}}, extent{pools: []string{"b"}}, extent{pools: []string{"a", "b"}}
+	for _, c := range []struct {
+		e, of extent
+		want  bool
+	}{{all, all, true}, {all, ab, true}, {ab, all, false}, {none, all, false}, {ab, a, true}, {ab, none, true}, {a, ab, false}, {a, b, false}, {none, a, false}, {none, none, true}} {
+		if got := c.e.covers(c.of); got != c.want {
+			t.Errorf("%+v covers %+v: %t", c.e, c.of, got)
+		}
+	}
+}

@@ -95,6 +95,11 @@ type extent struct {
 
 func (e extent) none() bool { return !e.all && len(e.pools) == 0 }
 
+// covers says whether who watches e sees all that who watches o does.
+func (e extent) covers(o extent) bool {
+	return e.all || !o.all && !slices.ContainsFunc(o.pools, func(name string) bool { return !slices.Contains(e.pools, name) })
+}
+
 func (e extent) equal(o extent) bool {
 	return e.all && o.all || e.all == o.all && slices.Equal(e.pools, o.pools)
 }

@@ -13,9 +13,9 @@ import (
 // watchRequests tells the desk what nodes ask for, until ctx ends: at the start all of
 // them, then of those pools only that concern this node. Of what nodes ask for in other
 // pools, and for as long as it has no concern of any, it hears nothing: there may be
-// thousands of such nodes. Before it hears nothing it reads all of them once: a watch may
-// have been cut off all the time in which a request of an earlier life came to count,
-// which the others would answer for ever.
+// thousands of such nodes. Before it hears less it reads all of them once: a watch may
+// have been cut off all the time in which a request of its own came to count that nobody
+// waits for, and which the others would answer for ever.
 func (a *Agent) watchRequests(ctx context.Context) {
 	shared, ok := a.Store.(exchange.Exchange)
 	if !ok {
@@ -24,13 +24,21 @@ func (a *Agent) watchRequests(ctx context.Context) {
 	s := newScope(a.desk.concerns, a.every.peace, time.Now())
 	s.all = time.Now().Add(around(a.every.peace)) // the agents of a cluster start at one time
 	var failed setbacks
+	unread := extent{all: true} // what may have changed unseen
 	for ctx.Err() == nil {
 		began := time.Now()
 		e, _, _ := s.look(began)
-		if e.none() {
-			if a.lastLook(ctx, shared, s) {
-				s.outgrow(ctx, e)
+		if !e.covers(unread) {
+			if unread = (extent{}); !a.readRequests(ctx, shared) {
+				unread.all = true
+				s.stay(time.Now())
 			}
+			continue // there may be other concerns now
+		}
+		unread = e
+		if e.none() {
+			a.desk.seen(nil) // what was seen gets old
+			s.outgrow(ctx, e)
 			continue
 		}
 		watching, stop := context.WithCancel(ctx)
@@ -56,19 +64,13 @@ func (a *Agent) watchRequests(ctx context.Context) {
 	}
 }
 
-// lastLook reads all requests before none is watched, and says whether none concerns
-// this node. Without an answer all go on to be watched.
-func (a *Agent) lastLook(ctx context.Context, shared exchange.Exchange, s *scope) bool {
+// readRequests tells the desk of all requests once, and says whether it could.
+func (a *Agent) readRequests(ctx context.Context, shared exchange.Exchange) bool {
 	requests, err := shared.Requests(ctx)
 	if err != nil {
-		s.stay(time.Now())
 		return false
 	}
 	a.desk.seen(requests)
-	if e, _, _ := s.look(time.Now()); !e.none() {
-		return false
-	}
-	a.desk.seen(nil) // what was seen gets old
 	return true
 }
 

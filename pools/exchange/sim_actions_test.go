@@ -158,7 +158,7 @@ func (a *agent) tick() {
 
 // show lets a node's watch of the requests catch up, a little or wholly.
 func (w *world) show() bool {
-	m := w.some(func(m *machine) bool { return serving(m) && !m.agent.deaf })
+	m := w.some(func(m *machine) bool { return serving(m) && !m.agent.deaf && !m.agent.reading })
 	if m == nil {
 		return false
 	}
@@ -633,7 +633,7 @@ func (w *world) round() {
 					m.agent.release(p)
 				}
 			}
-			if !m.agent.deaf {
+			if !m.agent.deaf && !m.agent.reading {
 				m.agent.see(len(w.store.past) - 1)
 			}
 			if serving(m) {

@@ -84,8 +84,8 @@ type agent struct {
 	reports   time.Time            // when to report
 	fenceRead time.Time            // when to read its blocks while it is fenced
 	deaf      bool                 // does not watch requests
-	calm      time.Time            // when it will not, unless they concern it; zero is never
-	scope     map[string]time.Time // until when it watches those of a pool; of "", all
+	scope     map[string]time.Time // those of which pools it watches, and until when at least; of "", all
+	reading   bool                 // them once more, before it watches less
 }
 
 // podRetry is how long after it has failed a pod's ADD is made again.

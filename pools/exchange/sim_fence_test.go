@@ -3,6 +3,7 @@ package exchange_test
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -297,40 +298,43 @@ const fencedAgain = 5 * time.Second
 // peace is without a concern before requests are watched no more.
 const peace = time.Minute
 
-// watch opens the watch of the requests of some pools, or plans to close it.
+// watch opens the watch of the requests of some pools. It is closed by chores.
 func (a *agent) watch() {
 	pools, all := a.node.Concerns()
-	if all || a.scope == nil { // or it has just started
-		a.scope = map[string]time.Time{}
+	if a.scope == nil { // it has just started
+		a.scope, all = map[string]time.Time{}, true
+	}
+	if all {
 		pools = append(pools, "")
 	}
 	for _, p := range pools {
 		a.scope[p] = a.w.now.Add(peace)
+		a.deaf = false
 	}
-	switch {
-	case a.concerned():
-		a.deaf, a.calm = false, time.Time{}
-	case a.calm.IsZero():
-		a.calm = a.w.now.Add(peace)
-	}
-}
-
-func (a *agent) concerned() bool {
-	pools, all := a.node.Concerns()
-	return all || len(pools) > 0
 }
 
 // watches says whether it is shown a request.
 func (a *agent) watches(r Request) bool {
-	return a.w.now.Before(a.scope[""]) || a.w.now.Before(a.scope[r.Pool])
+	_, all := a.scope[""]
+	_, pool := a.scope[r.Pool]
+	return all || pool
+}
+
+// outgrown says whether something is watched that has not been a concern for long.
+func (a *agent) outgrown() bool {
+	for _, until := range a.scope {
+		if a.w.past(until) {
+			return true
+		}
+	}
+	return false
 }
 
 // chores are what the agent does by the clock, beside what its node does.
 func (a *agent) chores() {
-	if a.w.past(a.calm) && !a.deaf && !a.concerned() {
-		a.w.say("%s watches requests no more", a.name)
-		a.deaf = true
-		a.ask(Op{Kind: Requests}, a.lastLook)
+	if a.watch(); a.outgrown() && !a.reading {
+		a.reading = true
+		a.ask(Op{Kind: Requests}, a.watchLess)
 	}
 	if a.told.Fence != "" && !a.w.now.Before(a.fenceRead) {
 		a.fenceRead = a.w.now.Add(fencedAgain)
@@ -338,15 +342,14 @@ func (a *agent) chores() {
 	}
 }
 
-// lastLook is what a node sees of the requests that watches them no more.
-func (a *agent) lastLook(r Result) {
-	if !a.deaf {
-		return
-	}
-	a.shown = nil
+// watchLess watches no more what is no concern, having read all.
+func (a *agent) watchLess(r Result) {
+	a.reading, a.shown = false, nil
 	a.node.Seen(r.Requests, a.w.now)
 	a.pump()
-	if a.deaf {
+	maps.DeleteFunc(a.scope, func(_ string, until time.Time) bool { return a.w.past(until) })
+	if a.deaf = len(a.scope) == 0; a.deaf {
+		a.w.say("%s watches requests no more", a.name)
 		a.node.Seen(nil, a.w.now)
 		a.pump()
 	}
@@ -354,5 +357,5 @@ func (a *agent) lastLook(r Result) {
 
 // hasChores says whether it is time for some.
 func (a *agent) hasChores() bool {
-	return a.ready && (a.w.past(a.reports) && !a.reporting || a.w.past(a.calm) && !a.deaf || a.told.Fence != "" && !a.w.now.Before(a.fenceRead))
+	return a.ready && (a.w.past(a.reports) && !a.reporting || a.outgrown() && !a.reading || a.told.Fence != "" && !a.w.now.Before(a.fenceRead))
 }
