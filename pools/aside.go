@@ -11,7 +11,7 @@ import (
 
 // SetAside takes prefix, a part of one open block held here, out of the
 // effective set: its addresses are of node from now on, or of nobody while node
-// is "", until TakeBack. Setting the same aside again changes nothing but the
+// is "" or this ledger's, which does not hold it, until TakeBack. Setting the same aside again changes nothing but the
 // node. The error wraps ErrOutside when no block held has all of prefix and
 // more, and ErrTaken when the block is closed, or an address of it is leased,
 // cools down, or is set aside in another prefix that does not have all of this
@@ -21,6 +21,9 @@ func (l *Ledger) SetAside(pool string, prefix netip.Prefix, node string) error {
 	s := l.shares[pool]
 	if s == nil {
 		return fmt.Errorf("set %s aside: %w %q", prefix, ErrUnknownPool, pool)
+	}
+	if node == l.node {
+		node = ""
 	}
 	if err := s.lot(FamilyOf(prefix.Addr())).setAside(prefix, node); err != nil {
 		return fmt.Errorf("set %s of pool %q aside: %w", prefix, pool, err)

@@ -33,3 +33,25 @@ func TestReleaseOfAPart(t *testing.T) {
 		}
 	}
 }
+
+// What is set aside is not this node's, also while it is in its name: it has a block there
+// that it does not hold.
+func TestWhatIsSetAsideInTheOwnNameIsNotOwn(t *testing.T) {
+	d := newDesk(t, webPool(t, "10.0.0.0/24")).hold("web", "10.0.0.0/30")
+	aside := netip.MustParsePrefix("10.0.0.2/31")
+	if err := d.SetAside("web", aside, "here"); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		own := d.Effective("web", func(Held) bool { return true }).Prefixes()
+		if want := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/31")}; !slices.Equal(own, want) {
+			t.Errorf("the node takes %v for its own, want %v", own, want)
+		}
+		if err := d.SetAside("web", aside, "there"); err != nil { // and again
+			t.Fatal(err)
+		}
+		if err := d.SetAside("web", aside, "here"); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
