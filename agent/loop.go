@@ -311,16 +311,21 @@ func (a *Agent) giveBack(p plan, errKernel error) {
 	}
 }
 
-// parted goes on with the return, or the loan, of what is out of the kernel.
+// parted goes on with the return, or the loan, of what is out of the kernel. It does not
+// where a block was lost since the last plan, which still led here by that.
 func (d *desk) parted(gone []pools.Block) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.node.Forfeits() != d.lost {
+		return
+	}
 	var prefixes []netip.Prefix
 	for _, b := range gone {
 		switch u := d.unfit[b.Prefix]; {
 		case u != nil:
 			d.discard(u)
 		case d.withdrawn[b.Prefix]:
+			delete(d.withdrawn, b.Prefix)
 			prefixes = append(prefixes, b.Prefix)
 		}
 	}
@@ -341,10 +346,13 @@ func (d *desk) noteTrouble(change func(*trouble)) {
 }
 
 // left notes that the peers were told of the withdrawal of what is still to be
-// parted with.
+// parted with; nothing, where a block was lost since they were.
 func (d *desk) left(closing []pools.Block) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.node.Forfeits() != d.lost {
+		return
+	}
 	parting := d.parting()
 	for _, b := range closing {
 		if u := d.unfit[b.Prefix]; u != nil {

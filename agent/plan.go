@@ -43,6 +43,11 @@ func (d *desk) plan(s *Settings) plan {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.advance()
+	if n := d.node.Forfeits(); n != d.lost {
+		// What peers were told to leave lay in what is lost, perhaps, and goes with it.
+		d.lost = n
+		clear(d.withdrawn)
+	}
 	p := plan{settings: s, blocks: make(map[string][]netip.Prefix)}
 	blocks := d.ledger.Blocks()
 	parting := d.parting()

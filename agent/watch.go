@@ -23,14 +23,17 @@ func (a *Agent) watchRequests(ctx context.Context) {
 	}
 	s := newScope(a.desk.concerns, a.every.peace, time.Now())
 	s.all = time.Now().Add(around(a.every.peace)) // the agents of a cluster start at one time
-	var failed setbacks
+	var failed, unreadable setbacks
 	unread := extent{all: true} // what may have changed unseen
 	for ctx.Err() == nil {
 		began := time.Now()
 		e, _, _ := s.look(began)
 		if !e.covers(unread) {
-			if unread = (extent{}); !a.readRequests(ctx, shared) {
-				unread.all = true
+			err := a.readRequests(ctx, shared)
+			if unread = (extent{all: err != nil}); unread.all {
+				if _, news := unreadable.count(err, 0); news && ctx.Err() == nil {
+					a.Log.Warn("the requests of other nodes can't be read once more before fewer are watched; all are watched for now", "err", err)
+				}
 				s.stay(time.Now())
 			}
 			continue // there may be other concerns now
@@ -64,14 +67,18 @@ func (a *Agent) watchRequests(ctx context.Context) {
 	}
 }
 
-// readRequests tells the desk of all requests once, and says whether it could.
-func (a *Agent) readRequests(ctx context.Context, shared exchange.Exchange) bool {
+// readRequestsTime bounds for how long no request is seen while all are read.
+const readRequestsTime = 5 * time.Second
+
+// readRequests tells the desk of all requests once.
+func (a *Agent) readRequests(ctx context.Context, shared exchange.Exchange) error {
+	ctx, cancel := context.WithTimeout(ctx, readRequestsTime)
+	defer cancel()
 	requests, err := shared.Requests(ctx)
-	if err != nil {
-		return false
+	if err == nil {
+		a.desk.seen(requests)
 	}
-	a.desk.seen(requests)
-	return true
+	return err
 }
 
 // mostRewatch bounds the pause before requests are watched again: a refusal may last

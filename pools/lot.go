@@ -52,8 +52,8 @@ const (
 	lent // set aside for another node
 )
 
-// none is an offset that no block has.
-const none = math.MaxUint32
+// noOffset is one that no block has.
+const noOffset = math.MaxUint32
 
 // block is one held block. Addresses are offsets from its first one.
 type block struct {
@@ -65,7 +65,7 @@ type block struct {
 	ended   []time.Time // when each was last given back; nil while none was
 	inHeap  int         // index in ready, or -1
 	low     byte        // the last one of the first address
-	network uint32      // the lowest address of the network of the pods' gateway, or none
+	network uint32      // the lowest address of the network of the pods' gateway, or noOffset
 }
 
 func newLot(p *Pool, f Family) *lot {
@@ -82,7 +82,7 @@ func (l *lot) add(b Block) error {
 		return fmt.Errorf("block %s: %w: the pool's blocks are /%d", b.Prefix, ErrOutside, n)
 	}
 	first := b.Prefix.Addr().As16()
-	nb := &block{Block: b, lot: l, inHeap: -1, low: first[15], network: none}
+	nb := &block{Block: b, lot: l, inHeap: -1, low: first[15], network: noOffset}
 	nb.uses = make([]use, 1<<(l.family.Bits()-b.Prefix.Bits()))
 	l.blocks[b.Prefix] = nb
 	l.countLength(b.Prefix.Bits(), +1)
@@ -350,7 +350,7 @@ func (b *block) free(o uint32) {
 
 // line makes the queue anew.
 func (b *block) line() {
-	b.network = none
+	b.network = noOffset
 	if net := b.lot.pool.gateways[b.lot.family].Masked().Addr(); b.Prefix.Contains(net) {
 		b.network = b.offset(net)
 	}
@@ -389,7 +389,7 @@ func (b *block) order(o, p uint32) int {
 // that (RFC 4291, section 2.6.1), and some hosts and firewalls take an IPv4 .0 for a
 // network's.
 func (b *block) avoided(o uint32) bool {
-	return o == b.network || len(b.uses) > 1<<8 && byte(o) == 0 || o == 0 && b.low == 0
+	return o == b.network || (b.low == 0 && byte(o) == 0)
 }
 
 // lastEnd is when o was last given back; zero for never.

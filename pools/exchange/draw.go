@@ -93,12 +93,12 @@ func (d *draw) step(n *Node) {
 			d.unsure, d.want.err = true, r.Err
 			d.doubt = n.now.Add(Settle)
 			n.again(&d.pace)
-		case d.unsure && n.now.Before(d.doubt):
-			d.want.err = r.Err
-			n.again(&d.pace)
-		case d.unsure:
+		case d.unsure && n.settled(d.doubt):
 			d.want.err = r.Err
 			d.look(n)
+		case d.unsure:
+			d.want.err = r.Err
+			n.again(&d.pace)
 		default:
 			d.want.err = fmt.Errorf("make lent block %s: %w", d.Prefix, r.Err)
 			d.settle(void, Stored{})
@@ -106,15 +106,16 @@ func (d *draw) step(n *Node) {
 	})
 }
 
-// look sees whose the block is that an earlier call may have made. If there is none once
-// no such call can come to count any more, there will be none.
+// look sees whose the block is that an earlier call may have made. If there is none when
+// all is settled, there will be none.
 func (d *draw) look(n *Node) {
-	settled := !n.now.Before(d.doubt)
+	settled := n.settled(d.doubt)
 	n.call(&d.pace, Op{Kind: Look, Block: d.block}, func(r Result) {
 		switch {
 		case r.Err == nil && r.Block.Node == n.Name && r.Block.Lender == d.Lender:
 			d.settle(made, r.Block)
-		case r.Err == nil, settled && errors.Is(r.Err, ErrGone):
+		case r.Err == nil, d.unsure && settled && errors.Is(r.Err, ErrGone):
+			n.auditAt(d.doubt)
 			d.settle(void, Stored{}) // what was granted is another's, or nobody's
 		default:
 			n.again(&d.pace)

@@ -24,7 +24,7 @@ type holding struct {
 	Stored
 	since   time.Time
 	closed  bool      // to be returned
-	parted  bool      // the network does not lead here any more, but for a block of this node around it
+	parted  bool      // the network leads here no more by this block; it may by one around it
 	yielded string    // to this request of somebody else: this node asks, too, should it need it again
 	final   bool      // its removal was begun: it is not this node's any more
 	aside   bool      // since then the journal has it set aside in a block of this node around it
@@ -118,7 +118,7 @@ func (n *Node) noteLent(b Stored) error {
 // removal this node has begun.
 func (n *Node) putAside(block netip.Prefix) error {
 	for p, h := range n.held {
-		if !h.final || h.aside || !block.Overlaps(p) || block.Bits() >= p.Bits() {
+		if !h.final || h.aside || !inside(p, block) {
 			continue
 		}
 		if err := n.Keep(h.lent(n)); err != nil {
@@ -144,7 +144,7 @@ func (n *Node) forgetLent(block netip.Prefix) error {
 
 func (n *Node) asleepIn(block netip.Prefix) (out []netip.Prefix) {
 	for _, p := range slices.SortedFunc(maps.Keys(n.asleep), netipx.ComparePrefix) {
-		if block.Overlaps(p) && block.Bits() < p.Bits() {
+		if inside(p, block) {
 			out = append(out, p)
 		}
 	}
@@ -174,6 +174,11 @@ func (n *Node) setAside(b Stored) error {
 	n.loans[b.Prefix] = &loan{Prefix: b.Prefix, Pool: b.Pool}
 	n.changes++
 	return nil
+}
+
+// inside says whether p is a part of outer, and not all of it.
+func inside(p, outer netip.Prefix) bool {
+	return p.Bits() > outer.Bits() && outer.Contains(p.Addr())
 }
 
 // outermost leaves those out that lie in others.
@@ -259,14 +264,13 @@ func (n *Node) close(p netip.Prefix) bool {
 // within says whether this node has a block inside p: one that it was lent before
 // it came by the space around.
 func (n *Node) within(p netip.Prefix) bool {
-	inside := func(q netip.Prefix) bool { return q.Bits() > p.Bits() && p.Contains(q.Addr()) }
 	for q := range n.held {
-		if inside(q) {
+		if inside(q, p) {
 			return true
 		}
 	}
 	for q := range n.strays {
-		if inside(q) {
+		if inside(q, p) {
 			return true
 		}
 	}
@@ -819,7 +823,7 @@ func (n *Node) forfeit(h *holding) error {
 // may still lead here by the one around.
 func (n *Node) partAnew(lost netip.Prefix) {
 	for p, h := range n.held {
-		if h.closed && lost.Overlaps(p) {
+		if h.closed && inside(p, lost) {
 			h.parted = false
 		}
 	}

@@ -187,3 +187,40 @@ func TestWhatSomebodyChoseIsGivenAway(t *testing.T) {
 		}
 	}
 }
+
+// Such an address is given away as soon as it can be, and a minute is counted from when it
+// was, not from when it could not be.
+func TestAChosenAddressIsGivenAwayOnceItCanBe(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		has   Lack // of the pod that waits for the other family
+		waits time.Duration
+	}{
+		{"it was fresh", anyOf(pools.IPv4), 0},
+		{"a pod had chosen it, too", Lack{Pool: "a", Family: pools.IPv4, Want: netip.MustParseAddr("10.0.0.1")}, 2 * time.Second},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := newLab(t)
+			g := l.joins("a", 1, "10.0.0.0/31", "fd00::/128")
+			if _, err := l.store.create("z", pools.Block{Prefix: netip.MustParsePrefix("fd00::/128"), Pool: "a", Node: "z", Machine: "z-machine", Created: l.now}); err != nil {
+				t.Fatal(err)
+			}
+			g.node.Need(Lack{Pool: "a", Family: pools.IPv6, Want: netip.MustParseAddr("fd00::")}, 1, l.now)
+			g.node.Need(c.has, 1, l.now)
+			for range 100 {
+				if l.goOn(); len(g.node.Held()) > 0 {
+					break
+				}
+				l.now = l.now.Add(time.Millisecond)
+			}
+			r := asks("r", 1)
+			r.Want = g.node.Held()[0].Prefix.Addr()
+			l.store.requests = append(l.store.requests, r)
+			l.pass(c.waits)
+			g.node.Need(c.has, 0, l.now)
+			if l.pass(5 * time.Second); g.calls[Delete] == 0 {
+				t.Errorf("after %v it holds %v still", g.calls, describe(g.node.Held()))
+			}
+		})
+	}
+}

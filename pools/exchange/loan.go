@@ -261,9 +261,19 @@ func (n *Node) lend(r Request, idle []pools.Block) lends {
 	if _, err := n.ledger.Pool(r.Pool); err != nil {
 		return lendsNothing
 	}
-	if n.needsBoth(r) && !n.givesChosen(r) || n.keepsChosen(r) {
+	both := n.needsBoth(r)
+	if n.keepsChosen(r) || both && !n.mayGive(r) {
 		return lendsLater
 	}
+	done := n.give(r, idle)
+	if both && (done == lendsLater || done == lendsPart) {
+		n.gave = n.now
+	}
+	return done
+}
+
+// give is lend of what this node's own pods do not wait for.
+func (n *Node) give(r Request, idle []pools.Block) lends {
 	room := n.room(r)
 	if n.returnIdle(r, idle, room) {
 		return lendsLater // time enough to claim it
@@ -347,15 +357,11 @@ func (n *Node) needsBoth(r Request) bool {
 	return n.Name < r.Node && waiting > 0 && n.ledger.Free(r.Pool, r.Family, n.now) <= waiting
 }
 
-// givesChosen says whether r gets the address that it wants all the same: no other one
+// mayGive says whether r may have the address that it wants all the same: no other one
 // will do there, and here most likely. Two nodes whose pods wait on would give it to and
 // fro, so it is only now and then.
-func (n *Node) givesChosen(r Request) bool {
-	if !r.Want.IsValid() || !n.ledger.Offers(n.ledger.BlockOf(r.Pool, r.Want), r.Want) || n.now.Sub(n.gave) < forgive {
-		return false
-	}
-	n.gave = n.now
-	return true
+func (n *Node) mayGive(r Request) bool {
+	return r.Want.IsValid() && n.ledger.Offers(n.ledger.BlockOf(r.Pool, r.Want), r.Want) && n.now.Sub(n.gave) >= forgive
 }
 
 // keepsChosen says whether a pod here waits for a chosen address, or did until a moment

@@ -81,7 +81,7 @@ type Node struct {
 	late     time.Time         // when an answer of this node came too late last
 	tardy    int               // how often answers came too late lately, less those that did not; at most mostTardy
 	expected map[Lack]expected
-	gave     time.Time          // a chosen address that its own pods might have used, last
+	gave     time.Time          // when a chosen address was given away last that its own pods might have used
 	lapse    time.Time          // when those expected last are not any more
 	ripe     time.Time          // when a block can be returned that was too fresh for it
 	look     time.Time          // when what is lent is to be looked at for somebody who asks

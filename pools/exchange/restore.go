@@ -118,8 +118,8 @@ func (n *Node) History() []pools.Record {
 		b := h.Block
 		if !h.final {
 			recs = append(recs, pools.Record{Op: pools.Claimed, Pool: h.Pool, At: h.since, Block: &b})
-		} else if n.inner(h) {
-			recs = append(recs, n.ended(h))
+		} else if h.aside || n.inner(h) {
+			recs = append(recs, h.lent(n))
 		}
 	}
 	for _, b := range n.ledger.Asides() {

@@ -13,16 +13,16 @@ import (
 // yet leaves those that lack more some time to claim what is left.
 
 const (
-	// rushing and mostRushing are how many nodes at least, and at most, are taken to be
+	// fewestRushing and mostRushing are how many nodes at least, and at most, are taken to be
 	// in a rush together; between them it is those that hold blocks of the pool.
-	rushing     = 16
-	mostRushing = 64
+	fewestRushing = 16
+	mostRushing   = 64
 	// rushTime after its first claim a node is in a rush no more.
 	rushTime = 250 * time.Millisecond
-	// yieldClaims is how many claims a node waits for that lacks next to nothing, and
-	// mostYield how long at most.
-	yieldClaims = 3
-	mostYield   = 100 * time.Millisecond
+	// backClaims is how many claims a node holds back for that lacks next to nothing, and
+	// mostBack how long at most.
+	backClaims = 3
+	mostBack   = 100 * time.Millisecond
 )
 
 // rush is what this node claims of a pool in one.
@@ -56,7 +56,7 @@ func (n *Node) rushed(w *want) {
 // each.
 func (v *view) few(f pools.Family, each int) bool {
 	switch free := v.free[f]; {
-	case free < rushing*each:
+	case free < fewestRushing*each:
 		return true
 	case free >= mostRushing*each:
 		return false
@@ -90,7 +90,7 @@ func (w *want) holdsBack(n *Node) bool {
 		return false
 	}
 	if w.back.IsZero() && n.inRush(w.Lack) {
-		most := min(yieldClaims*n.rushes[w.Lack].took, mostYield)
+		most := min(backClaims*n.rushes[w.Lack].took, mostBack)
 		w.back = n.now.Add(most * time.Duration(size-lacking) / time.Duration(size))
 		w.listed, w.anew, w.since = false, true, n.now
 	}

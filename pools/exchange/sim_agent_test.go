@@ -36,6 +36,8 @@ type machine struct {
 	forgotten    []int  // revisions at which there was no place for its orders any more
 	heeded       string // the orders in the file beside the journal
 	leaving      []netip.Prefix
+	planned      set // what is announced once these are not
+	forfeits     int // of its node, when that was planned
 }
 
 // pod is a sandbox, with addresses or waiting for them.
@@ -435,12 +437,15 @@ func (a *agent) parted(st Stored) bool {
 func (a *agent) passNetwork(more bool) {
 	open := a.effective()
 	if !more {
-		a.leaving = a.node.Parting()
+		a.leaving, a.planned, a.forfeits = a.node.Parting(), open, a.node.Forfeits()
 		if a.announced.union(open) != a.announced || a.leaving != nil {
 			a.w.say("%s announces %v, takes leave of %v", a.name, open, a.leaving)
 		}
 		a.announced = a.announced.union(open)
 		return
+	}
+	if a.leaving != nil { // the plan may be out of date by now
+		open = a.planned
 	}
 	switch {
 	case a.announced != open || a.leaving != nil:
@@ -449,7 +454,9 @@ func (a *agent) passNetwork(more bool) {
 		return
 	}
 	a.announced = open
-	a.node.Parted(a.leaving)
+	if a.node.Forfeits() == a.forfeits {
+		a.node.Parted(a.leaving)
+	}
 	a.leaving = nil
 	a.pump()
 }

@@ -237,18 +237,19 @@ func (w *world) checkMachine(m *machine, all bool) {
 	}
 }
 
-// givenUp are the addresses of blocks whose removal the node has begun. If it has lost the
-// one around, they are led to it by that.
+// givenUp are the addresses of the blocks that calls under way of the node, or late ones,
+// remove. If it has lost the block around one, they are led to it by that.
 func (m *machine) givenUp() (out set) {
-	if m.agent == nil {
-		return out
-	}
-	for _, b := range m.w.store.own(m.name) {
-		if !slices.ContainsFunc(m.agent.node.Held(), func(st Stored) bool { return st.UID == b.UID }) {
-			for r, i := netipx.RangeOfPrefix(b.Prefix), index(b.Prefix.Addr()); i <= index(r.To()); i++ {
-				out.add(i)
-			}
+	remove := func(node string, o *Op) {
+		if node == m.name && o.Kind == Delete {
+			out.addRange(netipx.RangeOfPrefix(o.Block.Prefix))
 		}
+	}
+	for _, c := range m.w.calls {
+		remove(c.node, c.op)
+	}
+	for _, l := range m.w.lates {
+		remove(l.node, l.op)
 	}
 	return out
 }

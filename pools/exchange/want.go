@@ -468,12 +468,12 @@ func (w *want) create(n *Node) {
 			w.miss(n)
 		case errors.Is(r.Err, ErrUnknown):
 			w.doubtful(n, r.Err)
-		case w.unsure && n.now.Before(w.doubt):
-			w.err = r.Err
-			w.again(n)
-		case w.unsure:
+		case w.unsure && n.settled(w.doubt):
 			w.err = r.Err
 			w.claimed(n)
+		case w.unsure:
+			w.err = r.Err
+			w.again(n)
 		default:
 			w.err = fmt.Errorf("claim block %s: %w", w.block.Prefix, r.Err)
 			w.lose()
@@ -489,10 +489,13 @@ func (w *want) doubtful(n *Node, err error) {
 	w.again(n)
 }
 
+// settled says whether no call that may come to count until doubt can any more.
+func (n *Node) settled(doubt time.Time) bool { return !n.now.Before(doubt) }
+
 // claimed looks whose the block is that an unanswered call may have made. If there is
-// none once no such call can come to count any more, there will be none.
+// none when all is settled, there will be none.
 func (w *want) claimed(n *Node) {
-	settled := !n.now.Before(w.doubt)
+	settled := n.settled(w.doubt)
 	n.call(&w.pace, Op{Kind: Look, Block: w.block}, func(r Result) {
 		switch {
 		case r.Err == nil && r.Block.Node == n.Name && !n.has(r.Block.Prefix):
@@ -559,11 +562,13 @@ func (w *want) take(n *Node) {
 		case r.Err == nil:
 			w.block = r.Block
 			w.to(reading)
-		case errors.Is(r.Err, ErrUnknown) || w.unsure && !errors.Is(r.Err, ErrConflict) && !errors.Is(r.Err, ErrGone):
-			w.unsure, w.err = true, r.Err
-			w.again(n)
-		case w.unsure:
+		case errors.Is(r.Err, ErrUnknown):
+			w.doubtful(n, r.Err)
+		case w.unsure && (errors.Is(r.Err, ErrConflict) || errors.Is(r.Err, ErrGone) || n.settled(w.doubt)):
 			w.taken(n)
+		case w.unsure:
+			w.err = r.Err
+			w.again(n)
 		case errors.Is(r.Err, ErrConflict), errors.Is(r.Err, ErrGone):
 			w.miss(n)
 		default:

@@ -156,12 +156,12 @@ func TestRefusedClaimsBecomeRare(t *testing.T) {
 }
 
 // A claim that nobody answered, and that is refused ever after, is given up once it can't
-// come to count any more, and so is a lent block, which its lender has back.
+// come to count any more, as is a vacant block, and a lent one, which its lender has back.
 func TestWhatIsRefusedAfterAllIsGivenUp(t *testing.T) {
-	refuse := func(prefix string) func(o *Op) (Result, bool) {
+	refuse := func(k Kind, prefix string) func(o *Op) (Result, bool) {
 		err := ErrUnknown
 		return func(o *Op) (Result, bool) {
-			if o.Kind != Create || o.Block.Prefix.String() != prefix {
+			if o.Kind != k || o.Block.Prefix.String() != prefix {
 				return Result{}, false
 			}
 			defer func() { err = errRefused }()
@@ -175,7 +175,7 @@ func TestWhatIsRefusedAfterAllIsGivenUp(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		a.answer = refuse(cell.String())
+		a.answer = refuse(Create, cell.String())
 		a.Need(w.lack(), 1, w.now)
 		w.pass(time.Second)
 		a.Need(w.lack(), 0, w.now)
@@ -188,11 +188,39 @@ func TestWhatIsRefusedAfterAllIsGivenUp(t *testing.T) {
 			t.Errorf("nobody waits, and after %v it is still wanted", a.calls)
 		}
 	})
+	t.Run("take", func(t *testing.T) {
+		w := newTown(t, 4, "10.0.0.0/29")
+		for _, p := range []string{"10.0.0.0/30", "10.0.0.4/30"} {
+			cell := netip.MustParsePrefix(p)
+			b, err := w.store.create("z", pools.Block{Prefix: cell, Pool: "a", Node: "z"})
+			if err == nil {
+				_, err = w.store.vacate(b)
+			}
+			if err == nil { // so that it stays
+				_, err = w.store.create("y", pools.Block{Prefix: netip.PrefixFrom(cell.Addr(), 32), Pool: "a", Node: "y", Lender: "z"})
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		a := w.join("a", time.Hour)
+		a.answer = refuse(Take, "10.0.0.0/30")
+		a.Need(w.lack(), 1, w.now)
+		w.pass(time.Minute)
+		if len(a.Held()) == 0 {
+			t.Errorf("a pod waits, while another cell is vacant: %v, %v", a.calls, a.Why(w.lack()))
+		}
+		a.Need(w.lack(), 0, w.now)
+		w.pass(time.Minute)
+		tried := a.calls[Take]
+		w.pass(10 * time.Minute)
+		a.most(tried, Take)
+	})
 	t.Run("loan", func(t *testing.T) {
 		w := newTown(t, 4, "10.0.0.0/30")
 		a, b := w.join("a", time.Hour), w.join("b", time.Hour)
 		a.run("p", 3)
-		b.answer = refuse("10.0.0.0/32")
+		b.answer = refuse(Create, "10.0.0.0/32")
 		b.Need(w.lack(), 1, w.now)
 		w.pass(time.Second)
 		b.Need(w.lack(), 0, w.now)

@@ -173,8 +173,14 @@ func TestABlockMadeWithoutAnAnswerIsNotForgotten(t *testing.T) {
 }
 
 // A cell that the node comes by while it removes what it was lent of it is not removed
-// before that is gone, after a crash neither.
+// before that is gone, after a crash neither; nor is one that it has lost and come by again.
 func TestACellOutlivesWhatIsRemovedInIt(t *testing.T) {
+	for name, again := range map[string]bool{"once": false, "lost, and again": true} {
+		t.Run(name, func(t *testing.T) { cellAround(t, again) })
+	}
+}
+
+func cellAround(t *testing.T, again bool) {
 	s := newScene(t)
 	s.enter(t, "b", "b.1").holds("10.0.0.4/30", 4)
 	cell := netip.MustParsePrefix("10.0.0.0/30")
@@ -194,20 +200,34 @@ func TestACellOutlivesWhatIsRemovedInIt(t *testing.T) {
 	a.Parted(a.Parting())
 	a.does("Delete 10.0.0.1/32")
 	a.Done(a.calls[0], Result{Err: errRefused}, s.now)
-	s.vacate(t, cell.String())
-	a.needs(1)
-	for range 20 { // what stands in the cell can't be removed meanwhile
-		a.calls, _ = a.Advance(s.now)
-		for _, o := range a.calls {
-			res := Result{Err: errRefused}
-			if o.Block.Prefix != inner.Prefix {
-				res = s.store.do("a", o)
+	goesOn := func(needs int) { // what stands in the cell can't be removed meanwhile
+		a.needs(needs)
+		for range 40 {
+			a.Parted(a.Parting())
+			a.calls, _ = a.Advance(s.now)
+			for _, o := range a.calls {
+				res := Result{Err: errRefused}
+				if o.Block.Prefix != inner.Prefix {
+					res = s.store.do("a", o)
+				}
+				a.Done(o, res, s.now)
 			}
-			a.Done(o, res, s.now)
+			a.waits(50 * time.Millisecond)
 		}
-		a.waits(10 * time.Millisecond)
 	}
+	s.vacate(t, cell.String())
+	goesOn(1)
 	a.has(cell.String())
+	if again {
+		s.vacate(t, cell.String())
+		a.Audit()
+		goesOn(0)
+		a.has()
+		a.journal = a.History() // as it is rewritten now and then
+		a.waits(time.Minute)
+		goesOn(1)
+		a.has(cell.String())
+	}
 
 	history, err := pools.Fold(a.journal)
 	if err != nil {

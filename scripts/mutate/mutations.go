@@ -63,12 +63,24 @@ func claims() []mutation {
 		},
 		{
 			"take-over: nobody looks inside", want,
-			"\t\tcase r.Err == nil:\n\t\t\tw.block = r.Block\n\t\t\tw.to(reading)\n\t\tcase errors.Is(r.Err, ErrUnknown) ||",
-			"\t\tcase r.Err == nil:\n\t\t\tw.hold(n, r.Block, nil)\n\t\tcase errors.Is(r.Err, ErrUnknown) ||",
+			"\t\tcase r.Err == nil:\n\t\t\tw.block = r.Block\n\t\t\tw.to(reading)\n\t\tcase errors.Is(r.Err, ErrUnknown):",
+			"\t\tcase r.Err == nil:\n\t\t\tw.hold(n, r.Block, nil)\n\t\tcase errors.Is(r.Err, ErrUnknown):",
 		},
 		{
 			"take-over: of what was lent", "pools/exchange/view.go",
 			`st.Vacant() && st.Lender == "" {`, `st.Vacant() {`,
+		},
+		{
+			"take-over: what is being removed in it is not in the journal", holding,
+			"if err := n.putAside(st.Prefix); err != nil {", "if err := error(nil); err != nil {",
+		},
+		{
+			"set aside: in the own name it is own", "pools/aside.go",
+			"if node == l.node {", "if false {",
+		},
+		{
+			"loss: what lies in it was parted with", holding,
+			"n.partAnew(h.Prefix)", "",
 		},
 		{
 			"return: before the network knows", holding,
