@@ -213,17 +213,23 @@ func (n *Node) with(a *answer) (r Request, ok bool) {
 	return r, true
 }
 
-// stand notes that the grants of a stand in r. What is not among them was not
-// taken, and can't be any more.
+// stand notes that the grants of a stand in r. What is not among them is of another
+// answer of an earlier life, for which the journal has the same request: it may come to
+// count yet.
 func (n *Node) stand(a *answer, r Request) {
 	a.request, a.phase, a.since = r, granted, n.now
 	a.due = n.now.Add(lookForLoan)
+	other := &answer{phase: doubtful, tried: true, request: r}
 	for _, l := range slices.Clone(a.loans) {
 		if !n.grantedIn(r, l) {
-			n.regain(l)
+			n.leave(l)
+			n.join(other, l)
 			continue
 		}
 		n.Log.Info("lent a part of a block", "pool", l.Pool, "part", l.Prefix, "to", r.Node)
+	}
+	if len(other.loans) > 0 {
+		n.answers = append(n.answers, other)
 	}
 }
 

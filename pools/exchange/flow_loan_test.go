@@ -414,3 +414,48 @@ func TestFlowOfAChosenAddress(t *testing.T) {
 	b.completes("Retract "+name, "Block 10.0.0.0/30")
 	b.lease("chosen", want.Want)
 }
+
+// A lender that has answered one request twice, and begins anew before it knows whether the
+// second answer counts, does not take the first one for both.
+func TestFlowOfTwoAnswersBeforeARestart(t *testing.T) {
+	s := newScene(t)
+	a, b := s.enter(t, "a", "a.1"), s.enter(t, "b", "b.1")
+	a.holds("10.0.0.4/30", 4)
+	a.holds("10.0.0.0/30", 3)
+	b.asks(2)
+	a.makesRoom()
+	a.completes("Grant 10.0.0.0/32 to " + requestOf("b"))
+	a.release("10.0.0.0/30c")
+	a.makesRoom()
+	a.does("Grant 10.0.0.0/32, 10.0.0.3/32 to " + requestOf("b"))
+	late := a.calls[0]
+
+	var blocks []pools.Record
+	for _, st := range a.Held() {
+		blocks = append(blocks, pools.Record{Op: pools.Claimed, Pool: "a", At: s.now, Block: &st.Block})
+	}
+	history, err := pools.Fold(append(blocks, a.journal...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := s.enter(t, "a", "a.1")
+	if _, err := next.Restore(history); err != nil {
+		t.Fatal(err)
+	}
+	next.waits(time.Second)
+	next.completes("Request " + requestOf("b"))
+	if asides := next.ledger.Asides(); len(asides) != 2 {
+		t.Fatalf("%v is set aside, while 10.0.0.0 and 10.0.0.3 may be b's", asides)
+	}
+	if r := s.store.do("a", late); r.Err != nil {
+		t.Fatal(r.Err)
+	}
+	b.sees()
+	b.completes("Create 10.0.0.0/32", "Create 10.0.0.3/32")
+	b.completes("Retract "+requestOf("b"), "Block 10.0.0.0/30")
+	b.has("10.0.0.0/32", "10.0.0.3/32")
+	s.goesOn(time.Minute, never, next)
+	if asides := next.ledger.Asides(); len(asides) != 2 {
+		t.Errorf("%v is set aside, while b has 10.0.0.0 and 10.0.0.3", asides)
+	}
+}

@@ -75,6 +75,10 @@ func claims() []mutation {
 			"if err := n.putAside(st.Prefix); err != nil {", "if err := error(nil); err != nil {",
 		},
 		{
+			"lend: one answer that counts stands for all of an earlier life", "pools/exchange/answer.go",
+			"\t\t\tn.leave(l)\n\t\t\tn.join(other, l)\n", "\t\t\tn.regain(l)\n",
+		},
+		{
 			"set aside: in the own name it is own", "pools/aside.go",
 			"if node == l.node {", "if false {",
 		},
