@@ -178,6 +178,9 @@ func (w *want) close(n *Node) {
 			answered(r.Err)
 		})
 	}
+	if w.busy == 0 { // there was nothing to ask
+		w.confirm(n)
+	}
 }
 
 // known is the request as it is to be removed: as it was read last, or, if nothing

@@ -459,3 +459,39 @@ func TestFlowOfTwoAnswersBeforeARestart(t *testing.T) {
 		t.Errorf("%v is set aside, while b has 10.0.0.0 and 10.0.0.3", asides)
 	}
 }
+
+// Of a request that has changed, and is gone by the time that it is read, what was drawn is
+// returned, and the node asks anew.
+func TestFlowOfALoanWhoseRequestChangesAndGoes(t *testing.T) {
+	for name, anew := range map[string]bool{"gone": false, "made again, late": true} {
+		t.Run(name, func(t *testing.T) {
+			s, _, b := lendingParts(t)
+			b.answered()
+			b.waits(time.Second)
+			r := s.store.requests[0]
+			r.Grants = append(slices.Clone(r.Grants), Grant{Lender: "c", Prefix: netip.MustParsePrefix("10.0.0.7/32"), Outer: netip.MustParsePrefix("10.0.0.4/30"), OuterUID: "x"})
+			if _, err := s.store.grant("c", r); err != nil {
+				t.Fatal(err)
+			}
+			b.completes("Retract "+requestOf("b"), "Block 10.0.0.0/30") // at a version that is gone
+			if err := s.store.retract("", s.store.requests[0]); err != nil {
+				t.Fatal(err)
+			}
+			if anew {
+				r.Grants = nil
+				if _, err := s.store.ask("b", r); err != nil {
+					t.Fatal(err)
+				}
+			}
+			b.waits(time.Second)
+			b.completes("Request " + requestOf("b"))
+			b.completes("Block 10.0.0.0/30")
+			b.has()
+			b.waits(time.Second)
+			b.comesTo("Ask " + requestOf("b"))
+			for _, st := range s.store.own("b") {
+				t.Errorf("%v is there still", st.Prefix)
+			}
+		})
+	}
+}

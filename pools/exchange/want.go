@@ -630,10 +630,15 @@ func (w *want) ask(n *Node) {
 	})
 }
 
-// find reads the request, which exists already or may have changed.
+// find reads the request, which exists already or may have changed. What was drawn of
+// one that is gone is given up with it.
 func (w *want) find(n *Node, r Request) {
 	n.call(&w.pace, Op{Kind: LookRequest, Request: r}, func(res Result) {
+		gone := errors.Is(res.Err, ErrGone) || res.Err == nil && res.Request.UID != w.request.UID
 		switch {
+		case gone && len(w.draws) > 0:
+			w.ended, w.behind = bySomebody, false
+			w.close(n)
 		case res.Err == nil && res.Request.Node == n.Name && len(res.Request.Grants) > 0 && w.request.UID != res.Request.UID:
 			w.refuse(n, res.Request)
 		case res.Err == nil && res.Request.Node == n.Name:
