@@ -495,3 +495,42 @@ func TestFlowOfALoanWhoseRequestChangesAndGoes(t *testing.T) {
 		})
 	}
 }
+
+// A cell that a node comes by while it makes a block that it was lent of it: the lent block
+// is used, and all of the cell is the node's.
+func TestFlowOfALoanInACellTakenMeanwhile(t *testing.T) {
+	s, a, b := lending(t)
+	a.answered()
+	b.sees()
+	b.completes("Create 10.0.0.3/32")
+	cell := s.vacate(t, "10.0.0.0/30")
+	cell.Node, cell.Machine = "b", "b.1"
+	taken, err := s.store.take("b", cell)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Adopt(taken, s.store.inside(taken.Prefix), s.now); err != nil {
+		t.Fatal(err)
+	}
+	if own := b.ledger.Effective("a", func(pools.Held) bool { return true }); own.Contains(netip.MustParseAddr("10.0.0.3")) {
+		t.Error("the lent block is taken for own before the loan is confirmed")
+	}
+	i, _ := s.store.find(netip.MustParsePrefix("10.0.0.3/32"))
+	if err := b.Adopt(s.store.blocks[i], nil, s.now); err != nil {
+		t.Fatal(err)
+	}
+	if own := b.ledger.Effective("a", func(pools.Held) bool { return true }); !own.ContainsPrefix(taken.Prefix) {
+		t.Errorf("of %v the node takes %v for its own", taken.Prefix, own.Prefixes())
+	}
+	history, err := pools.Fold(b.journal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := s.enter(t, "b", "b.1")
+	if _, err := next.Restore(history); err != nil {
+		t.Fatal(err)
+	}
+	if own := next.ledger.Effective("a", func(pools.Held) bool { return true }); !own.ContainsPrefix(taken.Prefix) {
+		t.Errorf("of %v the next life takes %v for its own", taken.Prefix, own.Prefixes())
+	}
+}

@@ -2,6 +2,7 @@ package exchange
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -60,6 +61,11 @@ func (n *Node) leaving() (out []*holding) {
 // take makes st, and what of it others have, this node's. With an error it is
 // not. The journal knows of what others have before it knows of the block.
 func (n *Node) take(st Stored, inside []Stored) error {
+	if l := n.loans[st.Prefix]; l != nil { // it was found in a block around while it was being made
+		if n.regain(l); n.loans[st.Prefix] != nil {
+			return fmt.Errorf("block %s is set aside still, as the journal takes nothing", st.Prefix)
+		}
+	}
 	if err := n.ledger.Hold(st.Block); err != nil {
 		return err
 	}
