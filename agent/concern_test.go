@@ -45,7 +45,7 @@ func TestWhatIsWatchedFollowsTheConcerns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &worries{turned: make(chan struct{})}
 		began := time.Now()
-		s := newScope(w.ask, peace, began)
+		s := newScope(w.ask, peace, began.Add(peace))
 		type change struct {
 			at time.Duration
 			to extent

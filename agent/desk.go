@@ -40,7 +40,7 @@ type desk struct {
 	waiting   map[exchange.Lack]int
 	waiters   []*waiter             // who came first is first
 	withdrawn map[netip.Prefix]bool // of what the node parts with: peers were told
-	lost      int                   // blocks, by the node's count, when the last plan was made
+	lost      int                   // blocks, by the node's count, when the last plan was made: see outdated
 	journal   *journal.Journal
 	compactAt int64 // size of the journal that calls for its rewriting
 	reach     reach

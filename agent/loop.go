@@ -316,7 +316,7 @@ func (a *Agent) giveBack(p plan, errKernel error) {
 func (d *desk) parted(gone []pools.Block) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.node.Forfeits() != d.lost {
+	if d.outdated() {
 		return
 	}
 	var prefixes []netip.Prefix
@@ -350,7 +350,7 @@ func (d *desk) noteTrouble(change func(*trouble)) {
 func (d *desk) left(closing []pools.Block) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.node.Forfeits() != d.lost {
+	if d.outdated() {
 		return
 	}
 	parting := d.parting()

@@ -43,9 +43,9 @@ func (d *desk) plan(s *Settings) plan {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.advance()
-	if n := d.node.Forfeits(); n != d.lost {
+	if d.outdated() {
 		// What peers were told to leave lay in what is lost, perhaps, and goes with it.
-		d.lost = n
+		d.lost = d.node.Forfeits()
 		clear(d.withdrawn)
 	}
 	p := plan{settings: s, blocks: make(map[string][]netip.Prefix)}
@@ -72,6 +72,9 @@ func (d *desk) plan(s *Settings) plan {
 	d.planUnfit(&p)
 	return p
 }
+
+// outdated says whether a block was lost since the last plan. The lock is held.
+func (d *desk) outdated() bool { return d.node.Forfeits() != d.lost }
 
 // parting are the prefixes that the network is to lead here no more. The lock
 // is held.

@@ -35,11 +35,9 @@ type scope struct {
 	now    []string
 }
 
-// newScope is of everything for as long as peace.
-func newScope(ask concerns, peace time.Duration, now time.Time) *scope {
-	s := &scope{ask: ask, peace: peace, until: map[string]time.Time{}}
-	s.stay(now)
-	return s
+// newScope is of everything until all.
+func newScope(ask concerns, peace time.Duration, all time.Time) *scope {
+	return &scope{ask: ask, peace: peace, all: all, until: map[string]time.Time{}}
 }
 
 // look is what is to be watched now, and when to look again.

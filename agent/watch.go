@@ -21,8 +21,8 @@ func (a *Agent) watchRequests(ctx context.Context) {
 	if !ok {
 		return
 	}
-	s := newScope(a.desk.concerns, a.every.peace, time.Now())
-	s.all = time.Now().Add(around(a.every.peace)) // the agents of a cluster start at one time
+	// The agents of a cluster start at one time.
+	s := newScope(a.desk.concerns, a.every.peace, time.Now().Add(around(a.every.peace)))
 	var failed, unreadable setbacks
 	unread := extent{all: true} // what may have changed unseen
 	for ctx.Err() == nil {

@@ -11,8 +11,8 @@ import (
 
 // SetAside takes prefix, a part of one open block held here, out of the
 // effective set: its addresses are of node from now on, or of nobody while node
-// is "" or this ledger's, which does not hold it, until TakeBack. Setting the same aside again changes nothing but the
-// node. The error wraps ErrOutside when no block held has all of prefix and
+// is "" or this ledger's, which does not hold it, until TakeBack. Setting the same
+// aside again changes nothing but the node. The error wraps ErrOutside when no block held has all of prefix and
 // more, and ErrTaken when the block is closed, or an address of it is leased,
 // cools down, or is set aside in another prefix that does not have all of this
 // one. A smaller block held here that lies in prefix was borrowed back, and is

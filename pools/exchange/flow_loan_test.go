@@ -434,14 +434,7 @@ func TestFlowOfTwoAnswersBeforeARestart(t *testing.T) {
 	for _, st := range a.Held() {
 		blocks = append(blocks, pools.Record{Op: pools.Claimed, Pool: "a", At: s.now, Block: &st.Block})
 	}
-	history, err := pools.Fold(append(blocks, a.journal...))
-	if err != nil {
-		t.Fatal(err)
-	}
-	next := s.enter(t, "a", "a.1")
-	if _, err := next.Restore(history); err != nil {
-		t.Fatal(err)
-	}
+	next := a.restarts(append(blocks, a.journal...))
 	next.waits(time.Second)
 	next.completes("Request " + requestOf("b"))
 	if asides := next.ledger.Asides(); len(asides) != 2 {
@@ -522,14 +515,7 @@ func TestFlowOfALoanInACellTakenMeanwhile(t *testing.T) {
 	if own := b.ledger.Effective("a", func(pools.Held) bool { return true }); !own.ContainsPrefix(taken.Prefix) {
 		t.Errorf("of %v the node takes %v for its own", taken.Prefix, own.Prefixes())
 	}
-	history, err := pools.Fold(b.journal)
-	if err != nil {
-		t.Fatal(err)
-	}
-	next := s.enter(t, "b", "b.1")
-	if _, err := next.Restore(history); err != nil {
-		t.Fatal(err)
-	}
+	next := b.restarts(b.journal)
 	if own := next.ledger.Effective("a", func(pools.Held) bool { return true }); !own.ContainsPrefix(taken.Prefix) {
 		t.Errorf("of %v the next life takes %v for its own", taken.Prefix, own.Prefixes())
 	}

@@ -119,21 +119,36 @@ func TestHopelessRequestsAreCheap(t *testing.T) {
 	}
 }
 
+// waitsForChosen has a node a whose pod waits for the only IPv6 address of its pool, which
+// another node has.
+func (l *lab) waitsForChosen(addresses string) (g *guest, chosen Lack) {
+	l.Helper()
+	g = l.joins("a", 1, addresses, "fd00::/128")
+	chosen = Lack{Pool: "a", Family: pools.IPv6, Want: netip.MustParseAddr("fd00::")}
+	if _, err := l.store.create("z", pools.Block{Prefix: netip.MustParsePrefix("fd00::/128"), Pool: "a", Node: "z", Machine: "z-machine", Created: l.now}); err != nil {
+		l.Fatal(err)
+	}
+	g.node.Need(chosen, 1, l.now)
+	return g, chosen
+}
+
+// halfServed is waitsForChosen, where the pod has an IPv4 address to use.
+func (l *lab) halfServed(addresses string) (g *guest, chosen Lack) {
+	l.Helper()
+	g, chosen = l.waitsForChosen(addresses)
+	g.node.Need(anyOf(pools.IPv4), 1, l.now)
+	l.pass(time.Second)
+	g.node.Need(anyOf(pools.IPv4), 0, l.now)
+	l.pass(time.Second)
+	return g, chosen
+}
+
 // A pod that has come by one family of its addresses, and waits for a certain one of the
 // other family, keeps what it has: returned to who comes later by name it would be asked
 // for again, to and fro.
 func TestWhatWaitsForAChosenAddressStays(t *testing.T) {
 	l := newLab(t)
-	g := l.joins("a", 1, "10.0.0.0/32", "fd00::/128")
-	chosen := Lack{Pool: "a", Family: pools.IPv6, Want: netip.MustParseAddr("fd00::")}
-	if _, err := l.store.create("z", pools.Block{Prefix: netip.MustParsePrefix("fd00::/128"), Pool: "a", Node: "z", Machine: "z-machine", Created: l.now}); err != nil {
-		t.Fatal(err)
-	}
-	g.node.Need(chosen, 1, l.now)
-	g.node.Need(anyOf(pools.IPv4), 1, l.now)
-	l.pass(time.Second)
-	g.node.Need(anyOf(pools.IPv4), 0, l.now)
-	l.pass(time.Second)
+	g, chosen := l.halfServed("10.0.0.0/32")
 	l.store.requests = append(l.store.requests, asks("r", 1))
 	l.pass(10 * time.Second)
 	if g.calls[Delete] != 0 || len(g.node.Held()) != 1 {
@@ -150,16 +165,7 @@ func TestWhatWaitsForAChosenAddressStays(t *testing.T) {
 // it: it is given away, though not to and fro.
 func TestWhatSomebodyChoseIsGivenAway(t *testing.T) {
 	l := newLab(t)
-	g := l.joins("a", 1, "10.0.0.0/31", "fd00::/128")
-	chosen := Lack{Pool: "a", Family: pools.IPv6, Want: netip.MustParseAddr("fd00::")}
-	if _, err := l.store.create("z", pools.Block{Prefix: netip.MustParsePrefix("fd00::/128"), Pool: "a", Node: "z", Machine: "z-machine", Created: l.now}); err != nil {
-		t.Fatal(err)
-	}
-	g.node.Need(chosen, 1, l.now)
-	g.node.Need(anyOf(pools.IPv4), 1, l.now)
-	l.pass(time.Second)
-	g.node.Need(anyOf(pools.IPv4), 0, l.now)
-	l.pass(time.Second)
+	g, _ := l.halfServed("10.0.0.0/31")
 	has := g.node.Held()[0].Prefix.Addr()
 	for i, step := range []struct {
 		want    netip.Addr
@@ -201,11 +207,7 @@ func TestAChosenAddressIsGivenAwayOnceItCanBe(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			l := newLab(t)
-			g := l.joins("a", 1, "10.0.0.0/31", "fd00::/128")
-			if _, err := l.store.create("z", pools.Block{Prefix: netip.MustParsePrefix("fd00::/128"), Pool: "a", Node: "z", Machine: "z-machine", Created: l.now}); err != nil {
-				t.Fatal(err)
-			}
-			g.node.Need(Lack{Pool: "a", Family: pools.IPv6, Want: netip.MustParseAddr("fd00::")}, 1, l.now)
+			g, _ := l.waitsForChosen("10.0.0.0/31")
 			g.node.Need(c.has, 1, l.now)
 			for range 100 {
 				if l.goOn(); len(g.node.Held()) > 0 {

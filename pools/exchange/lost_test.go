@@ -177,18 +177,7 @@ func TestWhatLiesInALostBlockIsPartedWithAnew(t *testing.T) {
 	s := newScene(t)
 	a := s.enter(t, "a", "a.1")
 	a.holds("10.0.0.0/30", 0)
-	inner, err := s.store.create("a", pools.Block{Prefix: netip.MustParsePrefix("10.0.0.1/32"), Pool: "a", Node: "a", Machine: "a.1", Lender: "b"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := a.Adopt(inner, nil, s.now); err != nil {
-		t.Fatal(err)
-	}
-	a.waits(time.Hour)
-	a.CloseEmpty(s.now)
-	a.Parted(a.Parting())
-	a.does("Delete 10.0.0.1/32")
-	a.Done(a.calls[0], Result{Err: errRefused}, s.now)
+	inner := a.removes("10.0.0.1/32")
 	s.vacate(t, "10.0.0.0/30")
 	a.Audit()
 	a.completes("Own")

@@ -200,6 +200,38 @@ func (p *player) sees() {
 	p.scene.now = p.scene.now.Add(100 * time.Millisecond)
 }
 
+// removes gives the node a block that b lends it, and has the store refuse its removal.
+func (p *player) removes(prefix string) Stored {
+	p.t.Helper()
+	st, err := p.scene.store.create(p.Name, pools.Block{Prefix: netip.MustParsePrefix(prefix), Pool: "a", Node: p.Name, Machine: p.Machine, Lender: "b"})
+	if err == nil {
+		err = p.Adopt(st, nil, p.scene.now)
+	}
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.waits(time.Hour)
+	p.CloseEmpty(p.scene.now)
+	p.Parted(p.Parting())
+	p.does("Delete " + prefix)
+	p.Done(p.calls[0], Result{Err: errRefused}, p.scene.now)
+	return st
+}
+
+// restarts is the node's next life, which has its blocks from this journal.
+func (p *player) restarts(journal []pools.Record) *player {
+	p.t.Helper()
+	history, err := pools.Fold(journal)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	next := p.scene.enter(p.t, p.Name, p.Machine)
+	if _, err := next.Restore(history); err != nil {
+		p.t.Fatal(err)
+	}
+	return next
+}
+
 // calm is so long that what the node claimed before is no rush any more.
 const calm = time.Second
 

@@ -187,19 +187,8 @@ func cellAround(t *testing.T, again bool) {
 	if _, err := s.store.create("z", pools.Block{Prefix: cell, Pool: "a", Node: "z"}); err != nil {
 		t.Fatal(err)
 	}
-	inner, err := s.store.create("a", pools.Block{Prefix: netip.MustParsePrefix("10.0.0.1/32"), Pool: "a", Node: "a", Machine: "a.1", Lender: "z"})
-	if err != nil {
-		t.Fatal(err)
-	}
 	a := s.enter(t, "a", "a.1")
-	if err := a.Adopt(inner, nil, s.now); err != nil {
-		t.Fatal(err)
-	}
-	a.waits(time.Hour)
-	a.CloseEmpty(s.now)
-	a.Parted(a.Parting())
-	a.does("Delete 10.0.0.1/32")
-	a.Done(a.calls[0], Result{Err: errRefused}, s.now)
+	inner := a.removes("10.0.0.1/32")
 	goesOn := func(needs int) { // what stands in the cell can't be removed meanwhile
 		a.needs(needs)
 		for range 40 {
@@ -229,14 +218,7 @@ func cellAround(t *testing.T, again bool) {
 		a.has(cell.String())
 	}
 
-	history, err := pools.Fold(a.journal)
-	if err != nil {
-		t.Fatal(err)
-	}
-	next := s.enter(t, "a", "a.1")
-	if _, err := next.Restore(history); err != nil {
-		t.Fatal(err)
-	}
+	next := a.restarts(a.journal)
 	next.has(cell.String())
 	next.waits(time.Hour)
 	next.CloseEmpty(s.now)
